@@ -1,0 +1,77 @@
+// Package api is RootlessKit's public package: the wire types of its REST API,
+// the grammar of port specs, and a client for the API's Unix socket.
+package api
+
+// PortSpec says which port of the host is forwarded to which port of the
+// namespace. The server echoes a spec exactly as it was sent: defaults are
+// never filled in, so a client can match its own values on a later list.
+type PortSpec struct {
+	// Proto is tcp, tcp4, tcp6, udp, udp4 or udp6. tcp and udp on a wildcard
+	// address listen on both families; the 4 and 6 forms are strict.
+	Proto string `json:"proto,omitempty"`
+	// ParentIP is the address to listen on in the host; empty means all.
+	ParentIP string `json:"parentIP,omitempty"`
+	// ParentPort is the port to listen on in the host, 1 to 65535.
+	ParentPort int `json:"parentPort,omitempty"`
+	// ChildPort is the port to connect to in the namespace, 1 to 65535.
+	ChildPort int `json:"childPort,omitempty"`
+	// ChildIP is the address to connect to in the namespace. Empty lets the
+	// port driver choose.
+	ChildIP string `json:"childIP,omitempty"`
+}
+
+// PortStatus is a published port.
+type PortStatus struct {
+	// ID identifies the port in DELETE /v1/ports/{id}. IDs start at 1, grow,
+	// and are not reused while the launcher runs.
+	ID   int      `json:"id"`
+	Spec PortSpec `json:"spec"`
+	// Details is set only where it was asked for (GET /v1/ports?details=true).
+	Details *PortDetails `json:"details,omitempty"`
+}
+
+// PortDetails is what a port driver knows of a published port beyond its spec.
+type PortDetails struct {
+	// Accepted counts the connections (TCP) or flows (UDP) taken so far.
+	Accepted uint64 `json:"accepted"`
+	// Refused counts those of them that the namespace refused.
+	Refused uint64 `json:"refused"`
+	// Active is the number of connections or flows open now.
+	Active uint64 `json:"active"`
+	// BytesIn and BytesOut count payload bytes towards and from the namespace.
+	BytesIn  uint64 `json:"bytesIn"`
+	BytesOut uint64 `json:"bytesOut"`
+	// AcceptErrors counts the times that the host was short of a resource
+	// (file descriptors, memory) when a connection came in.
+	AcceptErrors uint64 `json:"acceptErrors"`
+	// LastError is the reason of the latest refused or failed connection.
+	LastError string `json:"lastError,omitempty"`
+}
+
+// Info describes a running launcher (GET /v1/info).
+type Info struct {
+	APIVersion    string             `json:"apiVersion"`
+	Version       string             `json:"version"`
+	StateDir      string             `json:"stateDir"`
+	ChildPID      int                `json:"childPID"`
+	NetworkDriver *NetworkDriverInfo `json:"networkDriver,omitempty"` // nil with --net=host
+	PortDriver    *PortDriverInfo    `json:"portDriver,omitempty"`    // nil with none and implicit
+}
+
+// NetworkDriverInfo describes the network driver in use.
+type NetworkDriverInfo struct {
+	Driver         string   `json:"driver"`
+	DNS            []string `json:"dns,omitempty"`
+	ChildIP        string   `json:"childIP,omitempty"` // always IPv4
+	DynamicChildIP bool     `json:"dynamicChildIP,omitempty"`
+	IPv6           bool     `json:"ipv6,omitempty"`
+}
+
+// PortDriverInfo describes the port driver in use.
+type PortDriverInfo struct {
+	Driver                  string   `json:"driver"`
+	Protos                  []string `json:"protos"`
+	DisallowLoopbackChildIP bool     `json:"disallowLoopbackChildIP,omitempty"`
+	// Extra holds what only this driver has to say.
+	Extra map[string]string `json:"extra,omitempty"`
+}

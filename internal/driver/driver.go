@@ -1,0 +1,83 @@
+// Package driver holds the contracts between the launcher and its drivers. No
+// driver knows another, and the launcher knows none of them by name: it gets a
+// Registry (see driver/all) and calls what is declared here.
+package driver
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/netip"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/wire"
+)
+
+// Sandbox is what a driver may touch of the running child.
+type Sandbox struct {
+	// PID is the child's process ID as the parent sees it.
+	PID int
+	// NetnsPath names the child's network namespace in a way that the parent
+	// and its helpers can open.
+	NetnsPath string
+	// StateDir is the run's state directory, for sockets of helpers.
+	StateDir string
+	// Detached says that the command does not live in the network namespace
+	// (--detach-netns).
+	Detached bool
+	// Child runs a handler inside the child, in its network namespace. Package
+	// netns has the typed calls every driver may use; a driver's own handlers
+	// come from its registration.
+	Child wire.Caller
+	// Log is the driver's logger.
+	Log *slog.Logger
+}
+
+// Network connects the child's network namespace to the world.
+type Network interface {
+	// Attach sets the network up and returns once packets can flow. The
+	// backend lives until ctx ends.
+	Attach(ctx context.Context, sb Sandbox) (Link, error)
+	// Wait blocks until the backend has ended: nil after Attach's context
+	// ended, else the reason of its death.
+	Wait() error
+}
+
+// Link is the network as the child sees it.
+type Link struct {
+	Ifname     string
+	MTU        int
+	IPv4       netip.Prefix // the child's address
+	IPv6       netip.Prefix // invalid without IPv6
+	DNS        []netip.Addr // name servers for the child's resolv.conf
+	DynamicIP  bool         // the address may change (DHCP)
+	HostLocals []HostName   // extra lines for the child's /etc/hosts
+}
+
+// HostName is a line of the child's /etc/hosts.
+type HostName struct {
+	Addr netip.Addr
+	Name string
+}
+
+// Ports publishes ports of the namespace on the host.
+type Ports interface {
+	// Start readies the driver; it is called once, after the network was
+	// attached. The driver lives until ctx ends, and has closed everything by
+	// the time Wait returns.
+	Start(ctx context.Context, sb Sandbox, link Link) error
+	// Forward publishes one port until the returned Closer is closed. Close is
+	// synchronous: when it returns, the listener is closed, its connections are
+	// cut, and the same port can be forwarded again. The error of a port that
+	// cannot be bound is in the words of Go's net package.
+	Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error)
+	// Info describes the driver, as GET /v1/info shows it.
+	Info() api.PortDriverInfo
+	// Wait blocks until the driver has ended, like Network.Wait.
+	Wait() error
+}
+
+// Detailer is implemented by the Closers of Forward that count what they did.
+type Detailer interface {
+	Details() api.PortDetails
+}

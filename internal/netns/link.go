@@ -1,0 +1,171 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/wire"
+)
+
+// TAPRequest asks for a TAP device in the namespace.
+type TAPRequest struct {
+	Name string `json:"name"`
+	// VnetHdr puts a 10-byte virtio-net header before each frame (IFF_VNET_HDR);
+	// Offloads are the TUN_F_* bits that the reader can handle (TUNSETOFFLOAD).
+	// Bits that the kernel does not know make the call fail: try again with
+	// fewer.
+	VnetHdr  bool `json:"vnetHdr,omitempty"`
+	Offloads uint `json:"offloads,omitempty"`
+}
+
+// LinkRequest configures an interface of the namespace and brings it up.
+type LinkRequest struct {
+	Name     string           `json:"name"`
+	MTU      int              `json:"mtu,omitempty"`
+	MAC      net.HardwareAddr `json:"mac,omitempty"`
+	Addrs    []netip.Prefix   `json:"addrs,omitempty"`
+	Gateways []netip.Addr     `json:"gateways,omitempty"` // default routes
+}
+
+const (
+	tapMethod  = "netns.tap"
+	linkMethod = "netns.link"
+)
+
+// OpenTAP makes a TAP device inside the namespace and returns its
+// nonblocking descriptor. The device goes when the descriptor is closed.
+func OpenTAP(ctx context.Context, child wire.Caller, req TAPRequest) (int, error) {
+	fds, err := child.Call(ctx, tapMethod, req, nil)
+	if err != nil {
+		return -1, fmt.Errorf("making the TAP device %q: %w", req.Name, err)
+	}
+	if len(fds) != 1 {
+		closeAll(fds)
+		return -1, fmt.Errorf("making the TAP device %q: got %d descriptors", req.Name, len(fds))
+	}
+	return fds[0], nil
+}
+
+// Configure sets an interface of the namespace up.
+func Configure(ctx context.Context, child wire.Caller, req LinkRequest) error {
+	if _, err := child.Call(ctx, linkMethod, req, nil); err != nil {
+		return fmt.Errorf("configuring the interface %q: %w", req.Name, err)
+	}
+	return nil
+}
+
+func (n *Namespace) openTAP(_ context.Context, msg wire.Message) (any, []int, error) {
+	var req TAPRequest
+	if err := msg.Decode(&req); err != nil {
+		return nil, nil, err
+	}
+	fd := -1
+	err := n.Do(func() (err error) {
+		fd, err = newTAP(req)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return nil, []int{fd}, nil
+}
+
+func newTAP(req TAPRequest) (int, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("opening /dev/net/tun: %w (is the tun module loaded and the device readable and writable for this user?)", err)
+	}
+	if err := attachTAP(fd, req); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func attachTAP(fd int, req TAPRequest) error {
+	ifr, err := unix.NewIfreq(req.Name)
+	if err != nil {
+		return fmt.Errorf("interface name %q: %w", req.Name, err)
+	}
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	if req.VnetHdr {
+		flags |= unix.IFF_VNET_HDR
+	}
+	ifr.SetUint16(flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
+		return fmt.Errorf("TUNSETIFF %q: %w", req.Name, err)
+	}
+	if req.VnetHdr {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, int(req.Offloads)); err != nil {
+			return fmt.Errorf("TUNSETOFFLOAD %#x: %w", req.Offloads, err)
+		}
+	}
+	return nil
+}
+
+func (n *Namespace) configure(_ context.Context, msg wire.Message) (any, []int, error) {
+	var req LinkRequest
+	if err := msg.Decode(&req); err != nil {
+		return nil, nil, err
+	}
+	return nil, nil, n.Do(func() error { return configureLink(req) })
+}
+
+func configureLink(req LinkRequest) error {
+	link, err := netlink.LinkByName(req.Name)
+	if err != nil {
+		return fmt.Errorf("interface %q: %w", req.Name, err)
+	}
+	if req.MTU > 0 {
+		if err := netlink.LinkSetMTU(link, req.MTU); err != nil {
+			return fmt.Errorf("mtu %d: %w", req.MTU, err)
+		}
+	}
+	if req.MAC != nil {
+		if err := netlink.LinkSetHardwareAddr(link, req.MAC); err != nil {
+			return fmt.Errorf("mac %s: %w", req.MAC, err)
+		}
+	}
+	for _, a := range req.Addrs {
+		if err := addAddr(link, a); err != nil {
+			return err
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("bringing %q up: %w", req.Name, err)
+	}
+	for _, gw := range req.Gateways {
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice()}
+		if err := netlink.RouteAdd(route); err != nil && !errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("default route by %s: %w", gw, err)
+		}
+	}
+	return nil
+}
+
+func addAddr(link netlink.Link, p netip.Prefix) error {
+	addr := &netlink.Addr{IPNet: &net.IPNet{
+		IP:   p.Addr().AsSlice(),
+		Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
+	}}
+	if p.Addr().Is6() {
+		// The address is ours alone: no need to wait for duplicate detection.
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	if err := netlink.AddrAdd(link, addr); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("address %s: %w", p, err)
+	}
+	return nil
+}
+
+// LoopbackUp brings lo up.
+func (n *Namespace) LoopbackUp() error {
+	return n.Do(func() error { return configureLink(LinkRequest{Name: "lo"}) })
+}

@@ -1,0 +1,59 @@
+// Package netns does what has to be done inside a network namespace: sockets,
+// TAP devices, addresses and routes. Its handlers run in the child; the typed
+// functions beside them are how the parent asks for it.
+package netns
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is a network namespace to work in: the process's own, or another
+// one (--detach-netns) that is entered for each piece of work.
+type Namespace struct {
+	file *os.File // nil: the process's own
+}
+
+// Own returns the network namespace of the process.
+func Own() *Namespace { return &Namespace{} }
+
+// Open returns the network namespace at a path.
+func Open(path string) (*Namespace, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening the network namespace: %w", err)
+	}
+	return &Namespace{file: f}, nil
+}
+
+// Close releases the namespace.
+func (n *Namespace) Close() error {
+	if n.file == nil {
+		return nil
+	}
+	return n.file.Close()
+}
+
+// Do runs f inside the namespace and waits for it. Sockets that f makes belong
+// to the namespace for ever, whoever uses them later. f must not start
+// goroutines that rely on the namespace.
+func (n *Namespace) Do(f func() error) error {
+	if n.file == nil {
+		return f()
+	}
+	result := make(chan error, 1)
+	go func() {
+		// The thread is never unlocked: it ends with the goroutine, so that no
+		// other goroutine finds itself in this namespace.
+		runtime.LockOSThread()
+		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("entering the network namespace: %w", err)
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}

@@ -1,0 +1,67 @@
+package netns_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/nstest"
+)
+
+func TestMain(m *testing.M) { nstest.Main(m) }
+
+func TestSocketsBelongToTheNamespace(t *testing.T) {
+	child := nstest.NewChild(t)
+	server := child.ListenTCP(t, "tcp4", "127.0.0.1:80")
+	fds, err := netns.Sockets(t.Context(), child, netns.SocketRequest{
+		Family: unix.AF_INET, Type: unix.SOCK_STREAM, Count: 2, Transparent: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		defer unix.Close(fd)
+		err := unix.Connect(fd, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{127, 0, 0, 1}})
+		if err != nil && err != unix.EINPROGRESS {
+			t.Fatalf("connect: %v", err)
+		}
+		conn, err := server.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+}
+
+func TestSocketsRejectsACountOutOfRange(t *testing.T) {
+	child := nstest.NewChild(t)
+	for _, count := range []int{0, 254} {
+		_, err := netns.Sockets(t.Context(), child, netns.SocketRequest{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Count: count})
+		if err == nil {
+			t.Errorf("count %d was accepted", count)
+		}
+	}
+}
+
+func TestTAPWithAddressAndRoute(t *testing.T) {
+	child := nstest.NewChild(t)
+	tap, err := netns.OpenTAP(t.Context(), child, netns.TAPRequest{
+		Name: "tap0", VnetHdr: true, Offloads: unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(tap)
+	err = netns.Configure(t.Context(), child, netns.LinkRequest{
+		Name: "tap0", MTU: 65520,
+		Addrs:    []netip.Prefix{netip.MustParsePrefix("10.0.2.100/24"), netip.MustParsePrefix("fd00::100/64")},
+		Gateways: []netip.Addr{netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00::2")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	child.ListenTCP(t, "tcp4", "10.0.2.100:80")
+	child.ListenTCP(t, "tcp6", "[fd00::100]:80")
+}

@@ -1,0 +1,97 @@
+package netns
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/wire"
+)
+
+// SocketRequest asks for sockets of the child's network namespace.
+type SocketRequest struct {
+	Family int `json:"family"` // unix.AF_INET or unix.AF_INET6
+	Type   int `json:"type"`   // unix.SOCK_STREAM or unix.SOCK_DGRAM
+	Count  int `json:"count"`  // 1 to wire.MaxFDs
+	// Transparent sets IP_TRANSPARENT (IPV6_TRANSPARENT), which only the child
+	// has the capability for, so that the socket can be bound to a foreign
+	// address.
+	Transparent bool `json:"transparent,omitempty"`
+}
+
+const socketsMethod = "netns.sockets"
+
+// Sockets returns unbound, nonblocking sockets made inside the namespace. A
+// socket belongs to the namespace that it was made in, so the parent binds and
+// connects them itself. SO_REUSEADDR is set.
+func Sockets(ctx context.Context, child wire.Caller, req SocketRequest) ([]int, error) {
+	fds, err := child.Call(ctx, socketsMethod, req, nil)
+	if err != nil {
+		return nil, fmt.Errorf("making %d sockets in the namespace: %w", req.Count, err)
+	}
+	if len(fds) != req.Count {
+		closeAll(fds)
+		return nil, fmt.Errorf("asked for %d sockets, got %d", req.Count, len(fds))
+	}
+	return fds, nil
+}
+
+func (n *Namespace) sockets(_ context.Context, msg wire.Message) (any, []int, error) {
+	var req SocketRequest
+	if err := msg.Decode(&req); err != nil {
+		return nil, nil, err
+	}
+	if req.Count < 1 || req.Count > wire.MaxFDs {
+		return nil, nil, fmt.Errorf("socket count %d is not in 1-%d", req.Count, wire.MaxFDs)
+	}
+	fds := make([]int, 0, req.Count)
+	err := n.Do(func() error {
+		for range req.Count {
+			fd, err := newSocket(req)
+			if err != nil {
+				return err
+			}
+			fds = append(fds, fd)
+		}
+		return nil
+	})
+	if err != nil {
+		closeAll(fds)
+		return nil, nil, err
+	}
+	return nil, fds, nil
+}
+
+func newSocket(req SocketRequest) (int, error) {
+	fd, err := unix.Socket(req.Family, req.Type|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("socket: %w", err)
+	}
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if err == nil && req.Transparent {
+		err = setTransparent(fd, req.Family)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func setTransparent(fd, family int) error {
+	level, opt := unix.SOL_IP, unix.IP_TRANSPARENT
+	if family == unix.AF_INET6 {
+		level, opt = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	if err := unix.SetsockoptInt(fd, level, opt, 1); err != nil {
+		return fmt.Errorf("IP_TRANSPARENT: %w", err)
+	}
+	return nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

@@ -1,0 +1,148 @@
+package nstest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/wire"
+)
+
+// Child is a process in user, network and mount namespaces of its own that answers
+// calls, as the launcher's child does. It ends with the test.
+type Child struct {
+	*wire.Client
+	PID int
+}
+
+// NewChild starts a child.
+func NewChild(t testing.TB) *Child {
+	t.Helper()
+	conn, childEnd, err := wire.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), childEnv+"=3")
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{childEnd}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	err = cmd.Start()
+	childEnd.Close()
+	if err != nil {
+		conn.Close()
+		t.Fatalf("starting a child in new namespaces: %v", err)
+	}
+	c := &Child{Client: wire.NewClient(conn), PID: cmd.Process.Pid}
+	t.Cleanup(func() {
+		c.Client.Close() // the child ends at the end of file
+		_ = cmd.Wait()
+	})
+	return c
+}
+
+// NetnsPath names the child's network namespace.
+func (c *Child) NetnsPath() string { return fmt.Sprintf("/proc/%d/ns/net", c.PID) }
+
+type listenRequest struct {
+	Network string `json:"network"`
+	Address string `json:"address"`
+}
+
+const listenMethod = "nstest.listen"
+
+func testHandlers(ns *netns.Namespace) wire.Handlers {
+	return wire.Handlers{
+		listenMethod: func(_ context.Context, msg wire.Message) (any, []int, error) {
+			var req listenRequest
+			if err := msg.Decode(&req); err != nil {
+				return nil, nil, err
+			}
+			fd := -1
+			err := ns.Do(func() (err error) {
+				fd, err = listenFD(req)
+				return err
+			})
+			if err != nil {
+				return nil, nil, err
+			}
+			return nil, []int{fd}, nil
+		},
+	}
+}
+
+// listenFD opens a socket with package net and returns a duplicate of it.
+func listenFD(req listenRequest) (int, error) {
+	var socket interface {
+		File() (*os.File, error)
+		Close() error
+	}
+	switch req.Network {
+	case "udp", "udp4", "udp6":
+		pc, err := net.ListenPacket(req.Network, req.Address)
+		if err != nil {
+			return -1, err
+		}
+		socket = pc.(*net.UDPConn)
+	default:
+		l, err := net.Listen(req.Network, req.Address)
+		if err != nil {
+			return -1, err
+		}
+		socket = l.(*net.TCPListener)
+	}
+	defer socket.Close()
+	f, err := socket.File()
+	if err != nil {
+		return -1, err
+	}
+	defer f.Close()
+	return unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+}
+
+func (c *Child) listen(t testing.TB, network, address string) *os.File {
+	t.Helper()
+	fds, err := c.Call(t.Context(), listenMethod, listenRequest{network, address}, nil)
+	if err != nil {
+		t.Fatalf("listen %s %s in the namespace: %v", network, address, err)
+	}
+	return os.NewFile(uintptr(fds[0]), address)
+}
+
+// ListenTCP listens inside the namespace; the test itself accepts. The
+// listener is closed with the test.
+func (c *Child) ListenTCP(t testing.TB, network, address string) *net.TCPListener {
+	t.Helper()
+	f := c.listen(t, network, address)
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.(*net.TCPListener)
+}
+
+// ListenUDP opens a UDP socket inside the namespace.
+func (c *Child) ListenUDP(t testing.TB, network, address string) *net.UDPConn {
+	t.Helper()
+	f := c.listen(t, network, address)
+	defer f.Close()
+	pc, err := net.FilePacketConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pc.Close() })
+	return pc.(*net.UDPConn)
+}

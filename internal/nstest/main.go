@@ -1,0 +1,94 @@
+// Package nstest gives tests real namespaces. A package that needs them has
+//
+//	func TestMain(m *testing.M) { nstest.Main(m, ...) }
+//
+// Main runs the tests as an ordinary user (started as root, it becomes the
+// test user, whom it makes where missing), serves as the child process inside
+// the namespaces, and fails a run that leaves file descriptors open.
+package nstest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/wire"
+)
+
+// ChildHandlers are what a driver runs inside the child.
+type ChildHandlers = func(*netns.Namespace) wire.Handlers
+
+// childEnv holds the number of the wire's descriptor in the child.
+const childEnv = "NSTEST_CHILD"
+
+// Main is a package's TestMain. The handlers are those that its children
+// answer beside netns's own.
+func Main(m *testing.M, handlers ...ChildHandlers) {
+	if fd := os.Getenv(childEnv); fd != "" {
+		os.Exit(childMain(fd, handlers))
+	}
+	if os.Geteuid() == 0 {
+		os.Exit(runAsTestUser())
+	}
+	startPoller()
+	before := OpenFDs()
+	code := m.Run()
+	if leaked := LeakedFDs(before); code == 0 && len(leaked) > 0 {
+		fmt.Fprintf(os.Stderr, "file descriptors left open by the tests: %v\n", leaked)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// startPoller makes Go's runtime open its epoll descriptors now, so that they
+// are not taken for a leak.
+func startPoller() {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return
+	}
+	r.Close()
+	w.Close()
+}
+
+func childMain(fd string, handlers []ChildHandlers) int {
+	if err := serveChild(fd, handlers); err != nil {
+		fmt.Fprintf(os.Stderr, "nstest child: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func serveChild(fdArg string, handlers []ChildHandlers) error {
+	fd, err := strconv.Atoi(fdArg)
+	if err != nil {
+		return fmt.Errorf("%s=%q: %w", childEnv, fdArg, err)
+	}
+	unix.CloseOnExec(fd)
+	conn, err := wire.NewConn(fd)
+	if err != nil {
+		return err
+	}
+	ns := netns.Own()
+	if err := ns.LoopbackUp(); err != nil {
+		return err
+	}
+	all := ns.Handlers()
+	add := func(more wire.Handlers) {
+		for name, h := range more {
+			all[name] = h
+		}
+	}
+	add(testHandlers(ns))
+	for _, h := range handlers {
+		add(h(ns))
+	}
+	// The end of the test process is an end of file here.
+	_ = wire.Serve(context.Background(), conn, all)
+	return nil
+}

@@ -1,0 +1,99 @@
+package nstest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"os/user"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// TestUser is the ordinary user that tests run as when they start as root.
+const TestUser = "rootlesskit-test"
+
+// runAsTestUser runs this test binary again as the test user and returns its
+// exit code.
+func runAsTestUser() int {
+	code, err := reexecAsTestUser()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "running the tests as %s: %v\n", TestUser, err)
+		return 1
+	}
+	return code
+}
+
+func reexecAsTestUser() (int, error) {
+	u, err := ensureTestUser()
+	if err != nil {
+		return 0, err
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	runtimeDir, err := makeRuntimeDir(uid, gid)
+	if err != nil {
+		return 0, err
+	}
+	// go test keeps its binary in a directory that only root can enter, so it
+	// is executed through a descriptor.
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return 0, err
+	}
+	defer self.Close()
+	cmd := &exec.Cmd{
+		Path:   fmt.Sprintf("/proc/self/fd/%d", self.Fd()),
+		Args:   withoutTestLog(os.Args),
+		Env:    append(os.Environ(), "HOME="+u.HomeDir, "USER="+u.Username, "LOGNAME="+u.Username, "XDG_RUNTIME_DIR="+runtimeDir),
+		Stdin:  os.Stdin,
+		Stdout: os.Stdout,
+		Stderr: os.Stderr,
+		SysProcAttr: &syscall.SysProcAttr{
+			Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)},
+			Pdeathsig:  syscall.SIGKILL,
+		},
+	}
+	signal.Ignore(syscall.SIGINT, syscall.SIGQUIT) // the tests' to answer
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return max(exit.ExitCode(), 1), nil
+	}
+	return 0, err
+}
+
+// withoutTestLog drops the flag that names a file which only root can write.
+func withoutTestLog(args []string) []string {
+	var kept []string
+	for _, a := range args {
+		if !strings.HasPrefix(a, "-test.testlogfile=") {
+			kept = append(kept, a)
+		}
+	}
+	return kept
+}
+
+func ensureTestUser() (*user.User, error) {
+	if u, err := user.Lookup(TestUser); err == nil {
+		return u, nil
+	}
+	// useradd gives the user ranges of subordinate ids by itself. Another test
+	// binary may be at the same place: then the look-up decides.
+	out, addErr := exec.Command("useradd", "--create-home", "--shell", "/bin/sh", TestUser).CombinedOutput()
+	u, err := user.Lookup(TestUser)
+	if err != nil {
+		return nil, fmt.Errorf("useradd: %w: %s", addErr, out)
+	}
+	return u, nil
+}
+
+func makeRuntimeDir(uid, gid int) (string, error) {
+	dir := fmt.Sprintf("/run/user/%d", uid)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	return dir, os.Chown(dir, uid, gid)
+}

@@ -1,0 +1,215 @@
+package wire
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// Handler answers a call. Descriptors it returns are sent with the reply and
+// then closed; those of the request are the handler's.
+type Handler func(ctx context.Context, req Message) (reply any, fds []int, err error)
+
+// Handlers are the methods that a Server knows, by name ("package.verb").
+type Handlers map[string]Handler
+
+// Caller makes calls. Its implementations are Client and the fakes of tests.
+type Caller interface {
+	// Call runs method on the other side and decodes its reply, where reply is
+	// not nil. The descriptors that came with it are the caller's.
+	Call(ctx context.Context, method string, request, reply any) (fds []int, err error)
+}
+
+// RemoteError is a failure that the other side reported.
+type RemoteError struct {
+	Method, Message string
+}
+
+func (e *RemoteError) Error() string { return e.Message }
+
+// replyKind marks the answer to a call.
+const replyKind = "reply"
+
+// Serve answers calls until the connection or ctx ends, each in a goroutine of
+// its own, and returns when all of them have. io.EOF from the other side's end
+// is returned as such.
+func Serve(ctx context.Context, c *Conn, handlers Handlers) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	for {
+		req, err := c.Recv()
+		if err != nil {
+			return err
+		}
+		running.Go(func() { answer(ctx, c, handlers, req) })
+	}
+}
+
+func answer(ctx context.Context, c *Conn, handlers Handlers, req Message) {
+	reply, fds, err := dispatch(ctx, handlers, req)
+	defer closeAll(fds)
+	m := Message{Kind: replyKind, ID: req.ID, FDs: fds}
+	if err == nil && reply != nil {
+		m.Body, err = json.Marshal(reply)
+	}
+	if err != nil {
+		m = Message{Kind: replyKind, ID: req.ID, Error: err.Error()}
+	}
+	// A failed send means that the other side is gone; Serve sees that too.
+	_ = c.Send(m)
+}
+
+func dispatch(ctx context.Context, handlers Handlers, req Message) (any, []int, error) {
+	h, ok := handlers[req.Kind]
+	if !ok {
+		closeAll(req.FDs)
+		return nil, nil, fmt.Errorf("unknown method %q", req.Kind)
+	}
+	return h(ctx, req)
+}
+
+// Client makes calls over a Conn and owns its receiving side.
+type Client struct {
+	conn *Conn
+	done chan struct{}
+
+	mu      sync.Mutex
+	nextID  uint64
+	waiting map[uint64]chan Message
+	err     error
+}
+
+// NewClient takes the connection over; it ends when the connection does.
+func NewClient(conn *Conn) *Client {
+	c := &Client{conn: conn, done: make(chan struct{}), waiting: map[uint64]chan Message{}}
+	go c.receive()
+	return c
+}
+
+// Done is closed when the connection has ended.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Close ends the connection and waits for the receiver.
+func (c *Client) Close() {
+	c.conn.Close()
+	<-c.done
+}
+
+// Call implements Caller.
+func (c *Client) Call(ctx context.Context, method string, request, reply any) ([]int, error) {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %q: %w", method, err)
+	}
+	id, answer, err := c.register()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.conn.Send(Message{Kind: method, ID: id, Body: body}); err != nil {
+		c.forget(id)
+		return nil, err
+	}
+	select {
+	case m, ok := <-answer:
+		if !ok {
+			return nil, c.failure()
+		}
+		return m.result(method, reply)
+	case <-ctx.Done():
+		c.forget(id)
+		return nil, ctx.Err()
+	}
+}
+
+// result turns an answer into what Call returns.
+func (m Message) result(method string, reply any) ([]int, error) {
+	if m.Error != "" {
+		closeAll(m.FDs)
+		return nil, &RemoteError{Method: method, Message: m.Error}
+	}
+	if reply != nil {
+		if err := m.Decode(reply); err != nil {
+			closeAll(m.FDs)
+			return nil, err
+		}
+	}
+	return m.FDs, nil
+}
+
+func (c *Client) register() (uint64, chan Message, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return 0, nil, c.err
+	}
+	c.nextID++
+	answer := make(chan Message, 1)
+	c.waiting[c.nextID] = answer
+	return c.nextID, answer, nil
+}
+
+// forget gives a call up; an answer that came meanwhile loses its descriptors.
+func (c *Client) forget(id uint64) {
+	c.mu.Lock()
+	answer := c.waiting[id]
+	delete(c.waiting, id)
+	c.mu.Unlock()
+	if answer == nil {
+		return
+	}
+	select {
+	case m := <-answer:
+		closeAll(m.FDs)
+	default:
+	}
+}
+
+func (c *Client) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *Client) receive() {
+	defer close(c.done)
+	for {
+		m, err := c.conn.Recv()
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		c.deliver(m)
+	}
+}
+
+func (c *Client) deliver(m Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	answer := c.waiting[m.ID]
+	delete(c.waiting, m.ID)
+	if answer == nil {
+		closeAll(m.FDs)
+		return
+	}
+	answer <- m // never blocks: one answer per call, room for one
+}
+
+func (c *Client) fail(err error) {
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the child has ended")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
+	for id, answer := range c.waiting {
+		close(answer)
+		delete(c.waiting, id)
+	}
+}

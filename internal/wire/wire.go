@@ -1,0 +1,191 @@
+// Package wire carries typed messages, with file descriptors, between the
+// parent and the child over a pair of SOCK_SEQPACKET sockets.
+//
+// One packet is one message: a JSON header that names what it is, and the
+// descriptors in SCM_RIGHTS. The kernel keeps packet boundaries, so there is
+// no framing to get wrong, and the death of either side is an end of file on
+// the other.
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxMessage bounds a message; MaxFDs is the kernel's SCM_MAX_FD.
+const (
+	MaxMessage = 64 << 10
+	MaxFDs     = 253
+)
+
+// Message is one packet.
+type Message struct {
+	// Kind says what Body is: a step of the handshake or the method of a call.
+	Kind string `json:"kind"`
+	// ID pairs a reply with its call; 0 outside of calls.
+	ID uint64 `json:"id,omitempty"`
+	// Error is the failure that a reply carries back.
+	Error string          `json:"error,omitempty"`
+	Body  json.RawMessage `json:"body,omitempty"`
+	// FDs are owned by the receiver.
+	FDs []int `json:"-"`
+}
+
+// Conn is one end of the pair. Sends may come from several goroutines,
+// receives from one.
+type Conn struct {
+	uc   *net.UnixConn
+	send sync.Mutex
+	buf  []byte
+	oob  []byte
+}
+
+// Pair returns a connected pair of sockets: the parent's end as a Conn, and
+// the child's as a file to be inherited.
+func Pair() (*Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a socket pair: %w", err)
+	}
+	conn, err := NewConn(fds[0])
+	if err != nil {
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	return conn, os.NewFile(uintptr(fds[1]), "wire"), nil
+}
+
+// NewConn makes a Conn of a SOCK_SEQPACKET descriptor and takes it over.
+func NewConn(fd int) (*Conn, error) {
+	f := os.NewFile(uintptr(fd), "wire")
+	defer f.Close() // FileConn duplicates
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d is not a socket: %w", fd, err)
+	}
+	uc, ok := c.(*net.UnixConn)
+	if !ok || uc.LocalAddr().Network() != "unixpacket" {
+		c.Close()
+		return nil, fmt.Errorf("descriptor %d is not a unixpacket socket", fd)
+	}
+	return &Conn{uc: uc, buf: make([]byte, MaxMessage), oob: make([]byte, unix.CmsgSpace(MaxFDs*4))}, nil
+}
+
+// Close closes the connection; a Recv under way returns.
+func (c *Conn) Close() error { return c.uc.Close() }
+
+// Send sends one message. The descriptors stay the caller's.
+func (c *Conn) Send(m Message) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encoding %q: %w", m.Kind, err)
+	}
+	if len(b) > MaxMessage {
+		return fmt.Errorf("message %q of %d bytes is over the limit of %d", m.Kind, len(b), MaxMessage)
+	}
+	var oob []byte
+	if len(m.FDs) > 0 {
+		oob = unix.UnixRights(m.FDs...)
+	}
+	c.send.Lock()
+	defer c.send.Unlock()
+	if _, _, err := c.uc.WriteMsgUnix(b, oob, nil); err != nil {
+		return fmt.Errorf("sending %q: %w", m.Kind, err)
+	}
+	return nil
+}
+
+// SendBody encodes body and sends it under kind.
+func (c *Conn) SendBody(kind string, body any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encoding %q: %w", kind, err)
+	}
+	return c.Send(Message{Kind: kind, Body: b})
+}
+
+// Recv waits for the next message. The other side's end is io.EOF.
+func (c *Conn) Recv() (Message, error) {
+	n, oobn, flags, _, err := c.uc.ReadMsgUnix(c.buf, c.oob)
+	if err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+			return Message{}, io.EOF
+		}
+		return Message{}, fmt.Errorf("receiving: %w", err)
+	}
+	fds, err := parseRights(c.oob[:oobn])
+	if err == nil && n == 0 && len(fds) == 0 {
+		return Message{}, io.EOF
+	}
+	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		err = fmt.Errorf("message was truncated (flags %#x)", flags)
+	}
+	var m Message
+	if err == nil {
+		m, err = Parse(c.buf[:n])
+	}
+	if err != nil {
+		closeAll(fds)
+		return Message{}, err
+	}
+	m.FDs = fds
+	return m, nil
+}
+
+// Parse decodes the data part of a packet.
+func Parse(b []byte) (Message, error) {
+	var m Message
+	if err := json.Unmarshal(b, &m); err != nil {
+		return Message{}, fmt.Errorf("malformed message: %w", err)
+	}
+	if m.Kind == "" {
+		return Message{}, errors.New("malformed message: no kind")
+	}
+	return m, nil
+}
+
+// Decode reads the body of a message.
+func (m Message) Decode(v any) error {
+	if err := json.Unmarshal(m.Body, v); err != nil {
+		return fmt.Errorf("malformed body of %q: %w", m.Kind, err)
+	}
+	return nil
+}
+
+// parseRights takes the descriptors out of control messages. ReadMsgUnix has
+// set close-on-exec on them.
+func parseRights(oob []byte) ([]int, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	cmsgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, fmt.Errorf("malformed control message: %w", err)
+	}
+	var fds []int
+	for _, cm := range cmsgs {
+		if cm.Header.Level != unix.SOL_SOCKET || cm.Header.Type != unix.SCM_RIGHTS {
+			continue
+		}
+		got, err := unix.ParseUnixRights(&cm)
+		if err != nil {
+			closeAll(fds)
+			return nil, fmt.Errorf("malformed SCM_RIGHTS: %w", err)
+		}
+		fds = append(fds, got...)
+	}
+	return fds, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
