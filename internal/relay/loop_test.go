@@ -1,0 +1,153 @@
+package relay
+
+import (
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func startLoop(t testing.TB) *loop {
+	t.Helper()
+	e, err := New(Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	return e.pick()
+}
+
+// do runs f on the loop and waits for it.
+func do(t testing.TB, l *loop, f func()) {
+	t.Helper()
+	if !l.call(f) {
+		t.Fatal("the loop has ended")
+	}
+}
+
+type handlerFunc func(events uint32)
+
+func (f handlerFunc) ready(events uint32) { f(events) }
+
+func pipeFDs(t testing.TB) (r, w int) {
+	t.Helper()
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(p[0]); unix.Close(p[1]) })
+	return p[0], p[1]
+}
+
+func TestLoopTellsEventsAndResumes(t *testing.T) {
+	l := startLoop(t)
+	r, w := pipeFDs(t)
+	var tok token
+	got := make(chan uint32, 2)
+	do(t, l, func() {
+		tok, _ = l.register(r, unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(events uint32) {
+			if events != 0 {
+				l.again(tok)
+			}
+			got <- events
+		}))
+	})
+	if _, err := unix.Write(w, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if ev := <-got; ev != unix.EPOLLIN {
+		t.Fatalf("events %#x, want EPOLLIN", ev)
+	}
+	if ev := <-got; ev != 0 {
+		t.Fatalf("resumed with events %#x, want 0", ev)
+	}
+	do(t, l, func() { l.unregister(r, tok) })
+}
+
+// A handler closes the other descriptor of the same batch and reuses its slot:
+// the event that is left over must reach neither.
+func TestLoopDropsStaleEvents(t *testing.T) {
+	l := startLoop(t)
+	var r, w [2]int
+	for i := range r {
+		r[i], w[i] = pipeFDs(t)
+	}
+	spare, _ := pipeFDs(t)
+	var toks [2]token
+	calls := make(chan int, 4)
+	do(t, l, func() {
+		for i := range r {
+			toks[i], _ = l.register(r[i], unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(uint32) {
+				l.unregister(r[1-i], toks[1-i])
+				if _, err := l.register(spare, unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(uint32) { calls <- -1 })); err != nil {
+					t.Error(err)
+				}
+				calls <- i
+			}))
+			if _, err := unix.Write(w[i], []byte("x")); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	<-calls
+	do(t, l, func() {}) // the batch is over
+	if len(calls) != 0 {
+		t.Fatalf("a closed registration was called: %d", <-calls)
+	}
+}
+
+func TestLoopTimers(t *testing.T) {
+	l := startLoop(t)
+	fired := make(chan int, 3)
+	do(t, l, func() {
+		l.after(20*time.Millisecond, func() { fired <- 2 })
+		stopped := l.after(10*time.Millisecond, func() { fired <- 1 })
+		l.after(5*time.Millisecond, func() { fired <- 0 })
+		l.stopTimer(stopped)
+		l.stopTimer(nil)
+	})
+	if a, b := <-fired, <-fired; a != 0 || b != 2 {
+		t.Fatalf("fired %d, %d; want 0, 2", a, b)
+	}
+}
+
+func TestLoopTakesNoPostsAfterItsEnd(t *testing.T) {
+	e, err := New(Options{Loops: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := e.pick()
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if l.post(func() {}) || l.call(func() {}) {
+		t.Fatal("a loop that has ended took a post")
+	}
+}
+
+func cpuTime(t testing.TB) time.Duration {
+	t.Helper()
+	var ru unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
+
+func TestIdleLoopUsesNoCPU(t *testing.T) {
+	e, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for range 100 { // make them hot first
+		for _, l := range e.loops {
+			do(t, l, func() {})
+		}
+	}
+	before := cpuTime(t)
+	time.Sleep(500 * time.Millisecond)
+	if used := cpuTime(t) - before; used > 20*time.Millisecond {
+		t.Errorf("idle loops used %v of CPU in 500ms", used)
+	}
+}

@@ -1,0 +1,9 @@
+package relay
+
+import (
+	"testing"
+
+	"rootlesskit/internal/nstest"
+)
+
+func TestMain(m *testing.M) { nstest.Main(m) }
