@@ -27,16 +27,6 @@ func runAsTestUser() int {
 }
 
 func reexecAsTestUser() (int, error) {
-	u, err := ensureTestUser()
-	if err != nil {
-		return 0, err
-	}
-	uid, _ := strconv.Atoi(u.Uid)
-	gid, _ := strconv.Atoi(u.Gid)
-	runtimeDir, err := makeRuntimeDir(uid, gid)
-	if err != nil {
-		return 0, err
-	}
 	// go test keeps its binary in a directory that only root can enter, so it
 	// is executed through a descriptor.
 	self, err := os.Open("/proc/self/exe")
@@ -47,14 +37,12 @@ func reexecAsTestUser() (int, error) {
 	cmd := &exec.Cmd{
 		Path:   fmt.Sprintf("/proc/self/fd/%d", self.Fd()),
 		Args:   withoutTestLog(os.Args),
-		Env:    append(os.Environ(), "HOME="+u.HomeDir, "USER="+u.Username, "LOGNAME="+u.Username, "XDG_RUNTIME_DIR="+runtimeDir),
 		Stdin:  os.Stdin,
 		Stdout: os.Stdout,
 		Stderr: os.Stderr,
-		SysProcAttr: &syscall.SysProcAttr{
-			Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)},
-			Pdeathsig:  syscall.SIGKILL,
-		},
+	}
+	if err := AsTestUser(cmd); err != nil {
+		return 0, err
 	}
 	signal.Ignore(syscall.SIGINT, syscall.SIGQUIT) // the tests' to answer
 	err = cmd.Run()
@@ -63,6 +51,27 @@ func reexecAsTestUser() (int, error) {
 		return max(exit.ExitCode(), 1), nil
 	}
 	return 0, err
+}
+
+// AsTestUser lets root start cmd as the test user, whom it makes where
+// missing. The command dies with its parent.
+func AsTestUser(cmd *exec.Cmd) error {
+	u, err := ensureTestUser()
+	if err != nil {
+		return err
+	}
+	uid, _ := strconv.Atoi(u.Uid)
+	gid, _ := strconv.Atoi(u.Gid)
+	runtimeDir, err := makeRuntimeDir(uid, gid)
+	if err != nil {
+		return err
+	}
+	cmd.Env = append(cmd.Environ(), "HOME="+u.HomeDir, "USER="+u.Username, "LOGNAME="+u.Username, "XDG_RUNTIME_DIR="+runtimeDir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)},
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	return nil
 }
 
 // withoutTestLog drops the flag that names a file which only root can write.
