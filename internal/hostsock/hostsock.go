@@ -1,0 +1,177 @@
+// Package hostsock opens the host's side of published ports: listening TCP
+// sockets and bound UDP sockets, for every port driver that binds in the
+// parent.
+//
+// A socket here has exactly one address family: IPv6 sockets are IPV6_V6ONLY,
+// and what listens on both families gets two sockets. So a peer's IPv4 address
+// never arrives in its IPv4-mapped form, and 0.0.0.0/tcp4 and ::/tcp6 can
+// share a port. Errors are in the words of Go's net package, which reach
+// clients of the API unchanged.
+package hostsock
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listen opens the sockets of one published port and returns them as
+// nonblocking, close-on-exec descriptors, which are the caller's to close. TCP
+// sockets listen, with the backlog that net.core.somaxconn allows.
+//
+// proto is tcp, tcp4, tcp6, udp, udp4 or udp6. ip is an IP address, which may
+// have a zone, or empty for all addresses. tcp and udp on all addresses (an
+// empty ip, 0.0.0.0 or ::) give an IPv4 and an IPv6 socket, of which the host
+// may lack one family; anything else gives one socket. As in package net, ::
+// with tcp4 or udp4 means 0.0.0.0. port is 1 to 65535.
+//
+// The error is a *net.OpError, such as "listen tcp4 127.0.0.1:8099: bind:
+// address already in use". For a privileged port it is a *PrivilegedPortError,
+// unless the process has CAP_NET_BIND_SERVICE in its permitted set, which is
+// then raised around bind alone.
+func Listen(proto, ip string, port int) ([]int, error) {
+	addrs, err := resolve(proto, ip)
+	if err != nil {
+		return nil, &net.OpError{Op: "listen", Net: proto, Err: err}
+	}
+	if port < 1 || port > math.MaxUint16 {
+		return nil, &net.OpError{Op: "listen", Net: proto, Err: &net.AddrError{Err: "invalid port", Addr: fmt.Sprint(port)}}
+	}
+	fds, err := openAll(sockType(proto), addrs, port)
+	if err != nil {
+		err = &net.OpError{Op: "listen", Net: proto, Addr: netAddr(proto, ip, port), Err: err}
+		return nil, explainPrivileged(err, port)
+	}
+	return fds, nil
+}
+
+func sockType(proto string) int {
+	if strings.HasPrefix(proto, "udp") {
+		return unix.SOCK_DGRAM
+	}
+	return unix.SOCK_STREAM
+}
+
+// resolve lists the addresses to bind.
+func resolve(proto, ip string) ([]netip.Addr, error) {
+	transport := strings.TrimRight(proto, "46")
+	if (transport != "tcp" && transport != "udp") || len(proto)-len(transport) > 1 {
+		return nil, net.UnknownNetworkError(proto)
+	}
+	addr := netip.IPv6Unspecified()
+	if ip != "" {
+		var err error
+		if addr, err = netip.ParseAddr(ip); err != nil {
+			return nil, &net.AddrError{Err: "invalid IP address", Addr: ip}
+		}
+		addr = addr.Unmap()
+	}
+	mismatch := &net.AddrError{Err: "no suitable address found", Addr: ip}
+	switch family := proto[len(transport):]; {
+	case family == "" && addr.IsUnspecified():
+		return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, nil
+	case family == "4" && addr == netip.IPv6Unspecified():
+		return []netip.Addr{netip.IPv4Unspecified()}, nil
+	case family == "4" && !addr.Is4(), family == "6" && !addr.Is6():
+		return nil, mismatch
+	}
+	return []netip.Addr{addr}, nil
+}
+
+// openAll opens a socket for each address, or none.
+func openAll(sockType int, addrs []netip.Addr, port int) ([]int, error) {
+	var fds []int
+	var missing error
+	for _, addr := range addrs {
+		fd, err := open(sockType, addr, port)
+		if errors.Is(err, unix.EAFNOSUPPORT) && len(addrs) > 1 {
+			missing = err // e.g. a kernel started with ipv6.disable=1
+			continue
+		}
+		if err != nil {
+			closeAll(fds)
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	if len(fds) == 0 {
+		return nil, missing
+	}
+	return fds, nil
+}
+
+func open(sockType int, addr netip.Addr, port int) (int, error) {
+	sa, family, err := sockaddr(addr, port)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.Socket(family, sockType|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if err := prepare(fd, family, sockType, sa); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func prepare(fd, family, sockType int, sa unix.Sockaddr) error {
+	if family == unix.AF_INET6 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	if sockType == unix.SOCK_STREAM {
+		// Not for UDP: there it would let others take datagrams of this port.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	if err := bind(fd, sa); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	if sockType == unix.SOCK_STREAM {
+		// The kernel caps the backlog at net.core.somaxconn (listen(2)).
+		if err := unix.Listen(fd, math.MaxInt32); err != nil {
+			return os.NewSyscallError("listen", err)
+		}
+	}
+	return nil
+}
+
+func sockaddr(addr netip.Addr, port int) (unix.Sockaddr, int, error) {
+	if addr.Is4() {
+		return &unix.SockaddrInet4{Addr: addr.As4(), Port: port}, unix.AF_INET, nil
+	}
+	sa := &unix.SockaddrInet6{Addr: addr.As16(), Port: port}
+	if zone := addr.Zone(); zone != "" {
+		iface, err := net.InterfaceByName(zone)
+		if err != nil {
+			return nil, 0, fmt.Errorf("zone %q: %w", zone, err)
+		}
+		sa.ZoneId = uint32(iface.Index)
+	}
+	return sa, unix.AF_INET6, nil
+}
+
+// netAddr is the address as errors show it: as it was asked for.
+func netAddr(proto, ip string, port int) net.Addr {
+	addr, _ := netip.ParseAddr(ip)
+	if sockType(proto) == unix.SOCK_DGRAM {
+		return &net.UDPAddr{IP: addr.AsSlice(), Port: port, Zone: addr.Zone()}
+	}
+	return &net.TCPAddr{IP: addr.AsSlice(), Port: port, Zone: addr.Zone()}
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

@@ -1,0 +1,221 @@
+package hostsock_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/nstest"
+)
+
+func TestMain(m *testing.M) { nstest.Main(m, privilegeHandlers) }
+
+// freePort returns a port that is free on all addresses, for TCP and UDP.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", ":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		pc, err := net.ListenPacket("udp", l.Addr().String())
+		if err != nil {
+			continue
+		}
+		pc.Close()
+		return l.Addr().(*net.TCPAddr).Port
+	}
+	t.Fatal("no port is free")
+	return 0
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// listen opens sockets that are closed with the test.
+func listen(t *testing.T, proto, ip string, port int) []int {
+	t.Helper()
+	fds, err := hostsock.Listen(proto, ip, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeAll(fds) })
+	return fds
+}
+
+func localAddr(t *testing.T, fd int) string {
+	t.Helper()
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return net.IP(sa.Addr[:]).String()
+	case *unix.SockaddrInet6:
+		return net.IP(sa.Addr[:]).String()
+	}
+	return fmt.Sprintf("%T", sa)
+}
+
+func TestAddresses(t *testing.T) {
+	for _, c := range []struct{ protoSuffix, ip, want string }{
+		{"", "", "0.0.0.0 ::"},
+		{"", "0.0.0.0", "0.0.0.0 ::"},
+		{"", "::", "0.0.0.0 ::"},
+		{"", "127.0.0.1", "127.0.0.1"},
+		{"", "127.0.0.2", "127.0.0.2"},
+		{"", "::1", "::1"},
+		{"", "::ffff:127.0.0.1", "127.0.0.1"},
+		{"4", "", "0.0.0.0"},
+		{"4", "0.0.0.0", "0.0.0.0"},
+		{"4", "::", "0.0.0.0"},
+		{"4", "127.0.0.1", "127.0.0.1"},
+		{"4", "::ffff:127.0.0.1", "127.0.0.1"},
+		{"6", "", "::"},
+		{"6", "::", "::"},
+		{"6", "::1", "::1"},
+		{"6", "::1%lo", "::1"},
+	} {
+		for _, transport := range []string{"tcp", "udp"} {
+			proto := transport + c.protoSuffix
+			t.Run(proto+" "+c.ip, func(t *testing.T) {
+				var got []string
+				for _, fd := range listen(t, proto, c.ip, freePort(t)) {
+					got = append(got, localAddr(t, fd))
+				}
+				if strings.Join(got, " ") != c.want {
+					t.Errorf("listens on %v, want %s", got, c.want)
+				}
+			})
+		}
+	}
+}
+
+// The texts are those of package net, which reach clients of the API.
+func TestErrors(t *testing.T) {
+	taken := freePort(t)
+	for _, network := range []string{"tcp4", "udp4"} {
+		listen(t, network, "127.0.0.1", taken)
+	}
+	for _, c := range []struct {
+		proto, ip string
+		port      int
+		want      string
+	}{
+		{"tcp4", "127.0.0.1", taken, "listen tcp4 127.0.0.1:%d: bind: address already in use"},
+		{"tcp", "127.0.0.1", taken, "listen tcp 127.0.0.1:%d: bind: address already in use"},
+		{"tcp", "", taken, "listen tcp :%d: bind: address already in use"},
+		{"tcp", "0.0.0.0", taken, "listen tcp 0.0.0.0:%d: bind: address already in use"},
+		{"tcp", "::", taken, "listen tcp [::]:%d: bind: address already in use"},
+		{"udp", "127.0.0.1", taken, "listen udp 127.0.0.1:%d: bind: address already in use"},
+		{"udp", "", taken, "listen udp :%d: bind: address already in use"},
+		{"tcp", "192.0.2.1", 8101, "listen tcp 192.0.2.1:%d: bind: cannot assign requested address"},
+		{"udp6", "2001:db8::1", 8101, "listen udp6 [2001:db8::1]:%d: bind: cannot assign requested address"},
+		{"tcp6", "127.0.0.1", 1, "listen tcp6: address 127.0.0.1: no suitable address found"},
+		{"tcp6", "0.0.0.0", 1, "listen tcp6: address 0.0.0.0: no suitable address found"},
+		{"udp6", "::ffff:127.0.0.1", 1, "listen udp6: address ::ffff:127.0.0.1: no suitable address found"},
+		{"udp4", "::1", 1, "listen udp4: address ::1: no suitable address found"},
+		{"tcp", "localhost", 1, "listen tcp: address localhost: invalid IP address"},
+		{"tcp", "", 0, "listen tcp: address 0: invalid port"},
+		{"tcp", "", 65536, "listen tcp: address 65536: invalid port"},
+		{"sctp", "", 1, "listen sctp: unknown network sctp"},
+		{"tcp46", "", 1, "listen tcp46: unknown network tcp46"},
+		{"tcp6", "fe80::1%nosuch", 8101, `listen tcp6 [fe80::1%%nosuch]:%d: zone "nosuch": route ip+net: no such network interface`},
+	} {
+		if strings.Contains(c.want, "%d") {
+			c.want = fmt.Sprintf(c.want, c.port)
+		}
+		fds, err := hostsock.Listen(c.proto, c.ip, c.port)
+		closeAll(fds)
+		if err == nil || err.Error() != c.want {
+			t.Errorf("%s %q %d: got %v, want %s", c.proto, c.ip, c.port, err, c.want)
+		}
+		var opErr *net.OpError
+		if err != nil && !errors.As(err, &opErr) {
+			t.Errorf("%s %q %d: %T is not a *net.OpError", c.proto, c.ip, c.port, err)
+		}
+	}
+}
+
+// TestFamiliesCoexist has one port on both families in either order, and the
+// same port again right after it was closed.
+func TestFamiliesCoexist(t *testing.T) {
+	port := freePort(t)
+	for _, transport := range []string{"tcp", "udp"} {
+		for range 2 {
+			v4, err := hostsock.Listen(transport+"4", "0.0.0.0", port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v6, err := hostsock.Listen(transport+"6", "::", port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			closeAll(append(v4, v6...))
+		}
+	}
+}
+
+// TestPartialFailure takes the IPv6 half away: the IPv4 socket must not stay.
+func TestPartialFailure(t *testing.T) {
+	port := freePort(t)
+	listen(t, "tcp6", "::1", port)
+	before := nstest.OpenFDs()
+	if fds, err := hostsock.Listen("tcp", "", port); err == nil {
+		closeAll(fds)
+		t.Fatal("listens on a port that is in use")
+	}
+	if leaked := nstest.LeakedFDs(before); len(leaked) > 0 {
+		t.Errorf("left open: %v", leaked)
+	}
+	listen(t, "tcp4", "", port)
+}
+
+func TestAcceptsBothFamilies(t *testing.T) {
+	port := freePort(t)
+	for _, fd := range listen(t, "tcp", "", port) {
+		f := os.NewFile(uintptr(fd), "")
+		l, err := net.FileListener(f) // a duplicate
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		host := "127.0.0.1"
+		if localAddr(t, fd) == "::" {
+			host = "::1"
+		}
+		conn, err := net.Dial("tcp", net.JoinHostPort(host, fmt.Sprint(port)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		peer, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer.Close()
+	}
+}
+
+func TestSocketFlags(t *testing.T) {
+	for _, proto := range []string{"tcp", "udp"} {
+		for _, fd := range listen(t, proto, "", freePort(t)) {
+			fl, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+			fdFlags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+			if fl&unix.O_NONBLOCK == 0 || fdFlags&unix.FD_CLOEXEC == 0 {
+				t.Errorf("%s: flags %#x, descriptor flags %#x", proto, fl, fdFlags)
+			}
+		}
+	}
+}
