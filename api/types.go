@@ -9,7 +9,8 @@ type PortSpec struct {
 	// Proto is tcp, tcp4, tcp6, udp, udp4 or udp6. tcp and udp on a wildcard
 	// address listen on both families; the 4 and 6 forms are strict.
 	Proto string `json:"proto,omitempty"`
-	// ParentIP is the address to listen on in the host; empty means all.
+	// ParentIP is the address to listen on in the host, without brackets or
+	// zone; empty means all.
 	ParentIP string `json:"parentIP,omitempty"`
 	// ParentPort is the port to listen on in the host, 1 to 65535.
 	ParentPort int `json:"parentPort,omitempty"`
@@ -26,11 +27,13 @@ type PortStatus struct {
 	// and are not reused while the launcher runs.
 	ID   int      `json:"id"`
 	Spec PortSpec `json:"spec"`
-	// Details is set only where it was asked for (GET /v1/ports?details=true).
+	// Details is set only where it was asked for (GET /v1/ports?details=true)
+	// and the port driver counts. Since API version 1.2.0.
 	Details *PortDetails `json:"details,omitempty"`
 }
 
 // PortDetails is what a port driver knows of a published port beyond its spec.
+// The counters start at 0 when the port is published.
 type PortDetails struct {
 	// Accepted counts the connections (TCP) or flows (UDP) taken so far.
 	Accepted uint64 `json:"accepted"`
@@ -50,28 +53,43 @@ type PortDetails struct {
 
 // Info describes a running launcher (GET /v1/info).
 type Info struct {
-	APIVersion    string             `json:"apiVersion"`
-	Version       string             `json:"version"`
-	StateDir      string             `json:"stateDir"`
-	ChildPID      int                `json:"childPID"`
-	NetworkDriver *NetworkDriverInfo `json:"networkDriver,omitempty"` // nil with --net=host
-	PortDriver    *PortDriverInfo    `json:"portDriver,omitempty"`    // nil with none and implicit
+	// APIVersion is the server's APIVersion, Version that of its implementation.
+	APIVersion string `json:"apiVersion"`
+	Version    string `json:"version"`
+	// StateDir is the absolute path of the state directory.
+	StateDir string `json:"stateDir"`
+	// ChildPID is the child's process ID in the PID namespace of the launcher.
+	ChildPID int `json:"childPID"`
+	// NetworkDriver is nil with --net=host.
+	NetworkDriver *NetworkDriverInfo `json:"networkDriver,omitempty"`
+	// PortDriver is nil with --port-driver=none and implicit.
+	PortDriver *PortDriverInfo `json:"portDriver,omitempty"`
 }
 
 // NetworkDriverInfo describes the network driver in use.
 type NetworkDriverInfo struct {
-	Driver         string   `json:"driver"`
-	DNS            []string `json:"dns,omitempty"`
-	ChildIP        string   `json:"childIP,omitempty"` // always IPv4
-	DynamicChildIP bool     `json:"dynamicChildIP,omitempty"`
-	IPv6           bool     `json:"ipv6,omitempty"`
+	// Driver is the value of --net.
+	Driver string `json:"driver"`
+	// DNS lists the IP addresses of the name servers in the namespace.
+	DNS []string `json:"dns,omitempty"`
+	// ChildIP is the IPv4 address of the namespace, empty where it has none.
+	ChildIP string `json:"childIP,omitempty"`
+	// DynamicChildIP says that ChildIP may change while the launcher runs.
+	DynamicChildIP bool `json:"dynamicChildIP,omitempty"`
+	// IPv6 says that the namespace has IPv6 connectivity.
+	IPv6 bool `json:"ipv6,omitempty"`
 }
 
 // PortDriverInfo describes the port driver in use.
 type PortDriverInfo struct {
-	Driver                  string   `json:"driver"`
-	Protos                  []string `json:"protos"`
-	DisallowLoopbackChildIP bool     `json:"disallowLoopbackChildIP,omitempty"`
+	// Driver is the value of --port-driver.
+	Driver string `json:"driver"`
+	// Protos lists the values of PortSpec.Proto that the driver can forward.
+	Protos []string `json:"protos"`
+	// DisallowLoopbackChildIP says that the driver cannot connect to a loopback
+	// address of the namespace: set PortSpec.ChildIP to
+	// NetworkDriverInfo.ChildIP.
+	DisallowLoopbackChildIP bool `json:"disallowLoopbackChildIP,omitempty"`
 	// Extra holds what only this driver has to say.
 	Extra map[string]string `json:"extra,omitempty"`
 }

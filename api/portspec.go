@@ -1,0 +1,155 @@
+package api
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// protos lists every protocol that a PortSpec can name. Which of them can be
+// forwarded is the port driver's matter (PortDriverInfo.Protos).
+var protos = []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "sctp", "sctp4", "sctp6"}
+
+// ParsePortSpec parses a port spec such as "127.0.0.1:8080:80/tcp":
+//
+//	[PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO
+//
+// An IPv6 address is written in brackets, and loses them in the result; an
+// IPv4 address may have them. Blanks around an address or a port are ignored.
+// Nothing else is normalised, and the range of the ports is not checked: see
+// Validate.
+func ParsePortSpec(s string) (PortSpec, error) {
+	addresses, proto, ok := cutLast(s, "/")
+	if !ok {
+		return PortSpec{}, fmt.Errorf("missing proto in PortSpec string: %q", s)
+	}
+	if err := validateProto(proto); err != nil {
+		return PortSpec{}, fmt.Errorf("invalid PortSpec string: %q: %w", s, err)
+	}
+	fields := splitFields(addresses)
+	if len(fields) < 2 {
+		return PortSpec{}, malformed(s)
+	}
+	spec := PortSpec{Proto: proto}
+	if spec.ParentIP, ok = parseIP(fields[0]); !ok {
+		return PortSpec{}, fmt.Errorf("unexpected ParentIP in PortSpec string: %q", s)
+	}
+	switch len(fields) {
+	case 3:
+	case 4:
+		if spec.ChildIP, ok = parseIP(fields[2]); !ok {
+			return PortSpec{}, fmt.Errorf("unexpected ChildIP in PortSpec string: %q", s)
+		}
+	default:
+		return PortSpec{}, malformed(s)
+	}
+	var err error
+	if spec.ParentPort, err = strconv.Atoi(fields[1]); err != nil {
+		return PortSpec{}, fmt.Errorf("unexpected ParentPort in PortSpec string: %q: %w", s, err)
+	}
+	if spec.ChildPort, err = strconv.Atoi(fields[len(fields)-1]); err != nil {
+		return PortSpec{}, fmt.Errorf("unexpected ChildPort in PortSpec string: %q: %w", s, err)
+	}
+	return spec, nil
+}
+
+func malformed(s string) error {
+	return fmt.Errorf("unexpected PortSpec string: %q: not of the form [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO with IPv6 addresses in brackets", s)
+}
+
+// String returns the spec in the form that ParsePortSpec parses.
+func (s PortSpec) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s:%d:", bracketIPv6(s.ParentIP), s.ParentPort)
+	if s.ChildIP != "" {
+		fmt.Fprintf(&b, "%s:", bracketIPv6(s.ChildIP))
+	}
+	fmt.Fprintf(&b, "%d/%s", s.ChildPort, s.Proto)
+	return b.String()
+}
+
+// Validate reports the first field that no port driver could accept: an
+// unknown protocol, a text that is not an IP address, or a port that is not in
+// 1 to 65535.
+func (s PortSpec) Validate() error {
+	if err := validateProto(s.Proto); err != nil {
+		return err
+	}
+	if !isIP(s.ParentIP) {
+		return fmt.Errorf("invalid ParentIP: %q", s.ParentIP)
+	}
+	if !isIP(s.ChildIP) {
+		return fmt.Errorf("invalid ChildIP: %q", s.ChildIP)
+	}
+	if !isPort(s.ParentPort) {
+		return fmt.Errorf("invalid ParentPort: %d", s.ParentPort)
+	}
+	if !isPort(s.ChildPort) {
+		return fmt.Errorf("invalid ChildPort: %d", s.ChildPort)
+	}
+	return nil
+}
+
+func validateProto(proto string) error {
+	if !slices.Contains(protos, proto) {
+		return fmt.Errorf("unknown proto: %q", proto)
+	}
+	return nil
+}
+
+// isIP accepts the empty string, which leaves the choice to the driver. Zones
+// are refused: they name interfaces, which differ between host and namespace.
+func isIP(s string) bool {
+	if s == "" {
+		return true
+	}
+	addr, err := netip.ParseAddr(s)
+	return err == nil && addr.Zone() == ""
+}
+
+func isPort(n int) bool { return n >= 1 && n <= 65535 }
+
+// parseIP takes the brackets off an address.
+func parseIP(field string) (ip string, ok bool) {
+	if inner, found := strings.CutPrefix(field, "["); found {
+		if field, found = strings.CutSuffix(inner, "]"); !found {
+			return "", false
+		}
+	}
+	return field, isIP(field)
+}
+
+func bracketIPv6(ip string) string {
+	if strings.Contains(ip, ":") {
+		return "[" + ip + "]"
+	}
+	return ip
+}
+
+// splitFields splits at the colons outside of brackets and trims each field.
+func splitFields(s string) []string {
+	var fields []string
+	inBrackets, start := false, 0
+	for i, c := range s {
+		switch {
+		case c == '[':
+			inBrackets = true
+		case c == ']':
+			inBrackets = false
+		case c == ':' && !inBrackets:
+			fields = append(fields, strings.TrimSpace(s[start:i]))
+			start = i + 1
+		}
+	}
+	return append(fields, strings.TrimSpace(s[start:]))
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}

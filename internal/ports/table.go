@@ -1,0 +1,224 @@
+// Package ports is the table of published ports, the same for every driver.
+//
+// Theory of operation. A port is entered into the table before the driver
+// forwards it, and leaves it after the driver closed it, so two ports can never
+// fight over one address; the lock is held for the bookkeeping alone, never
+// while the driver works. An entry is, in this order,
+//
+//	reserved   the driver's Forward is under way: counts for conflicts, is not listed
+//	published  closer is set
+//	leaving    removal is set: the driver's Close is under way; still listed
+//
+// A Forward that fails drops its entry, and its ID. A Close that fails makes it published
+// again: a port that may still be open must not vanish from the list.
+package ports
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/driver"
+)
+
+// Table publishes ports through a driver. Its methods may be called by several
+// goroutines at once.
+type Table struct {
+	driver   driver.Ports
+	forwards sync.WaitGroup // Publish calls that are under way
+
+	mu      sync.Mutex
+	lastID  int
+	entries map[int]*entry
+	closed  bool
+}
+
+type entry struct {
+	id      int
+	spec    api.PortSpec
+	closer  io.Closer
+	removal *removal
+}
+
+// removal is a Close under way. All who want the port removed wait for the
+// same one; err is set once done is closed.
+type removal struct {
+	done chan struct{}
+	err  error
+}
+
+// New returns an empty table for a driver that was started. The owner ends it
+// with CloseAll.
+func New(d driver.Ports) *Table {
+	return &Table{driver: d, entries: map[int]*entry{}}
+}
+
+// Publish forwards a port and returns it with its new ID. When ctx ends before
+// the driver is done, the port is closed again and the cause is returned.
+//
+// The spec is kept as it is: empty fields are the driver's to interpret.
+func (t *Table) Publish(ctx context.Context, spec api.PortSpec) (api.PortStatus, error) {
+	if err := spec.Validate(); err != nil {
+		return api.PortStatus{}, err
+	}
+	if !slices.Contains(t.driver.Info().Protos, spec.Proto) {
+		return api.PortStatus{}, fmt.Errorf("unsupported port protocol %s", spec.Proto)
+	}
+	e, err := t.reserve(spec)
+	if err != nil {
+		return api.PortStatus{}, err
+	}
+	defer t.forwards.Done()
+	closer, err := t.forward(ctx, spec)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e.closer = closer; closer == nil {
+		delete(t.entries, e.id)
+	}
+	if err != nil {
+		return api.PortStatus{}, err
+	}
+	return api.PortStatus{ID: e.id, Spec: spec}, nil
+}
+
+// reserve enters a port. The caller ends its part in t.forwards.
+func (t *Table) reserve(spec api.PortSpec) (*entry, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, errors.New("no more ports can be published: the launcher is shutting down")
+	}
+	for _, e := range t.entries {
+		if sameListener(e.spec, spec) {
+			return nil, fmt.Errorf("conflict with ID %d", e.id)
+		}
+	}
+	t.lastID++
+	e := &entry{id: t.lastID, spec: spec}
+	t.entries[e.id] = e
+	t.forwards.Add(1)
+	return e, nil
+}
+
+// sameListener compares as strings: whether, say, tcp and tcp4 collide on an
+// address is for the kernel to say, in words that clients know.
+func sameListener(a, b api.PortSpec) bool {
+	return a.Proto == b.Proto && a.ParentIP == b.ParentIP && a.ParentPort == b.ParentPort
+}
+
+// forward closes a port that was opened for a caller who has gone: nobody
+// would ever remove it. The closer is nil unless the port is (or may be) open.
+func (t *Table) forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
+	closer, err := t.driver.Forward(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() == nil {
+		return closer, nil
+	}
+	if err := closer.Close(); err != nil {
+		return closer, errors.Join(context.Cause(ctx), err)
+	}
+	return nil, context.Cause(ctx)
+}
+
+// Unpublish closes the port of that ID. When it returns nil, the same port can
+// be published again. When ctx ends first, the port is still being closed; a
+// port that the driver failed to close remains published.
+func (t *Table) Unpublish(ctx context.Context, id int) error {
+	r := t.remove(id)
+	if r == nil {
+		return fmt.Errorf("unknown id: %d", id)
+	}
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return fmt.Errorf("port %d is still being closed: %w", id, context.Cause(ctx))
+	}
+}
+
+// remove starts to close a port, or finds that someone has. It returns nil
+// for a port that is not published.
+func (t *Table) remove(id int) *removal {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[id]
+	if e == nil || e.closer == nil {
+		return nil
+	}
+	if e.removal == nil {
+		e.removal = &removal{done: make(chan struct{})}
+		go t.finish(e, e.removal)
+	}
+	return e.removal
+}
+
+func (t *Table) finish(e *entry, r *removal) {
+	defer close(r.done)
+	err := e.closer.Close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil {
+		r.err = fmt.Errorf("closing port %d (%s): %w", e.id, e.spec, err)
+		e.removal = nil
+		return
+	}
+	delete(t.entries, e.id)
+}
+
+// List returns the published ports in the order of their IDs; it never returns
+// nil. With details, those drivers that count say what they counted.
+func (t *Table) List(details bool) []api.PortStatus {
+	entries := t.published()
+	list := make([]api.PortStatus, len(entries))
+	for i, e := range entries {
+		list[i] = api.PortStatus{ID: e.id, Spec: e.spec}
+		if counting, ok := e.closer.(driver.Detailer); ok && details {
+			d := counting.Details()
+			list[i].Details = &d
+		}
+	}
+	return list
+}
+
+// published returns copies, sorted.
+func (t *Table) published() []entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []entry
+	for _, e := range t.entries {
+		if e.closer != nil {
+			list = append(list, *e)
+		}
+	}
+	slices.SortFunc(list, func(a, b entry) int { return cmp.Compare(a.id, b.id) })
+	return list
+}
+
+// CloseAll closes every port and returns when all are closed. Publish fails
+// from now on, and a Forward that is under way is waited for: its caller's
+// context bounds it.
+func (t *Table) CloseAll() error {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.forwards.Wait()
+	var removals []*removal
+	for _, e := range t.published() {
+		if r := t.remove(e.id); r != nil { // nil: removed since
+			removals = append(removals, r)
+		}
+	}
+	var errs []error
+	for _, r := range removals {
+		<-r.done
+		errs = append(errs, r.err)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,400 @@
+package ports_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/ports"
+)
+
+// fakeDriver opens nothing. Hooks that are not nil take the place of success.
+type fakeDriver struct {
+	onForward func(ctx context.Context, spec api.PortSpec) error
+	onClose   func(spec api.PortSpec) error
+
+	mu   sync.Mutex
+	open map[api.PortSpec]bool
+}
+
+func (d *fakeDriver) Start(context.Context, driver.Sandbox, driver.Link) error { return nil }
+func (d *fakeDriver) Wait() error                                              { return nil }
+func (d *fakeDriver) Info() api.PortDriverInfo {
+	return api.PortDriverInfo{Driver: "fake", Protos: []string{"tcp", "tcp4", "udp"}}
+}
+
+func (d *fakeDriver) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
+	if d.onForward != nil {
+		if err := d.onForward(ctx, spec); err != nil {
+			return nil, err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open == nil {
+		d.open = map[api.PortSpec]bool{}
+	}
+	if d.open[spec] {
+		return nil, fmt.Errorf("%s: bind: address already in use", spec)
+	}
+	d.open[spec] = true
+	p := &fakePort{driver: d, spec: spec}
+	if spec.Proto == "udp" {
+		return p, nil
+	}
+	return &countingPort{p}, nil
+}
+
+func (d *fakeDriver) openPorts() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.open)
+}
+
+type fakePort struct {
+	driver *fakeDriver
+	spec   api.PortSpec
+}
+
+func (p *fakePort) Close() error {
+	if p.driver.onClose != nil {
+		if err := p.driver.onClose(p.spec); err != nil {
+			return err
+		}
+	}
+	p.driver.mu.Lock()
+	defer p.driver.mu.Unlock()
+	delete(p.driver.open, p.spec)
+	return nil
+}
+
+type countingPort struct{ *fakePort }
+
+func (p *countingPort) Details() api.PortDetails {
+	return api.PortDetails{Accepted: uint64(p.spec.ParentPort)}
+}
+
+func tcp(port int) api.PortSpec { return api.PortSpec{Proto: "tcp", ParentPort: port, ChildPort: 80} }
+
+func mustPublish(t *testing.T, table *ports.Table, spec api.PortSpec) int {
+	t.Helper()
+	status, err := table.Publish(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status.Spec != spec {
+		t.Fatalf("%v was echoed as %v", spec, status.Spec)
+	}
+	return status.ID
+}
+
+func wantError(t *testing.T, err error, text string) {
+	t.Helper()
+	if err == nil || err.Error() != text {
+		t.Errorf("error %v, want %s", err, text)
+	}
+}
+
+func ids(table *ports.Table) []int {
+	var ids []int
+	for _, p := range table.List(false) {
+		ids = append(ids, p.ID)
+	}
+	return ids
+}
+
+func TestIDsGrowAndAreNotReused(t *testing.T) {
+	table := ports.New(&fakeDriver{})
+	for want := 1; want <= 20; want++ {
+		if id := mustPublish(t, table, tcp(want)); id != want {
+			t.Fatalf("ID %d, want %d", id, want)
+		}
+	}
+	for id := 1; id <= 19; id++ {
+		if err := table.Unpublish(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if id := mustPublish(t, table, tcp(1)); id != 21 {
+		t.Errorf("ID %d, want 21", id)
+	}
+	if got := ids(table); !reflect.DeepEqual(got, []int{20, 21}) {
+		t.Errorf("listed %v, want 20 and 21", got)
+	}
+}
+
+func TestEmptyListIsNotNil(t *testing.T) {
+	if ports.New(&fakeDriver{}).List(false) == nil {
+		t.Error("an empty list would be encoded as null")
+	}
+}
+
+func TestConflicts(t *testing.T) {
+	table := ports.New(&fakeDriver{})
+	base := api.PortSpec{Proto: "tcp", ParentIP: "127.0.0.1", ParentPort: 8080, ChildPort: 80}
+	mustPublish(t, table, base)
+	same := base
+	same.ChildPort, same.ChildIP = 81, "10.0.2.100"
+	_, err := table.Publish(t.Context(), same)
+	wantError(t, err, "conflict with ID 1")
+	for _, change := range []func(*api.PortSpec){
+		func(s *api.PortSpec) { s.Proto = "tcp4" },
+		func(s *api.PortSpec) { s.ParentIP = "127.0.0.2" },
+		func(s *api.PortSpec) { s.ParentPort = 8081 },
+	} {
+		other := base
+		change(&other)
+		mustPublish(t, table, other)
+	}
+}
+
+func TestRefusedSpecs(t *testing.T) {
+	table := ports.New(&fakeDriver{})
+	for _, tt := range []struct {
+		spec api.PortSpec
+		want string
+	}{
+		{api.PortSpec{}, `unknown proto: ""`},
+		{api.PortSpec{Proto: "tcp"}, "invalid ParentPort: 0"},
+		{api.PortSpec{Proto: "sctp", ParentPort: 1, ChildPort: 1}, "unsupported port protocol sctp"},
+		{api.PortSpec{Proto: "tcp6", ParentPort: 1, ChildPort: 1}, "unsupported port protocol tcp6"},
+	} {
+		_, err := table.Publish(t.Context(), tt.spec)
+		wantError(t, err, tt.want)
+	}
+}
+
+func TestFailedForwardLeavesNothing(t *testing.T) {
+	reason := errors.New("listen tcp 127.0.0.1:8080: bind: address already in use")
+	d := &fakeDriver{onForward: func(context.Context, api.PortSpec) error { return reason }}
+	table := ports.New(d)
+	_, err := table.Publish(t.Context(), tcp(8080))
+	wantError(t, err, reason.Error())
+	d.onForward = nil
+	mustPublish(t, table, tcp(8080))
+}
+
+func TestUnknownIDs(t *testing.T) {
+	table := ports.New(&fakeDriver{})
+	mustPublish(t, table, tcp(1))
+	if err := table.Unpublish(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []int{-1, 0, 1, 2} {
+		wantError(t, table.Unpublish(t.Context(), id), fmt.Sprintf("unknown id: %d", id))
+	}
+}
+
+func TestDetails(t *testing.T) {
+	table := ports.New(&fakeDriver{})
+	mustPublish(t, table, tcp(8080))
+	mustPublish(t, table, api.PortSpec{Proto: "udp", ParentPort: 53, ChildPort: 53})
+	for _, p := range table.List(false) {
+		if p.Details != nil {
+			t.Errorf("port %d has details that nobody asked for", p.ID)
+		}
+	}
+	list := table.List(true)
+	if d := list[0].Details; d == nil || d.Accepted != 8080 {
+		t.Errorf("details %+v of a driver that counts", d)
+	}
+	if list[1].Details != nil {
+		t.Errorf("details %+v of a driver that does not count", list[1].Details)
+	}
+}
+
+func TestSlowForwardBlocksOnlyItsOwnPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		d := &fakeDriver{onForward: func(_ context.Context, spec api.PortSpec) error {
+			if spec.ParentPort == 8080 {
+				<-release
+			}
+			return nil
+		}}
+		table := ports.New(d)
+		go table.Publish(t.Context(), tcp(8080))
+		synctest.Wait()
+
+		_, err := table.Publish(t.Context(), tcp(8080))
+		wantError(t, err, "conflict with ID 1")
+		wantError(t, table.Unpublish(t.Context(), 1), "unknown id: 1")
+		mustPublish(t, table, tcp(8081))
+		if got := ids(table); !reflect.DeepEqual(got, []int{2}) {
+			t.Errorf("listed %v while port 1 is not yet open", got)
+		}
+		close(release)
+		synctest.Wait()
+		if got := ids(table); !reflect.DeepEqual(got, []int{1, 2}) {
+			t.Errorf("listed %v, want both ports", got)
+		}
+	})
+}
+
+func TestSlowCloseBlocksOnlyItsOwnPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		d := &fakeDriver{onClose: func(spec api.PortSpec) error {
+			if spec.ParentPort == 8080 {
+				<-release
+			}
+			return nil
+		}}
+		table := ports.New(d)
+		mustPublish(t, table, tcp(8080))
+		mustPublish(t, table, tcp(8081))
+		results := make(chan error, 2)
+		for range cap(results) { // the second joins the first
+			go func() { results <- table.Unpublish(t.Context(), 1) }()
+		}
+		synctest.Wait()
+
+		if err := table.Unpublish(t.Context(), 2); err != nil {
+			t.Error(err)
+		}
+		if got := ids(table); !reflect.DeepEqual(got, []int{1}) {
+			t.Errorf("listed %v while port 1 may still be open", got)
+		}
+		_, err := table.Publish(t.Context(), tcp(8080))
+		wantError(t, err, "conflict with ID 1")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		wantError(t, table.Unpublish(ctx, 1), "port 1 is still being closed: context canceled")
+
+		close(release)
+		for range cap(results) {
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+		}
+		mustPublish(t, table, tcp(8080))
+	})
+}
+
+func TestFailedCloseKeepsThePort(t *testing.T) {
+	reason := errors.New("slirp4netns does not answer")
+	d := &fakeDriver{onClose: func(api.PortSpec) error { return reason }}
+	table := ports.New(d)
+	mustPublish(t, table, tcp(8080))
+	if err := table.Unpublish(t.Context(), 1); !errors.Is(err, reason) {
+		t.Errorf("error %v, want %v", err, reason)
+	}
+	if got := ids(table); !reflect.DeepEqual(got, []int{1}) {
+		t.Errorf("listed %v, want the port that may still be open", got)
+	}
+	d.onClose = nil
+	if err := table.Unpublish(t.Context(), 1); err != nil {
+		t.Errorf("second try: %v", err)
+	}
+}
+
+func TestPublishForACallerWhoHasGone(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	d := &fakeDriver{onForward: func(context.Context, api.PortSpec) error {
+		cancel()
+		return nil
+	}}
+	table := ports.New(d)
+	if _, err := table.Publish(ctx, tcp(8080)); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want context.Canceled", err)
+	}
+	if len(table.List(false)) != 0 || d.openPorts() != 0 {
+		t.Error("the port remains open")
+	}
+}
+
+func TestPublishForACallerWhoHasGoneAndCloseFails(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	reason := errors.New("no answer")
+	d := &fakeDriver{
+		onForward: func(context.Context, api.PortSpec) error { cancel(); return nil },
+		onClose:   func(api.PortSpec) error { return reason },
+	}
+	table := ports.New(d)
+	if _, err := table.Publish(ctx, tcp(8080)); !errors.Is(err, reason) {
+		t.Errorf("error %v, want %v", err, reason)
+	}
+	if got := ids(table); !reflect.DeepEqual(got, []int{1}) {
+		t.Errorf("listed %v, want the port that may still be open", got)
+	}
+}
+
+func TestCloseAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDriver{onForward: func(ctx context.Context, spec api.PortSpec) error {
+			if spec.ParentPort == 9 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}}
+		table := ports.New(d)
+		for port := 1; port <= 3; port++ {
+			mustPublish(t, table, tcp(port))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go table.Publish(ctx, tcp(9))
+		closed := make(chan error, 1)
+		synctest.Wait()
+		go func() { closed <- table.CloseAll() }()
+		synctest.Wait()
+		if len(closed) > 0 {
+			t.Error("CloseAll did not wait for the Forward that is under way")
+		}
+		_, err := table.Publish(t.Context(), tcp(4))
+		wantError(t, err, "no more ports can be published: the launcher is shutting down")
+		cancel()
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+		if len(table.List(false)) != 0 || d.openPorts() != 0 {
+			t.Error("ports remain open")
+		}
+	})
+}
+
+func TestCloseAllReportsEveryFailure(t *testing.T) {
+	d := &fakeDriver{onClose: func(api.PortSpec) error { return errors.New("no answer") }}
+	table := ports.New(d)
+	mustPublish(t, table, tcp(1))
+	mustPublish(t, table, tcp(2))
+	err := table.CloseAll()
+	for _, want := range []string{"closing port 1 (:1:80/tcp): no answer", "closing port 2 (:2:80/tcp): no answer"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v lacks %q", err, want)
+		}
+	}
+}
+
+// Ports come and go from several goroutines; the race detector watches.
+func TestConcurrentUse(t *testing.T) {
+	d := &fakeDriver{}
+	table := ports.New(d)
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Go(func() {
+			for i := range 50 {
+				status, err := table.Publish(t.Context(), tcp(1+(worker*i)%13))
+				table.List(true)
+				if err != nil {
+					continue // a conflict with another worker
+				}
+				if err := table.Unpublish(t.Context(), status.ID); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if d.openPorts() != 0 || len(table.List(false)) != 0 {
+		t.Error("ports remain open")
+	}
+}
