@@ -10,7 +10,8 @@ say() { printf '%s\n' "$*" >&2; }
 # missing_packages PACKAGE... prints those that are not installed.
 missing_packages() {
 	local installed p
-	installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null |
+	# dpkg-query fails on a package that it never heard of.
+	installed=$({ dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null || true; } |
 		sed -n 's/^installed //p')
 	for p; do
 		grep -qxF -- "$p" <<<"$installed" || printf '%s\n' "$p"
@@ -30,12 +31,19 @@ install_packages() (
 	say "installing: $*"
 	enabled=$(enabled_units)
 	# One repository out of reach does not matter if the rest has it all.
-	apt-get -qq -o Acquire::Retries=3 update </dev/null >/dev/null ||
-		say 'apt-get update: some package lists could not be fetched'
-	apt-get -qq -y -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
-		install --no-install-recommends "$@" </dev/null >/dev/null || exit
+	apt -qq update || say 'apt-get update: some package lists could not be fetched'
+	apt -qq -y --no-install-recommends install "$@" || exit
 	comm -13 <(printf '%s\n' "$enabled") <(enabled_units) | xargs -r rm -f --
 )
+
+# apt shows what apt-get says only where that fails.
+apt() {
+	local out
+	out=$(apt-get -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" </dev/null 2>&1) || {
+		say "$out"
+		return 1
+	}
+}
 
 # enabled_units prints the links that start units with the machine, sorted.
 enabled_units() {
