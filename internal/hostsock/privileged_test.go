@@ -23,20 +23,21 @@ import (
 	"rootlesskit/internal/wire"
 )
 
+// TestPrivilegedPort runs in a namespace, where the first unprivileged port is
+// 1024 whatever the host has.
 func TestPrivilegedPort(t *testing.T) {
+	child := nstest.NewChild(t)
 	for proto, listen := range map[string]string{
-		"tcp":  `listen tcp 127\.0\.0\.1:81`,
-		"udp4": `listen udp4 127\.0\.0\.1:81`,
+		"tcp":  `listen tcp :81`,
+		"udp4": `listen udp4 :81`,
+		"tcp6": `listen tcp6 :81`,
 	} {
-		_, err := hostsock.Listen(proto, "127.0.0.1", 81)
-		want := regexp.MustCompile(`^cannot expose privileged port 81, .*net\.ipv4\.ip_unprivileged_port_start=81.*\(currently \d+\).*` +
-			`setcap cap_net_bind_service=ep /.*>= \d+: ` + listen + `: bind: permission denied$`)
+		fds, err := child.Call(t.Context(), restrictedMethod, restricted{Proto: proto, Port: 81}, nil)
+		closeAll(fds)
+		want := regexp.MustCompile(`^cannot expose privileged port 81, .*net\.ipv4\.ip_unprivileged_port_start=81.*\(currently 1024\).*` +
+			`setcap cap_net_bind_service=ep /.*>= 1024: ` + listen + `: bind: permission denied$`)
 		if err == nil || !want.MatchString(err.Error()) {
 			t.Errorf("got %v, want %s", err, want)
-		}
-		var privileged *hostsock.PrivilegedPortError
-		if !errors.As(err, &privileged) || !errors.Is(err, os.ErrPermission) {
-			t.Errorf("%T does not unwrap to what it is", err)
 		}
 	}
 }
@@ -103,6 +104,10 @@ func listenRestricted(req restricted) ([]int, error) {
 		}
 	}
 	fds, err := hostsock.Listen(req.Proto, "", req.Port)
+	var privileged *hostsock.PrivilegedPortError
+	if errors.Is(err, os.ErrPermission) && !errors.As(err, &privileged) {
+		return nil, fmt.Errorf("%T instead of a %T", err, privileged)
+	}
 	if err != nil {
 		return nil, err
 	}
