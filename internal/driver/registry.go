@@ -31,8 +31,8 @@ type NetworkDriver struct {
 	// MTU and Ifname are the defaults of --mtu and --ifname.
 	MTU    int
 	Ifname string
-	// CustomCIDR and IPv6 say whether --cidr and --ipv6 are supported.
-	CustomCIDR, IPv6 bool
+	// IPv6 says whether --ipv6 is supported.
+	IPv6 bool
 	// New validates the driver's own flags. It must not touch the system
 	// beyond looking binaries up.
 	New func(cfg NetworkConfig, flags Flags) (Network, error)
@@ -47,7 +47,6 @@ type PortDriver struct {
 	// New validates the driver's own flags. network is the driver of the same
 	// run, for backends that serve both roles.
 	New func(network Network, flags Flags) (Ports, error)
-	// Info is what validation and help need before New.
 }
 
 // Registry lists the drivers that this binary was built with.
@@ -55,8 +54,12 @@ type Registry struct {
 	Networks []NetworkDriver
 	Ports    []PortDriver
 	// Child holds the handlers that drivers run inside the child.
-	Child []func(*netns.Namespace) wire.Handlers
+	Child []ChildHandlers
 }
+
+// ChildHandlers makes a driver's handlers for the network namespace that the
+// run is about.
+type ChildHandlers = func(*netns.Namespace) wire.Handlers
 
 // Network returns the network driver of that name, or nil.
 func (r *Registry) Network(name string) *NetworkDriver {

@@ -6,6 +6,7 @@ package netns
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +15,8 @@ import (
 // Namespace is a network namespace to work in: the process's own, or another
 // one (--detach-netns) that is entered for each piece of work.
 type Namespace struct {
-	file *os.File // nil: the process's own
+	file   *os.File // nil: the process's own
+	runner func(*exec.Cmd) error
 }
 
 // Own returns the network namespace of the process.
@@ -56,4 +58,38 @@ func (n *Namespace) Do(f func() error) error {
 		result <- f()
 	}()
 	return <-result
+}
+
+// Create makes a network namespace and binds it to a file that exists.
+func Create(path string) (*Namespace, error) {
+	made := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked, see Do
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			made <- fmt.Errorf("making a network namespace: %w", err)
+			return
+		}
+		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+			made <- fmt.Errorf("binding the network namespace to %s: %w", path, err)
+			return
+		}
+		made <- nil
+	}()
+	if err := <-made; err != nil {
+		return nil, err
+	}
+	return Open(path)
+}
+
+// SetRunner makes Run execute programs by run instead of (*exec.Cmd).Run, for
+// a process that reaps others' children.
+func (n *Namespace) SetRunner(run func(*exec.Cmd) error) { n.runner = run }
+
+// Run executes a program inside the namespace and waits for it.
+func (n *Namespace) Run(cmd *exec.Cmd) error {
+	run := n.runner
+	if run == nil {
+		run = (*exec.Cmd).Run
+	}
+	return n.Do(func() error { return run(cmd) })
 }

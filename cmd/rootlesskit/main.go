@@ -1,0 +1,50 @@
+// Command rootlesskit runs a command as "fake root": in user, mount and,
+// where asked for, network namespaces made by an ordinary user.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"rootlesskit/internal/driver/all"
+	"rootlesskit/internal/launch"
+)
+
+func main() {
+	if launch.IsChild(os.Args) {
+		os.Exit(childMain())
+	}
+	inherited, err := launch.InheritedFDs()
+	if err != nil {
+		fail(parentTag, err)
+		os.Exit(1)
+	}
+	os.Exit(parentMain(os.Args, inherited))
+}
+
+func childMain() int {
+	code, err := launch.Child(os.Args, launch.ChildOptions{
+		Handlers: all.Registry().Child,
+		NewLog:   func(debug bool) *slog.Logger { return newLog(childTag, debug) },
+	})
+	if err != nil && !errors.Is(err, launch.ErrReported) {
+		fail(childTag, err)
+	}
+	return code
+}
+
+func parentMain(args []string, inherited []int) int {
+	app := newApp(all.Registry(), inherited)
+	code, err := app.run(context.Background(), args)
+	if err != nil {
+		fail(parentTag, err)
+	}
+	return code
+}
+
+func fail(tag string, err error) {
+	fmt.Fprintf(os.Stderr, "[rootlesskit:%s] error: %v\n", tag, err)
+}

@@ -1,0 +1,375 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/mounts"
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/userns"
+	"rootlesskit/internal/wire"
+)
+
+// childName is argv[0] of the child. Its further arguments are the number of
+// the wire's descriptor, the numbers of the inherited ones with commas, and the
+// command.
+const childName = "rootlesskit-child"
+
+// ErrReported is what Child returns for a failure that the parent reports.
+var ErrReported = errors.New("reported by the parent")
+
+// IsChild tells whether the program was started as the inner half of a run.
+func IsChild(args []string) bool {
+	return len(args) > 0 && (args[0] == childName || args[0] == execName)
+}
+
+// ChildOptions is what the child does not get from the parent.
+type ChildOptions struct {
+	// Handlers are what drivers run inside the child.
+	Handlers []driver.ChildHandlers
+	// NewLog makes the child's logger.
+	NewLog func(debug bool) *slog.Logger
+}
+
+// Child is the inner half of a run. It returns the exit code of the command.
+func Child(args []string, opts ChildOptions) (int, error) {
+	// The thread that starts the command must live as long as the command,
+	// which it takes along when it dies (PR_SET_PDEATHSIG). It is also the one
+	// whose capabilities and signal mask the command inherits.
+	runtime.LockOSThread()
+	if args[0] == execName {
+		return 1, activationExec(args[1:])
+	}
+	c, err := newChild(args)
+	if err != nil {
+		return 1, err
+	}
+	setup, err := c.receiveSetup()
+	if err != nil {
+		return 1, err
+	}
+	c.log = opts.NewLog(setup.Debug)
+	if err := c.setUp(); err != nil {
+		_ = c.conn.Send(wire.Message{Kind: kindFailed, Error: err.Error()})
+		return 1, ErrReported
+	}
+	if err := c.conn.Send(wire.Message{Kind: kindReady}); err != nil {
+		return 1, ErrReported // the parent is gone
+	}
+	return c.serve(opts.Handlers)
+}
+
+type child struct {
+	conn      *wire.Conn
+	wireFD    int
+	inherited []int
+	command   []string
+	setup     childSetup
+	netns     *netns.Namespace
+	log       *slog.Logger
+	reaper    *reaper
+	start     chan startRequest
+}
+
+// startRequest asks the main thread to start the command.
+type startRequest struct{ done chan error }
+
+func newChild(args []string) (*child, error) {
+	if len(args) < 4 {
+		return nil, fmt.Errorf("%s is started by rootlesskit only", childName)
+	}
+	fd, err := strconv.Atoi(args[1])
+	if err != nil {
+		return nil, fmt.Errorf("descriptor of the wire: %w", err)
+	}
+	inherited, err := splitInts(args[2])
+	if err != nil {
+		return nil, fmt.Errorf("inherited descriptors: %w", err)
+	}
+	for _, fd := range inherited {
+		unix.CloseOnExec(fd)
+	}
+	return &child{wireFD: fd, inherited: inherited, command: args[3:], start: make(chan startRequest)}, nil
+}
+
+// receiveSetup waits until the ids are mapped, which the arrival of setup tells.
+func (c *child) receiveSetup() (childSetup, error) {
+	// Look without taking: without capabilities the message is left to the
+	// next execution.
+	if err := awaitReadable(c.wireFD); err != nil {
+		return childSetup{}, err
+	}
+	if err := c.ensureCapable(); err != nil {
+		return childSetup{}, err
+	}
+	unix.CloseOnExec(c.wireFD)
+	var err error
+	if c.conn, err = wire.NewConn(c.wireFD); err != nil {
+		return childSetup{}, err
+	}
+	m, err := c.conn.Recv()
+	if err != nil {
+		return childSetup{}, fmt.Errorf("waiting for the parent: %w", err)
+	}
+	if m.Kind != kindSetup {
+		return childSetup{}, fmt.Errorf("expected %q of the parent, got %q", kindSetup, m.Kind)
+	}
+	return c.setup, m.Decode(&c.setup)
+}
+
+func awaitReadable(fd int) error {
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("waiting for the parent: %w", err)
+		}
+	}
+}
+
+// ensureCapable executes the program again where it has no capabilities. They
+// came as ambient ones, which survive an execution before the ids are mapped;
+// but the kernel drops them from a file that has capabilities of its own
+// (capabilities(7)). Now that this user is root, an execution gives them all.
+func (c *child) ensureCapable() error {
+	capable, err := userns.Effective(unix.CAP_SYS_ADMIN)
+	if err != nil || capable {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("the user id is %d in the new user namespace, expected 0", os.Geteuid())
+	}
+	for _, fd := range c.inherited {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			return fmt.Errorf("passing descriptor %d on: %w", fd, err)
+		}
+	}
+	return fmt.Errorf("executing again for capabilities: %w", unix.Exec("/proc/self/exe", os.Args, os.Environ()))
+}
+
+// setUp arranges the namespaces. See docs/ARCHITECTURE.md for the order.
+func (c *child) setUp() error {
+	if err := prepareProcess(c.setup); err != nil {
+		return err
+	}
+	if err := c.setUpPropagation(); err != nil {
+		return err
+	}
+	if err := c.setUpNetns(); err != nil {
+		return err
+	}
+	for _, dir := range c.setup.CopyUp {
+		if err := mounts.CopyUp(dir); err != nil {
+			return err
+		}
+	}
+	if c.setup.MountSys {
+		if err := mounts.Sys(); err != nil {
+			c.log.Warn("the command sees the network devices of the host in /sys", "error", err)
+		}
+	}
+	if c.setup.MountProc {
+		return mounts.Proc()
+	}
+	return nil
+}
+
+func prepareProcess(setup childSetup) error {
+	if setup.SetGroups {
+		// A raw system call would change one thread; syscall's changes all.
+		if err := syscall.Setgroups(nil); err != nil {
+			return fmt.Errorf("dropping the supplementary groups: %w", err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("becoming a reaper of orphans: %w", err)
+	}
+	return nil
+}
+
+func (c *child) setUpPropagation() error {
+	if !mounts.KnownPropagation(c.setup.Propagation) {
+		c.log.Warn("ignoring an unknown propagation", "propagation", c.setup.Propagation)
+		return nil
+	}
+	return mounts.SetPropagation(c.setup.Propagation)
+}
+
+// setUpNetns finds the network namespace that drivers work in.
+func (c *child) setUpNetns() (err error) {
+	switch {
+	case !c.setup.NewNetns:
+		c.netns = netns.Own()
+		return nil
+	case c.setup.DetachNetns:
+		c.netns, err = netns.Create(filepath.Join(c.setup.StateDir, "netns"))
+		if err != nil {
+			return err
+		}
+	default:
+		c.netns = netns.Own()
+	}
+	return c.netns.LoopbackUp()
+}
+
+// serve answers the parent's calls until the command has ended. The parent's
+// end ends everything.
+func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
+	signals, err := newSignalReader()
+	if err != nil {
+		return 1, err
+	}
+	c.reaper = newReaper()
+	c.netns.SetRunner(c.reaper.run)
+	parentGone := make(chan struct{})
+	go func() {
+		_ = wire.Serve(context.Background(), c.conn, c.handlers(driverHandlers))
+		close(parentGone)
+	}()
+	go func() {
+		<-parentGone
+		killDescendants()
+		os.Exit(1)
+	}()
+	req := <-c.start
+	pid, err := c.startCommand()
+	req.done <- err
+	if err != nil {
+		return 1, c.commandError(err)
+	}
+	go signals.forward(pid, c.setup.Setsid)
+	status := c.reaper.wait(pid)
+	return c.exitCode(status)
+}
+
+func (c *child) handlers(more []driver.ChildHandlers) wire.Handlers {
+	all := c.netns.Handlers()
+	for _, m := range more {
+		for name, h := range m(c.netns) {
+			all[name] = h
+		}
+	}
+	all[etcMethod] = c.mountEtc
+	all[execMethod] = c.execCommand
+	return all
+}
+
+func (c *child) mountEtc(_ context.Context, msg wire.Message) (any, []int, error) {
+	var req etcRequest
+	if err := msg.Decode(&req); err != nil {
+		return nil, nil, err
+	}
+	for _, name := range req.Files {
+		if err := mounts.Etc(filepath.Join(c.setup.StateDir, name), filepath.Join("/etc", name)); err != nil {
+			return nil, nil, err
+		}
+	}
+	return nil, nil, nil
+}
+
+func (c *child) execCommand(ctx context.Context, _ wire.Message) (any, []int, error) {
+	req := startRequest{done: make(chan error, 1)}
+	select {
+	case c.start <- req:
+		return nil, nil, <-req.done
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+}
+
+// startCommand runs on the main thread, see Child.
+func (c *child) startCommand() (int, error) {
+	path, err := exec.LookPath(c.command[0])
+	if err != nil {
+		return 0, err
+	}
+	argv := c.command
+	if c.setup.Activation {
+		argv = append([]string{execName, path}, c.command...)
+		path = "/proc/self/exe"
+	}
+	if err := userns.DropInheritable(); err != nil {
+		return 0, err
+	}
+	restore, err := setSignalMask(c.setup.SignalMask)
+	if err != nil {
+		return 0, err
+	}
+	defer restore()
+	pid, _, err := syscall.StartProcess(path, argv, &syscall.ProcAttr{
+		Env:   os.Environ(),
+		Files: filesAtSameNumbers(c.inherited),
+		Sys:   &syscall.SysProcAttr{Setsid: c.setup.Setsid, Pdeathsig: syscall.SIGKILL},
+	})
+	if err != nil {
+		return 0, &os.PathError{Op: "fork/exec", Path: path, Err: err}
+	}
+	return pid, nil
+}
+
+func (c *child) commandError(err error) error {
+	return fmt.Errorf("command %v exited: %w", c.command, err)
+}
+
+// killedCode is the exit code for a command that a signal killed.
+const killedCode = 255
+
+func (c *child) exitCode(status unix.WaitStatus) (int, error) {
+	switch {
+	case status.Signaled():
+		return killedCode, c.commandError(fmt.Errorf("signal: %s", status.Signal()))
+	case status.ExitStatus() != 0:
+		return status.ExitStatus(), c.commandError(fmt.Errorf("exit status %d", status.ExitStatus()))
+	}
+	return 0, nil
+}
+
+// setenv replaces a variable in a list such as os.Environ's.
+func setenv(env []string, name, value string) []string {
+	var out []string
+	for _, e := range env {
+		if !strings.HasPrefix(e, name+"=") {
+			out = append(out, e)
+		}
+	}
+	return append(out, name+"="+value)
+}
+
+func splitInts(s string) ([]int, error) {
+	var out []int
+	for part := range strings.SplitSeq(s, ",") {
+		if part == "" {
+			continue
+		}
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+// currentUser is the user of the host, for the look-up of subordinate ids.
+func currentUser() (*user.User, error) {
+	u, err := user.LookupId(strconv.Itoa(os.Getuid()))
+	if err != nil {
+		return nil, fmt.Errorf("looking the user %d up: %w", os.Getuid(), err)
+	}
+	return u, nil
+}

@@ -1,0 +1,60 @@
+package launch
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+
+	"rootlesskit/internal/driver"
+)
+
+// writeEtcFiles makes the files of the state directory that the child mounts
+// over those of /etc, and returns their names.
+func writeEtcFiles(state *stateDir, link driver.Link) ([]string, error) {
+	if len(link.DNS) == 0 {
+		return nil, nil // a network without a name server is no network to name hosts for
+	}
+	hosts, err := hostsFile(link)
+	if err != nil {
+		return nil, err
+	}
+	files := []struct {
+		name    string
+		content []byte
+	}{{"resolv.conf", resolvConf(link)}, {"hosts", hosts}}
+	var names []string
+	for _, f := range files {
+		if err := os.WriteFile(state.file(f.name), f.content, 0o644); err != nil {
+			return nil, fmt.Errorf("writing %s for the child: %w", f.name, err)
+		}
+		names = append(names, f.name)
+	}
+	return names, nil
+}
+
+func resolvConf(link driver.Link) []byte {
+	var b bytes.Buffer
+	for _, dns := range link.DNS {
+		fmt.Fprintf(&b, "nameserver %s\n", dns)
+	}
+	return b.Bytes()
+}
+
+// hostsFile is the host's /etc/hosts with the host's own name on the loopback
+// address, as the address it has there is not the namespace's.
+func hostsFile(link driver.Link) ([]byte, error) {
+	host, err := os.ReadFile("/etc/hosts")
+	if err != nil && !os.IsNotExist(err) {
+		return nil, fmt.Errorf("reading the host's hosts file: %w", err)
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("reading the host's name: %w", err)
+	}
+	b := bytes.NewBuffer(host)
+	fmt.Fprintf(b, "\n127.0.0.1 %s\n::1 %s\n", name, name)
+	for _, h := range link.HostLocals {
+		fmt.Fprintf(b, "%s %s\n", h.Addr, h.Name)
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,99 @@
+package launch
+
+import (
+	"fmt"
+
+	"rootlesskit/internal/userns"
+	"rootlesskit/internal/wire"
+)
+
+// One run, as messages between the two halves of the program:
+//
+//	parent                                   child (a new user namespace, ids unmapped)
+//	  clone+exec ------------------------------>
+//	  newuidmap, newgidmap
+//	  setup {mounts, netns, ...} -------------->
+//	                                           mounts, netns, loopback up
+//	  <------------------------------- ready, or failed {error}
+//	                                           serves calls from here on
+//	  network driver attaches --- calls ------->  e.g. open a TAP, set addresses
+//	  etc {resolv.conf, hosts} --- call ------->  bind mounts over /etc
+//	  port driver starts, -p is published ----->  e.g. make sockets
+//	  child_pid, then api.sock appear
+//	  exec ------------------------ call ------>  the command starts
+//	  <---- the child's exit code is the command's
+//
+// Each side sees the death of the other as an end of file on the wire: the
+// parent fails the step under way, the child kills all that it started. So no
+// step can hang, and nothing outlives either.
+
+// The kinds of message before the child serves calls.
+const (
+	kindSetup  = "setup"
+	kindReady  = "ready"
+	kindFailed = "failed"
+)
+
+// The launcher's own calls.
+const (
+	etcMethod  = "launch.etc"
+	execMethod = "launch.exec"
+)
+
+// childSetup is all that the child is told; it never parses flags. The command
+// and its environment are its own arguments and environment, which may be
+// larger than a message.
+type childSetup struct {
+	StateDir    string   `json:"stateDir"`
+	NewNetns    bool     `json:"newNetns,omitempty"`
+	DetachNetns bool     `json:"detachNetns,omitempty"`
+	MountSys    bool     `json:"mountSys,omitempty"`
+	MountProc   bool     `json:"mountProc,omitempty"`
+	Propagation string   `json:"propagation"`
+	CopyUp      []string `json:"copyUp,omitempty"`
+	// SetGroups says that setgroups(2) is permitted.
+	SetGroups bool `json:"setGroups,omitempty"`
+	// Setsid makes the command a session leader.
+	Setsid bool `json:"setsid,omitempty"`
+	// SignalMask is the mask that the command is to start with.
+	SignalMask []uint64 `json:"signalMask,omitempty"`
+	// Activation says that LISTEN_PID named the parent (sd_listen_fds(3)).
+	Activation bool `json:"activation,omitempty"`
+	Debug      bool `json:"debug,omitempty"`
+}
+
+// etcRequest asks for files of the state directory to be put over /etc.
+type etcRequest struct {
+	Files []string `json:"files"`
+}
+
+func newChildSetup(cfg *Config, stateDir string, ids userns.IDMap) childSetup {
+	return childSetup{
+		StateDir:    stateDir,
+		NewNetns:    cfg.Network != nil || cfg.DetachNetns,
+		DetachNetns: cfg.DetachNetns,
+		MountSys:    cfg.joinsNetns() && cfg.NetworkName != "none",
+		MountProc:   cfg.PIDNS,
+		Propagation: cfg.Propagation,
+		CopyUp:      cfg.CopyUp,
+		SetGroups:   !ids.SingleID(),
+		Setsid:      cfg.Reaper,
+		Activation:  activatedParent(),
+		Debug:       cfg.Debug,
+	}
+}
+
+// awaitReady waits for the child's answer to setup.
+func awaitReady(conn *wire.Conn) error {
+	m, err := conn.Recv()
+	if err != nil {
+		return fmt.Errorf("the child ended before it was set up: %w", err)
+	}
+	switch m.Kind {
+	case kindReady:
+		return nil
+	case kindFailed:
+		return fmt.Errorf("setting up the child: %s", m.Error)
+	}
+	return fmt.Errorf("setting up the child: unexpected message %q", m.Kind)
+}

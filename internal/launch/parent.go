@@ -1,0 +1,264 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/apiserver"
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/ports"
+)
+
+// Run runs the command and returns its exit code, or 1 and the reason where it
+// could not be run. A code other than 0 comes with an error too.
+func Run(ctx context.Context, cfg Config) (code int, err error) {
+	caught := catchSignals()
+	state, err := openStateDir(cfg.StateDir)
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, state.remove()) }()
+
+	// One context ends everything; its cause is what the user is told.
+	ctx, cancel := context.WithCancelCause(ctx)
+	r := &run{cfg: &cfg, state: state, cancel: cancel}
+	starting, started := context.WithCancel(ctx)
+	go abortOnSignal(starting, caught, cancel)
+	err = r.start(ctx)
+	started()
+	if err == nil {
+		go forwardSignals(ctx, caught, r.child.pid)
+		code, err = r.awaitEnd(ctx)
+	} else {
+		code = 1
+	}
+	cancel(errEnded)
+	return code, errors.Join(err, r.end())
+}
+
+// errEnded is the cause of a context that ended as it should.
+var errEnded = errors.New("the run has ended")
+
+// run is what Run has set up so far.
+type run struct {
+	cfg    *Config
+	state  *stateDir
+	cancel context.CancelCauseFunc
+	child  *process
+	link   driver.Link
+	table  *ports.Table
+	// backends are the goroutines that wait for the drivers and the API.
+	backends errgroup.Group
+}
+
+// abortOnSignal ends the run when a signal comes while it is being set up.
+func abortOnSignal(ctx context.Context, caught chan os.Signal, cancel context.CancelCauseFunc) {
+	for {
+		select {
+		case s := <-caught:
+			switch s {
+			case unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT:
+				cancel(fmt.Errorf("interrupted during the start: signal: %v", s))
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// start does all up to the start of the command.
+func (r *run) start(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}()
+	if r.cfg.DetachNetns {
+		if err := os.WriteFile(r.state.file("netns"), nil, 0o444); err != nil {
+			return fmt.Errorf("making the file for the network namespace: %w", err)
+		}
+	}
+	if r.child, err = spawn(ctx, r.cfg, r.state); err != nil {
+		return err
+	}
+	go func() {
+		<-r.child.client.Done()
+		r.cancel(errors.New("the child ended before the command was started"))
+	}()
+	if err := r.connect(ctx); err != nil {
+		return err
+	}
+	if err := r.state.writeChildPID(r.child.pid); err != nil {
+		return err
+	}
+	if err := r.serveAPI(ctx); err != nil {
+		return err
+	}
+	if _, err := r.child.client.Call(ctx, execMethod, nil, nil); err != nil {
+		// The child says itself what is wrong with the command.
+		r.cfg.Log.Debug("the command did not start", "error", err)
+	}
+	return nil
+}
+
+// connect sets the network and the published ports up.
+func (r *run) connect(ctx context.Context) error {
+	if r.cfg.Network == nil {
+		return nil
+	}
+	sb := r.sandbox()
+	var err error
+	if r.link, err = r.cfg.Network.Attach(ctx, sb); err != nil {
+		return fmt.Errorf("setting up the network %q: %w", r.cfg.NetworkName, err)
+	}
+	r.supervise("network driver "+r.cfg.NetworkName, r.cfg.Network.Wait)
+	if err := r.installEtc(ctx); err != nil {
+		return err
+	}
+	return r.publish(ctx, sb)
+}
+
+func (r *run) sandbox() driver.Sandbox {
+	path := fmt.Sprintf("/proc/%d/ns/net", r.child.pid)
+	if r.cfg.DetachNetns {
+		path = filepath.Join(fmt.Sprintf("/proc/%d/root", r.child.pid), r.state.file("netns"))
+	}
+	return driver.Sandbox{
+		PID:       r.child.pid,
+		NetnsPath: path,
+		StateDir:  r.state.path,
+		Detached:  r.cfg.DetachNetns,
+		Child:     r.child.client,
+		Log:       r.cfg.Log,
+	}
+}
+
+// supervise ends the run when a backend dies.
+func (r *run) supervise(what string, wait func() error) {
+	r.backends.Go(func() error {
+		err := wait()
+		if err != nil {
+			r.cancel(fmt.Errorf("the %s has ended: %w", what, err))
+		}
+		return nil
+	})
+}
+
+func (r *run) installEtc(ctx context.Context) error {
+	names, err := writeEtcFiles(r.state, r.link)
+	if err != nil || len(names) == 0 || r.cfg.DetachNetns {
+		return err
+	}
+	_, err = r.child.client.Call(ctx, etcMethod, etcRequest{Files: names}, nil)
+	return err
+}
+
+func (r *run) publish(ctx context.Context, sb driver.Sandbox) error {
+	if r.cfg.Ports == nil {
+		return nil
+	}
+	if err := r.cfg.Ports.Start(ctx, sb, r.link); err != nil {
+		return fmt.Errorf("starting the port driver: %w", err)
+	}
+	r.supervise("port driver", r.cfg.Ports.Wait)
+	r.table = ports.New(r.cfg.Ports)
+	for _, spec := range r.cfg.Publish {
+		if _, err := r.table.Publish(ctx, spec); err != nil {
+			return fmt.Errorf("failed to expose port %v: %w", spec, err)
+		}
+	}
+	return nil
+}
+
+// serveAPI makes api.sock answer, which clients expect before the command.
+func (r *run) serveAPI(ctx context.Context) error {
+	l, err := apiserver.Listen(ctx, r.state.file("api.sock"))
+	if err != nil {
+		return err
+	}
+	srv := apiserver.New(apiserver.Config{Info: r.info, Ports: r.table, Log: r.cfg.Log})
+	r.supervise("API server", func() error { return srv.Serve(ctx, l) })
+	return nil
+}
+
+// info is GET /v1/info.
+func (r *run) info() (api.Info, error) {
+	info := api.Info{
+		APIVersion: api.APIVersion,
+		Version:    api.Version,
+		StateDir:   r.state.path,
+		ChildPID:   r.child.pid,
+	}
+	if r.cfg.Network != nil {
+		info.NetworkDriver = networkInfo(r.cfg, r.link)
+	}
+	if r.cfg.Ports != nil {
+		p := r.cfg.Ports.Info()
+		info.PortDriver = &p
+	}
+	return info, nil
+}
+
+func networkInfo(cfg *Config, link driver.Link) *api.NetworkDriverInfo {
+	n := &api.NetworkDriverInfo{
+		Driver:         cfg.NetworkName,
+		DynamicChildIP: link.DynamicIP,
+		IPv6:           link.IPv6.IsValid(),
+	}
+	for _, dns := range link.DNS {
+		n.DNS = append(n.DNS, dns.String())
+	}
+	if link.IPv4.IsValid() {
+		n.ChildIP = link.IPv4.Addr().String()
+	}
+	return n
+}
+
+// awaitEnd waits for the child, or for a reason to end it.
+func (r *run) awaitEnd(ctx context.Context) (int, error) {
+	select {
+	case <-r.child.exited:
+		return exitCode(r.child.status)
+	case <-ctx.Done():
+	}
+	// The end of the wire comes shortly before the end of the child.
+	select {
+	case <-r.child.client.Done():
+		<-r.child.exited
+		return exitCode(r.child.status)
+	default:
+		return 1, context.Cause(ctx)
+	}
+}
+
+func exitCode(status syscall.WaitStatus) (int, error) {
+	switch {
+	case status.Signaled():
+		killDescendants() // what the child can no longer kill itself
+		return killedCode, fmt.Errorf("child exited: signal: %s", status.Signal())
+	case status.ExitStatus() != 0:
+		return status.ExitStatus(), fmt.Errorf("child exited: exit status %d", status.ExitStatus())
+	}
+	return 0, nil
+}
+
+// end closes all that start has set up; the context is over.
+func (r *run) end() error {
+	var err error
+	if r.child != nil {
+		r.child.stop()
+	}
+	if r.table != nil {
+		err = r.table.CloseAll()
+	}
+	return errors.Join(err, r.backends.Wait())
+}

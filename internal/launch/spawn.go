@@ -1,0 +1,184 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/userns"
+	"rootlesskit/internal/wire"
+)
+
+// process is the child as the parent has it.
+type process struct {
+	pid    int
+	conn   *wire.Conn
+	client *wire.Client  // once it serves calls
+	exited chan struct{} // closed after status was set
+	status syscall.WaitStatus
+}
+
+// spawn starts the child in its new namespaces and hands it its set-up.
+func spawn(ctx context.Context, cfg *Config, state *stateDir) (*process, error) {
+	ids, err := idMap(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	p, mask, err := startChild(cfg, state.path)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.handshake(ctx, cfg, state, ids, mask); err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+func idMap(ctx context.Context, cfg *Config) (userns.IDMap, error) {
+	u, err := currentUser()
+	if err != nil {
+		return userns.IDMap{}, err
+	}
+	sub, err := userns.LookupSubIDs(ctx, cfg.SubIDSource, u)
+	if err != nil {
+		return userns.IDMap{}, fmt.Errorf("failed to setup UID/GID map: %w", err)
+	}
+	ids := userns.NewIDMap(os.Getuid(), os.Getgid(), sub)
+	for _, s := range ids.Skipped {
+		cfg.Log.Warn("skipping a " + s)
+	}
+	if ids.SingleID() {
+		cfg.Log.Warn("no subordinate ids for the user in /etc/subuid and /etc/subgid: only the own id is mapped", "user", u.Username)
+	}
+	return ids, nil
+}
+
+// startChild executes this program as the child.
+func startChild(cfg *Config, stateDir string) (*process, unix.Sigset_t, error) {
+	conn, childEnd, err := wire.Pair()
+	if err != nil {
+		return nil, unix.Sigset_t{}, err
+	}
+	defer childEnd.Close()
+	files := filesAtSameNumbers(cfg.Inherited)
+	wireFD := len(files)
+	files = append(files, childEnd.Fd())
+	argv := append([]string{childName, strconv.Itoa(wireFD), joinInts(cfg.Inherited)}, cfg.Command...)
+	attr := &syscall.ProcAttr{Env: childEnviron(stateDir), Files: files, Sys: namespaces(cfg)}
+
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	mask, err := blockSignals()
+	if err != nil {
+		conn.Close()
+		return nil, mask, err
+	}
+	pid, _, err := syscall.StartProcess("/proc/self/exe", argv, attr)
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &mask, nil)
+	if err != nil {
+		conn.Close()
+		return nil, mask, cloneError(err)
+	}
+	p := &process{pid: pid, conn: conn, exited: make(chan struct{})}
+	go p.wait()
+	return p, mask, nil
+}
+
+// namespaces asks for the namespaces of a run. The ambient capabilities keep
+// the child capable across its execution, before its ids are mapped.
+func namespaces(cfg *Config) *syscall.SysProcAttr {
+	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWNS)
+	for flag, wanted := range map[uintptr]bool{
+		unix.CLONE_NEWNET:    cfg.joinsNetns(),
+		unix.CLONE_NEWPID:    cfg.PIDNS,
+		unix.CLONE_NEWCGROUP: cfg.CgroupNS,
+		unix.CLONE_NEWUTS:    cfg.UTSNS,
+		unix.CLONE_NEWIPC:    cfg.IPCNS,
+	} {
+		if wanted {
+			flags |= flag
+		}
+	}
+	return &syscall.SysProcAttr{Cloneflags: flags, AmbientCaps: userns.AllCaps()}
+}
+
+func cloneError(err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, unix.ENOSPC):
+		hint = " (see the sysctls user.max_user_namespaces and user.max_*_namespaces)"
+	case errors.Is(err, unix.EPERM):
+		hint = " (see the sysctls kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns)"
+	}
+	return fmt.Errorf("starting the child in new namespaces: %w%s", err, hint)
+}
+
+// childEnviron has the variables that clients read from /proc/PID/environ.
+func childEnviron(stateDir string) []string {
+	env := setenv(os.Environ(), "ROOTLESSKIT_STATE_DIR", stateDir)
+	env = setenv(env, "ROOTLESSKIT_PARENT_EUID", strconv.Itoa(os.Geteuid()))
+	return setenv(env, "ROOTLESSKIT_PARENT_EGID", strconv.Itoa(os.Getegid()))
+}
+
+// handshake maps the ids, tells the child what to do and waits until it did.
+func (p *process) handshake(ctx context.Context, cfg *Config, state *stateDir, ids userns.IDMap, mask unix.Sigset_t) error {
+	stop := context.AfterFunc(ctx, func() { p.conn.Close() })
+	defer stop()
+	if err := ids.Write(ctx, p.pid); err != nil {
+		return err
+	}
+	if err := evacuateCgroup2(cfg.EvacuateCgroup2); err != nil {
+		return err
+	}
+	setup := newChildSetup(cfg, state.path, ids)
+	setup.SignalMask = maskWords(mask)
+	if err := p.conn.SendBody(kindSetup, setup); err != nil {
+		return fmt.Errorf("the child ended before it was set up: %w", err)
+	}
+	if err := awaitReady(p.conn); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return err
+	}
+	p.client = wire.NewClient(p.conn)
+	return nil
+}
+
+// wait collects the child's status.
+func (p *process) wait() {
+	defer close(p.exited)
+	for {
+		_, err := syscall.Wait4(p.pid, &p.status, 0, nil)
+		if err != syscall.EINTR {
+			return
+		}
+	}
+}
+
+// stop ends the child, which takes along all that runs in it, and waits for
+// the end.
+func (p *process) stop() {
+	if p.client != nil {
+		p.client.Close()
+	} else {
+		p.conn.Close()
+	}
+	<-p.exited
+}
+
+func joinInts(ints []int) string {
+	var parts []string
+	for _, n := range ints {
+		parts = append(parts, strconv.Itoa(n))
+	}
+	return strings.Join(parts, ",")
+}

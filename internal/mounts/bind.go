@@ -1,0 +1,39 @@
+package mounts
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// held is a file or directory that can be bound elsewhere after its own path
+// was covered.
+type held struct{ fd int }
+
+// hold opens a path without following a symlink at its end.
+func hold(path string) (held, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return held{}, fmt.Errorf("opening %s: %w", path, err)
+	}
+	return held{fd}, nil
+}
+
+func (h held) close() { unix.Close(h.fd) }
+
+// bindTo mounts what is held, with all below it, at a path.
+func (h held) bindTo(target string) error {
+	source := fmt.Sprintf("/proc/self/fd/%d", h.fd)
+	if err := unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind mount at %s: %w", target, err)
+	}
+	return nil
+}
+
+// Bind mounts source, with all below it, at target.
+func Bind(source, target string) error {
+	if err := unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind mount of %s at %s: %w", source, target, err)
+	}
+	return nil
+}

@@ -1,0 +1,46 @@
+package mounts
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// ErrSymlink says that a file in /etc is a symlink which leads outside and
+// cannot be replaced, as /etc is not writable.
+var ErrSymlink = errors.New("it is a symlink and its directory is not writable (add --copy-up=/etc)")
+
+// Etc puts source over a file such as /etc/resolv.conf. Where the directory is
+// writable (copy-up), a symlink is replaced by an empty file to mount on first:
+// a mount through the link would cover another file, which the host's services
+// may replace at any time. A missing file is made.
+func Etc(source, target string) error {
+	if err := prepareTarget(target); err != nil {
+		return fmt.Errorf("%s cannot be replaced: %w", target, err)
+	}
+	return Bind(source, target)
+}
+
+func prepareTarget(target string) error {
+	st, err := os.Lstat(target)
+	switch {
+	case err == nil && st.Mode()&os.ModeSymlink == 0:
+		return nil
+	case err == nil:
+		if err := os.Remove(target); err != nil {
+			// Better a mount through the link than the host's name servers,
+			// which the namespace cannot reach.
+			if _, statErr := os.Stat(target); statErr == nil {
+				return nil
+			}
+			return ErrSymlink
+		}
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	f, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}

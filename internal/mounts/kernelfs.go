@@ -1,0 +1,75 @@
+package mounts
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// Sys mounts a fresh /sys, which shows the devices of the process's own
+// network namespace, and puts the mounts that were below the old one (cgroups,
+// securityfs) back. Where the kernel does not allow a fresh one (parts of the
+// old are hidden, as in a container) the old stays and the error says so.
+func Sys() error {
+	below, err := mountsBelow("/sys")
+	if err != nil {
+		return err
+	}
+	kept := map[string]held{}
+	defer func() {
+		for _, h := range kept {
+			h.close()
+		}
+	}()
+	for _, path := range below {
+		if h, err := hold(path); err == nil { // one that cannot be opened cannot be used either
+			kept[path] = h
+		}
+	}
+	if err := unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mounting /sys: %w", err)
+	}
+	for _, path := range below {
+		h, ok := kept[path]
+		if !ok {
+			continue
+		}
+		// A directory that the fresh /sys lacks is no failure.
+		if err := h.bindTo(path); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountsBelow lists the mount points directly below a directory, not those
+// below another of them: a recursive bind carries these along.
+func mountsBelow(dir string) ([]string, error) {
+	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir + "/"))
+	if err != nil {
+		return nil, fmt.Errorf("reading the mounts below %s: %w", dir, err)
+	}
+	var paths []string
+	for _, i := range infos {
+		covered := false
+		for _, p := range paths {
+			covered = covered || i.Mountpoint == p || strings.HasPrefix(i.Mountpoint, p+string(filepath.Separator))
+		}
+		if !covered {
+			paths = append(paths, i.Mountpoint)
+		}
+	}
+	return paths, nil
+}
+
+// Proc mounts a fresh /proc, which shows the process's own PID namespace.
+func Proc() error {
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mounting /proc: %w (is part of the host's /proc hidden, as in a container?)", err)
+	}
+	return nil
+}
