@@ -11,7 +11,7 @@ PACKAGES  ?= ./...
 COMMANDS := rootlesskit rootlessctl rootlesskit-docker-proxy
 TOOL      = $(GO) tool -modfile=tools/go.mod
 
-.PHONY: all build test lint fmt demo bench install uninstall clean help
+.PHONY: all build test lint fmt demo bench install clean help
 
 all: build
 
@@ -35,17 +35,13 @@ fmt: ## format the sources
 demo: build ## serve a page from a rootless namespace and publish it, live
 	scripts/demo
 
-bench: build ## measure against other port and network drivers (see bench/)
+bench: ## measure against other port and network drivers (see bench/)
 	$(GO) run ./bench
 
 install: build ## install the commands and man pages under DESTDIR/PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 0755 $(COMMANDS:%=bin/%) $(DESTDIR)$(PREFIX)/bin
 	install -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
-
-uninstall: ## remove what install installed
-	rm -f $(COMMANDS:%=$(DESTDIR)$(PREFIX)/bin/%)
-	rm -f $(patsubst docs/man/%,$(DESTDIR)$(PREFIX)/share/man/man1/%,$(wildcard docs/man/*.1))
 
 clean: ## remove what was built
 	rm -rf bin
