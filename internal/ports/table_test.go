@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"reflect"
 	"strings"
 	"sync"
@@ -12,75 +11,9 @@ import (
 	"testing/synctest"
 
 	"rootlesskit/api"
-	"rootlesskit/internal/driver"
 	"rootlesskit/internal/ports"
+	"rootlesskit/internal/ports/portstest"
 )
-
-// fakeDriver opens nothing. Hooks that are not nil take the place of success.
-type fakeDriver struct {
-	onForward func(ctx context.Context, spec api.PortSpec) error
-	onClose   func(spec api.PortSpec) error
-
-	mu   sync.Mutex
-	open map[api.PortSpec]bool
-}
-
-func (d *fakeDriver) Start(context.Context, driver.Sandbox, driver.Link) error { return nil }
-func (d *fakeDriver) Wait() error                                              { return nil }
-func (d *fakeDriver) Info() api.PortDriverInfo {
-	return api.PortDriverInfo{Driver: "fake", Protos: []string{"tcp", "tcp4", "udp"}}
-}
-
-func (d *fakeDriver) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
-	if d.onForward != nil {
-		if err := d.onForward(ctx, spec); err != nil {
-			return nil, err
-		}
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.open == nil {
-		d.open = map[api.PortSpec]bool{}
-	}
-	if d.open[spec] {
-		return nil, fmt.Errorf("%s: bind: address already in use", spec)
-	}
-	d.open[spec] = true
-	p := &fakePort{driver: d, spec: spec}
-	if spec.Proto == "udp" {
-		return p, nil
-	}
-	return &countingPort{p}, nil
-}
-
-func (d *fakeDriver) openPorts() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.open)
-}
-
-type fakePort struct {
-	driver *fakeDriver
-	spec   api.PortSpec
-}
-
-func (p *fakePort) Close() error {
-	if p.driver.onClose != nil {
-		if err := p.driver.onClose(p.spec); err != nil {
-			return err
-		}
-	}
-	p.driver.mu.Lock()
-	defer p.driver.mu.Unlock()
-	delete(p.driver.open, p.spec)
-	return nil
-}
-
-type countingPort struct{ *fakePort }
-
-func (p *countingPort) Details() api.PortDetails {
-	return api.PortDetails{Accepted: uint64(p.spec.ParentPort)}
-}
 
 func tcp(port int) api.PortSpec { return api.PortSpec{Proto: "tcp", ParentPort: port, ChildPort: 80} }
 
@@ -112,7 +45,7 @@ func ids(table *ports.Table) []int {
 }
 
 func TestIDsGrowAndAreNotReused(t *testing.T) {
-	table := ports.New(&fakeDriver{})
+	table := ports.New(&portstest.Driver{})
 	for want := 1; want <= 20; want++ {
 		if id := mustPublish(t, table, tcp(want)); id != want {
 			t.Fatalf("ID %d, want %d", id, want)
@@ -132,13 +65,13 @@ func TestIDsGrowAndAreNotReused(t *testing.T) {
 }
 
 func TestEmptyListIsNotNil(t *testing.T) {
-	if ports.New(&fakeDriver{}).List(false) == nil {
+	if ports.New(&portstest.Driver{}).List(false) == nil {
 		t.Error("an empty list would be encoded as null")
 	}
 }
 
 func TestConflicts(t *testing.T) {
-	table := ports.New(&fakeDriver{})
+	table := ports.New(&portstest.Driver{})
 	base := api.PortSpec{Proto: "tcp", ParentIP: "127.0.0.1", ParentPort: 8080, ChildPort: 80}
 	mustPublish(t, table, base)
 	same := base
@@ -157,7 +90,7 @@ func TestConflicts(t *testing.T) {
 }
 
 func TestRefusedSpecs(t *testing.T) {
-	table := ports.New(&fakeDriver{})
+	table := ports.New(&portstest.Driver{})
 	for _, tt := range []struct {
 		spec api.PortSpec
 		want string
@@ -174,16 +107,16 @@ func TestRefusedSpecs(t *testing.T) {
 
 func TestFailedForwardLeavesNothing(t *testing.T) {
 	reason := errors.New("listen tcp 127.0.0.1:8080: bind: address already in use")
-	d := &fakeDriver{onForward: func(context.Context, api.PortSpec) error { return reason }}
+	d := &portstest.Driver{OnForward: func(context.Context, api.PortSpec) error { return reason }}
 	table := ports.New(d)
 	_, err := table.Publish(t.Context(), tcp(8080))
 	wantError(t, err, reason.Error())
-	d.onForward = nil
+	d.OnForward = nil
 	mustPublish(t, table, tcp(8080))
 }
 
 func TestUnknownIDs(t *testing.T) {
-	table := ports.New(&fakeDriver{})
+	table := ports.New(&portstest.Driver{})
 	mustPublish(t, table, tcp(1))
 	if err := table.Unpublish(t.Context(), 1); err != nil {
 		t.Fatal(err)
@@ -194,7 +127,7 @@ func TestUnknownIDs(t *testing.T) {
 }
 
 func TestDetails(t *testing.T) {
-	table := ports.New(&fakeDriver{})
+	table := ports.New(&portstest.Driver{})
 	mustPublish(t, table, tcp(8080))
 	mustPublish(t, table, api.PortSpec{Proto: "udp", ParentPort: 53, ChildPort: 53})
 	for _, p := range table.List(false) {
@@ -214,7 +147,7 @@ func TestDetails(t *testing.T) {
 func TestSlowForwardBlocksOnlyItsOwnPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		d := &fakeDriver{onForward: func(_ context.Context, spec api.PortSpec) error {
+		d := &portstest.Driver{OnForward: func(_ context.Context, spec api.PortSpec) error {
 			if spec.ParentPort == 8080 {
 				<-release
 			}
@@ -242,7 +175,7 @@ func TestSlowForwardBlocksOnlyItsOwnPort(t *testing.T) {
 func TestSlowCloseBlocksOnlyItsOwnPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		d := &fakeDriver{onClose: func(spec api.PortSpec) error {
+		d := &portstest.Driver{OnClose: func(spec api.PortSpec) error {
 			if spec.ParentPort == 8080 {
 				<-release
 			}
@@ -281,7 +214,7 @@ func TestSlowCloseBlocksOnlyItsOwnPort(t *testing.T) {
 
 func TestFailedCloseKeepsThePort(t *testing.T) {
 	reason := errors.New("slirp4netns does not answer")
-	d := &fakeDriver{onClose: func(api.PortSpec) error { return reason }}
+	d := &portstest.Driver{OnClose: func(api.PortSpec) error { return reason }}
 	table := ports.New(d)
 	mustPublish(t, table, tcp(8080))
 	if err := table.Unpublish(t.Context(), 1); !errors.Is(err, reason) {
@@ -290,7 +223,7 @@ func TestFailedCloseKeepsThePort(t *testing.T) {
 	if got := ids(table); !reflect.DeepEqual(got, []int{1}) {
 		t.Errorf("listed %v, want the port that may still be open", got)
 	}
-	d.onClose = nil
+	d.OnClose = nil
 	if err := table.Unpublish(t.Context(), 1); err != nil {
 		t.Errorf("second try: %v", err)
 	}
@@ -298,7 +231,7 @@ func TestFailedCloseKeepsThePort(t *testing.T) {
 
 func TestPublishForACallerWhoHasGone(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	d := &fakeDriver{onForward: func(context.Context, api.PortSpec) error {
+	d := &portstest.Driver{OnForward: func(context.Context, api.PortSpec) error {
 		cancel()
 		return nil
 	}}
@@ -306,7 +239,7 @@ func TestPublishForACallerWhoHasGone(t *testing.T) {
 	if _, err := table.Publish(ctx, tcp(8080)); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
-	if len(table.List(false)) != 0 || d.openPorts() != 0 {
+	if len(table.List(false)) != 0 || d.OpenPorts() != 0 {
 		t.Error("the port remains open")
 	}
 }
@@ -314,9 +247,9 @@ func TestPublishForACallerWhoHasGone(t *testing.T) {
 func TestPublishForACallerWhoHasGoneAndCloseFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	reason := errors.New("no answer")
-	d := &fakeDriver{
-		onForward: func(context.Context, api.PortSpec) error { cancel(); return nil },
-		onClose:   func(api.PortSpec) error { return reason },
+	d := &portstest.Driver{
+		OnForward: func(context.Context, api.PortSpec) error { cancel(); return nil },
+		OnClose:   func(api.PortSpec) error { return reason },
 	}
 	table := ports.New(d)
 	if _, err := table.Publish(ctx, tcp(8080)); !errors.Is(err, reason) {
@@ -329,7 +262,7 @@ func TestPublishForACallerWhoHasGoneAndCloseFails(t *testing.T) {
 
 func TestCloseAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := &fakeDriver{onForward: func(ctx context.Context, spec api.PortSpec) error {
+		d := &portstest.Driver{OnForward: func(ctx context.Context, spec api.PortSpec) error {
 			if spec.ParentPort == 9 {
 				<-ctx.Done()
 				return ctx.Err()
@@ -355,14 +288,14 @@ func TestCloseAll(t *testing.T) {
 		if err := <-closed; err != nil {
 			t.Error(err)
 		}
-		if len(table.List(false)) != 0 || d.openPorts() != 0 {
+		if len(table.List(false)) != 0 || d.OpenPorts() != 0 {
 			t.Error("ports remain open")
 		}
 	})
 }
 
 func TestCloseAllReportsEveryFailure(t *testing.T) {
-	d := &fakeDriver{onClose: func(api.PortSpec) error { return errors.New("no answer") }}
+	d := &portstest.Driver{OnClose: func(api.PortSpec) error { return errors.New("no answer") }}
 	table := ports.New(d)
 	mustPublish(t, table, tcp(1))
 	mustPublish(t, table, tcp(2))
@@ -376,7 +309,7 @@ func TestCloseAllReportsEveryFailure(t *testing.T) {
 
 // Ports come and go from several goroutines; the race detector watches.
 func TestConcurrentUse(t *testing.T) {
-	d := &fakeDriver{}
+	d := &portstest.Driver{}
 	table := ports.New(d)
 	var wg sync.WaitGroup
 	for worker := range 8 {
@@ -394,7 +327,7 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if d.openPorts() != 0 || len(table.List(false)) != 0 {
+	if d.OpenPorts() != 0 || len(table.List(false)) != 0 {
 		t.Error("ports remain open")
 	}
 }

@@ -1,0 +1,93 @@
+package apiserver
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func withUmask(t *testing.T, mask int) {
+	old := unix.Umask(mask)
+	t.Cleanup(func() { unix.Umask(old) })
+}
+
+func TestSocketModeWhateverTheUmask(t *testing.T) {
+	for _, mask := range []int{0, 0o022, 0o777} {
+		socket := filepath.Join(t.TempDir(), "api.sock")
+		withUmask(t, mask)
+		l, err := Listen(t.Context(), socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if fi, err := os.Lstat(socket); err != nil || fi.Mode() != os.ModeSocket|0o600 {
+			t.Errorf("umask %#o: mode %v, %v", mask, fi.Mode(), err)
+		}
+	}
+}
+
+// The mode is right from the first moment: whenever the socket is there, it is.
+func TestSocketModeIsNeverWider(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "api.sock")
+	withUmask(t, 0)
+	stop := make(chan struct{})
+	seen := make(chan map[os.FileMode]int)
+	go func() {
+		modes := map[os.FileMode]int{}
+		for {
+			select {
+			case <-stop:
+				seen <- modes
+				return
+			default:
+			}
+			if fi, err := os.Lstat(socket); err == nil {
+				modes[fi.Mode()]++
+			}
+		}
+	}()
+	for range 500 {
+		l, err := Listen(t.Context(), socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+	}
+	close(stop)
+	modes := <-seen
+	if len(modes) != 1 || modes[os.ModeSocket|0o600] == 0 {
+		t.Errorf("the socket was seen with these modes: %v", modes)
+	}
+}
+
+func TestListenFails(t *testing.T) {
+	dir := t.TempDir()
+	long := filepath.Join(dir, strings.Repeat("x", 100))
+	if _, err := Listen(t.Context(), long); err == nil || !strings.Contains(err.Error(), "choose a shorter state directory") {
+		t.Errorf("a path of %d bytes: %v", len(long), err)
+	}
+	taken := filepath.Join(dir, "taken")
+	if err := os.WriteFile(taken, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(t.Context(), taken); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("a path that is taken: %v", err)
+	}
+	if _, err := Listen(t.Context(), filepath.Join(dir, "none", "api.sock")); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("a directory that is not there: %v", err)
+	}
+}
+
+func TestLongestPath(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, strings.Repeat("x", maxSocketPath-len(dir)-1))
+	l, err := Listen(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+}

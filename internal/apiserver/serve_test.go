@@ -1,0 +1,312 @@
+package apiserver
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+)
+
+// dial connects and sends the beginning of a request.
+func dial(t *testing.T, h *harness, text string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("unix", h.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// until polls for a state of the server.
+func until(t *testing.T, what string, reached func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !reached(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+var hangingRequests = map[string]string{
+	"before the request": "",
+	"in the header":      "GET /v1/info HTTP/1.1\r\nHost:",
+	"in the body":        "POST /v1/ports HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+	"in an unwanted one": "DELETE /v1/ports/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n",
+	"after the response": "GET /v1/info HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+func TestHangingClientsHoldUpNobody(t *testing.T) {
+	h := start(t)
+	for _, text := range hangingRequests {
+		dial(t, h, text)
+	}
+	check(t, h, "GET", "/v1/ports", "", "200 []")
+	begin := time.Now()
+	if err := h.end(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > defaultLimits.grace+5*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+}
+
+func TestHangingClientsAreCut(t *testing.T) {
+	h := start(t, func(h *harness) {
+		h.server.limits.read, h.server.limits.idle = 50*time.Millisecond, 50*time.Millisecond
+	})
+	for where, text := range hangingRequests {
+		conn := dial(t, h, text)
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a client that hangs %s stays connected", where)
+		}
+	}
+}
+
+func TestIdleServerEndsAtOnce(t *testing.T) {
+	h := start(t)
+	check(t, h, "GET", "/v1/ports", "", "200 []") // leaves an idle connection
+	begin := time.Now()
+	if err := h.end(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took >= defaultLimits.grace {
+		t.Errorf("the end took %v", took)
+	}
+	if _, err := os.Lstat(h.socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket remains: %v", err)
+	}
+}
+
+// The limits are the client's. A driver may take longer.
+func TestSlowDriver(t *testing.T) {
+	h := start(t, func(h *harness) {
+		h.server.limits.read, h.server.limits.write = 20*time.Millisecond, 20*time.Millisecond
+	})
+	slow := func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+			return nil
+		}
+	}
+	h.driver.OnForward = func(ctx context.Context, _ api.PortSpec) error { return slow(ctx) }
+	h.driver.OnClose = func(api.PortSpec) error { return slow(context.Background()) }
+	const spec = `{"proto":"tcp","parentPort":1,"childPort":2}`
+	check(t, h, "POST", "/v1/ports", spec, `201 {"id":1,"spec":`+spec+`}`)
+	check(t, h, "DELETE", "/v1/ports/1", "", "200 ")
+}
+
+func TestPortOfAClientThatHungUpIsClosed(t *testing.T) {
+	h := start(t)
+	forwarding := make(chan struct{})
+	h.driver.OnForward = func(ctx context.Context, _ api.PortSpec) error {
+		close(forwarding)
+		<-ctx.Done() // a driver that does not care returns success
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() {
+		_, err := h.client(t).AddPort(ctx, api.PortSpec{Proto: "tcp", ParentPort: 1, ChildPort: 2})
+		result <- err
+	}()
+	<-forwarding
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	h.driver.OnForward = nil
+	spec := api.PortSpec{Proto: "tcp", ParentPort: 1, ChildPort: 2}
+	until(t, "the port is closed", func() bool {
+		_, err := h.client(t).AddPort(t.Context(), spec)
+		return err == nil
+	})
+	if list := h.table.List(false); len(list) != 1 {
+		t.Errorf("listed %v", list)
+	}
+}
+
+// A request that is under way when the server is told to stop is answered.
+func TestStoppingServerAnswers(t *testing.T) {
+	h := start(t, func(h *harness) { h.server.limits.grace = time.Minute })
+	closing, release := make(chan struct{}), make(chan struct{})
+	h.driver.OnClose = func(api.PortSpec) error { close(closing); <-release; return nil }
+	c := h.client(t)
+	if _, err := c.AddPort(t.Context(), api.PortSpec{Proto: "tcp", ParentPort: 1, ChildPort: 2}); err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error, 1)
+	go func() { result <- c.RemovePort(t.Context(), 1) }()
+	<-closing
+	h.stop()
+	until(t, "the server listens no more", func() bool {
+		conn, err := net.Dial("unix", h.socket)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	close(release)
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+}
+
+// A driver that hangs ends with the server's grace.
+func TestHangingDriverEndsWithTheServer(t *testing.T) {
+	h := start(t, func(h *harness) { h.server.limits.grace = 20 * time.Millisecond })
+	forwarding := make(chan struct{})
+	h.driver.OnForward = func(ctx context.Context, _ api.PortSpec) error { close(forwarding); <-ctx.Done(); return ctx.Err() }
+	result := make(chan error, 1)
+	go func() {
+		_, err := h.client(t).AddPort(t.Context(), api.PortSpec{Proto: "tcp", ParentPort: 1, ChildPort: 2})
+		result <- err
+	}()
+	<-forwarding
+	if err := h.end(); err != nil {
+		t.Error(err)
+	}
+	if err := <-result; err == nil {
+		t.Error("the port was published")
+	}
+	if n := h.driver.OpenPorts(); n != 0 {
+		t.Errorf("%d ports remain open", n)
+	}
+}
+
+func TestBadHTTP(t *testing.T) {
+	h := start(t)
+	for _, text := range []string{
+		"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+		"GET /v1/info HTTP/9.9\r\n\r\n",
+		"GET /v1/info HTTP/1.1\r\n\r\n", // no Host
+		"GET /v1/info HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("x", maxHeader+8<<10) + "\r\n\r\n",
+		"POST /v1/ports HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+	} {
+		conn := dial(t, h, "")
+		go func() { _, _ = io.WriteString(conn, text) }() // it may be cut off
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Errorf("%.40q: %v", text, err)
+			continue
+		}
+		resp.Body.Close()
+		if resp.StatusCode < 400 {
+			t.Errorf("%.40q: %s", text, resp.Status)
+		}
+	}
+	check(t, h, "GET", "/v1/ports", "", "200 []")
+}
+
+func TestRunningOutOfDescriptors(t *testing.T) {
+	h := start(t)
+	client, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := os.NewFile(uintptr(client), "client")
+	defer conn.Close()
+	restore := exhaustDescriptors(t)
+	defer restore()
+	if err := unix.Connect(client, &unix.SockaddrUnix{Name: h.socket}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.WriteString("GET /v1/ports HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond) // accept(2) fails a few times
+	restore()
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.0 200") {
+		t.Errorf("got %q, %v", answer, err)
+	}
+	if err := h.end(); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(h.log.String(), "too many open files") {
+		t.Errorf("the log does not tell: %q", h.log)
+	}
+}
+
+// exhaustDescriptors makes the process unable to open any more, until the
+// function that it returns is called.
+func exhaustDescriptors(t *testing.T) (restore func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0) // the lowest free one
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(fd), Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// failingListener fails once with each error before it works.
+type failingListener struct {
+	net.Listener
+	errs []error
+}
+
+func (l *failingListener) Accept() (net.Conn, error) {
+	if len(l.errs) > 0 {
+		err := l.errs[0]
+		l.errs = l.errs[1:]
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", err)}
+	}
+	return l.Listener.Accept()
+}
+
+func serveFailing(t *testing.T, errs ...error) (*api.Client, chan error) {
+	h := start(t) // a second server, beside its own
+	socket := h.socket + "2"
+	l, err := Listen(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.server.Serve(ctx, &failingListener{l, errs}); close(done) }()
+	client := api.NewClient(socket)
+	t.Cleanup(func() { client.Close(); cancel(); <-done; l.Close() })
+	return client, done
+}
+
+func TestShortagesPass(t *testing.T) {
+	client, _ := serveFailing(t, unix.ENOMEM, unix.ENOBUFS, unix.ENFILE)
+	if _, err := client.ListPorts(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestListenerThatIsBrokenEndsTheServer(t *testing.T) {
+	_, done := serveFailing(t, unix.EINVAL)
+	if err := <-done; !errors.Is(err, unix.EINVAL) {
+		t.Errorf("error %v, want EINVAL", err)
+	}
+}
