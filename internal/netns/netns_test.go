@@ -8,6 +8,7 @@ import (
 
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/wire"
 )
 
 func TestMain(m *testing.M) { nstest.Main(m) }
@@ -32,6 +33,36 @@ func TestSocketsBelongToTheNamespace(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Close()
+	}
+}
+
+// TestUDPSocketsHavePortsOfTheirOwn connects many sockets to one server: among
+// a thousand random ports some would be equal, if they could.
+func TestUDPSocketsHavePortsOfTheirOwn(t *testing.T) {
+	child := nstest.NewChild(t)
+	ports := map[int]bool{}
+	for range 4 {
+		fds, err := netns.Sockets(t.Context(), child, netns.SocketRequest{
+			Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Count: wire.MaxFDs,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range fds {
+			defer unix.Close(fd)
+			if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+				t.Fatal(err)
+			}
+			sa, err := unix.Getsockname(fd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			port := sa.(*unix.SockaddrInet4).Port
+			if ports[port] {
+				t.Errorf("two sockets have port %d", port)
+			}
+			ports[port] = true
+		}
 	}
 }
 

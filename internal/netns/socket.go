@@ -24,7 +24,9 @@ const socketsMethod = "netns.sockets"
 
 // Sockets returns unbound, nonblocking sockets made inside the namespace. A
 // socket belongs to the namespace that it was made in, so the parent binds and
-// connects them itself. SO_REUSEADDR is set.
+// connects them itself. SO_REUSEADDR is set on TCP sockets. On UDP sockets it is
+// not: the kernel would give several of them the same port, and the answers to
+// one to another.
 func Sockets(ctx context.Context, child wire.Caller, req SocketRequest) ([]int, error) {
 	fds, err := child.Call(ctx, socketsMethod, req, nil)
 	if err != nil {
@@ -68,7 +70,9 @@ func newSocket(req SocketRequest) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("socket: %w", err)
 	}
-	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if req.Type == unix.SOCK_STREAM {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
 	if err == nil && req.Transparent {
 		err = setTransparent(fd, req.Family)
 	}
