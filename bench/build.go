@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -133,6 +134,9 @@ func measureApart(ctx context.Context, t tools) (Results, error) {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
 	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		return Results{}, errors.New("interrupted: nothing is recorded")
+	}
 	if err != nil {
 		return Results{}, fmt.Errorf("measuring: %w", err)
 	}

@@ -7,6 +7,10 @@ import (
 	"time"
 )
 
+// connectTries is for figures whose connections are made beforehand; the one
+// that counts connections counts each failure.
+const connectTries = 3
+
 func message(op byte) []byte {
 	msg := make([]byte, messageSize)
 	msg[0] = op
@@ -63,11 +67,18 @@ func (l Load) each(client func(i int, c net.Conn, end time.Time) error) (time.Du
 // connected returns a connection that stands all the way to the server. To
 // wait for it also spares backlogs: libslirp listens with one of 1.
 func (l Load) connected() (net.Conn, error) {
-	c, err := l.dial()
-	if err != nil || l.udp() {
-		return c, err
+	var err error
+	for range connectTries {
+		var c net.Conn
+		if c, err = l.dial(); err != nil || l.udp() {
+			return c, err
+		}
+		if err = exchange(c, message(opEcho), make([]byte, messageSize)); err == nil {
+			return c, nil
+		}
+		c.Close()
 	}
-	return c, exchange(c, message(opEcho), make([]byte, messageSize))
+	return nil, err
 }
 
 // parallel runs all clients at once and returns how long that took, and

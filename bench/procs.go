@@ -19,8 +19,9 @@ import (
 // process is a running descendant of the measuring process, which is a child
 // subreaper: helpers that became daemons are its descendants too.
 type process struct {
-	pid, parent int
-	exe         string
+	procStat
+	pid int
+	exe string // "" where the program hides it
 }
 
 // adoptOrphans makes this process the parent of descendants that lose theirs.
@@ -37,11 +38,11 @@ func descendants() []process {
 	children := map[int][]process{}
 	for _, path := range stats {
 		dir := filepath.Dir(path)
-		fields, err := statFields(dir)
+		stat, err := statFields(dir)
 		if err != nil { // it has ended
 			continue
 		}
-		p := process{parent: fields.parent}
+		p := process{procStat: stat}
 		p.pid, _ = strconv.Atoi(filepath.Base(dir))
 		p.exe, _ = os.Readlink(dir + "/exe")
 		children[p.parent] = append(children[p.parent], p)
@@ -54,37 +55,47 @@ func descendants() []process {
 }
 
 type procStat struct {
+	name   string
+	zombie bool
 	parent int
 	ticks  uint64 // user and system time
 }
 
-// statFields reads /proc/PID/stat, whose second field is in parentheses and
-// may hold anything (proc_pid_stat(5)).
+// statFields reads /proc/PID/stat, whose second field is a name in parentheses
+// that may hold anything (proc_pid_stat(5)).
 func statFields(dir string) (procStat, error) {
 	data, err := os.ReadFile(dir + "/stat")
 	if err != nil {
 		return procStat{}, err
 	}
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	return parseStat(string(data))
+}
+
+func parseStat(line string) (procStat, error) {
+	open, end := strings.IndexByte(line, '('), strings.LastIndexByte(line, ')')
+	if open < 0 || end < open {
+		return procStat{}, fmt.Errorf("no name in the process state %q", line)
+	}
+	fields := strings.Fields(line[end+1:])
 	if len(fields) < 13 {
-		return procStat{}, fmt.Errorf("%s/stat is too short: %q", dir, data)
+		return procStat{}, fmt.Errorf("too few fields in the process state %q", line)
 	}
 	parent, err := strconv.Atoi(fields[1])
 	if err != nil {
-		return procStat{}, fmt.Errorf("%s/stat: %w", dir, err)
+		return procStat{}, fmt.Errorf("the parent in the process state %q: %w", line, err)
 	}
 	user, _ := strconv.ParseUint(fields[11], 10, 64)
 	system, _ := strconv.ParseUint(fields[12], 10, 64)
-	return procStat{parent, user + system}, nil
+	return procStat{line[open+1 : end], fields[0] == "Z", parent, user + system}, nil
 }
 
 // processes returns the launcher's own processes (parent and child) and its
 // helpers. The agents are neither.
 func (s *session) processes(t tools) (launcher, helpers []int) {
 	for _, p := range descendants() {
-		switch p.exe {
-		case t.bench():
-		case t.launcher(s.target.Launcher):
+		switch {
+		case p.zombie || p.exe == t.bench():
+		case p.exe == t.launcher(s.target.Launcher):
 			launcher = append(launcher, p.pid)
 		default:
 			helpers = append(helpers, p.pid)
@@ -96,18 +107,20 @@ func (s *session) processes(t tools) (launcher, helpers []int) {
 // endOrphans ends what a launcher left behind, after a moment to end by
 // itself.
 func endOrphans() {
+	killed := map[int]bool{}
 	for grace := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
 		left := descendants()
 		if len(left) == 0 {
 			return
 		}
 		for _, p := range left {
-			if time.Now().After(grace) {
-				fmt.Fprintf(os.Stderr, "bench: ending process %d (%s), which its launcher left behind\n", p.pid, p.exe)
-				_ = unix.Kill(p.pid, unix.SIGKILL)
-			}
 			if p.parent == os.Getpid() {
 				_, _ = unix.Wait4(p.pid, nil, unix.WNOHANG, nil)
+			}
+			if time.Now().After(grace) && !p.zombie && !killed[p.pid] {
+				progress("ending process %d (%s), which its launcher left behind", p.pid, p.name)
+				_ = unix.Kill(p.pid, unix.SIGKILL)
+				killed[p.pid] = true
 			}
 		}
 	}

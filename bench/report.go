@@ -112,7 +112,7 @@ func (t table) markdown() string {
 	for i, row := range t {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
 		if i == 0 {
-			b.WriteString("|---" + strings.Repeat("|--:", len(row)-1) + "|\n")
+			b.WriteString(strings.Repeat("|---", len(row)) + "|\n")
 		}
 	}
 	return b.String()
@@ -177,7 +177,7 @@ func (r Results) remarks() []string {
 	var lines []string
 	for _, run := range r.Runs {
 		for _, s := range run.Skipped {
-			lines = append(lines, "skipped: "+s)
+			lines = append(lines, "skipped "+s)
 		}
 	}
 	for _, e := range r.Entries {
@@ -214,8 +214,12 @@ func markdown(r Results) string {
 }
 
 func (r Run) markdown() string {
+	what := "`" + r.Command + "`, " + r.Date
+	if r.Commit != "" {
+		what += ", commit " + r.Commit
+	}
 	lines := []string{
-		"`" + r.Command + "`, " + r.Date + ", commit " + r.Commit,
+		what,
 		r.CPU + ", " + r.Memory + ", " + r.Kernel + ", " + r.Go,
 		strings.Join(r.Helpers, "; "),
 	}

@@ -65,6 +65,9 @@ func TestMergeKeepsOtherRows(t *testing.T) {
 func TestMergeForgetsWhatIsGone(t *testing.T) {
 	old := example()
 	old.Entries = append(old.Entries, entry("no-such-figure", direct, 0, 1), entry("rr-1", "no-such-target", 0, 1))
+	failed := Entry{Figure: "rr-32", Target: direct}
+	failed.add(sample{err: errors.New("it broke")}, "")
+	old.Entries = append(old.Entries, failed)
 	merged := old.merge(example())
 	if len(merged.Runs) != 1 || len(merged.Entries) != len(example().Entries) {
 		t.Errorf("%d runs, %d entries", len(merged.Runs), len(merged.Entries))

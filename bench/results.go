@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -99,8 +100,8 @@ func (r Results) ratio(figure, metric, target, base string) (float64, bool) {
 	return median(rs), true
 }
 
-// merge replaces what the latest run measured, and forgets the runs of which
-// nothing is left.
+// merge replaces what the latest run measured, and forgets what failed, and
+// runs of which nothing is left.
 func (r Results) merge(latest Results) Results {
 	var merged Results
 	take := func(from Results, keep func(Entry) bool) {
@@ -117,7 +118,9 @@ func (r Results) merge(latest Results) Results {
 			merged.Entries = append(merged.Entries, e)
 		}
 	}
-	take(r, func(e Entry) bool { return latest.find(e.Figure, e.Target) == nil && known(e) })
+	take(r, func(e Entry) bool {
+		return latest.find(e.Figure, e.Target) == nil && known(e) && e.failures() < len(e.Rounds)
+	})
 	take(latest, func(Entry) bool { return true })
 	return merged
 }
@@ -134,7 +137,7 @@ func (r *Run) describe(ctx context.Context, moduleDir string, opts options) {
 	r.Command = strings.Join(append([]string{"go run ./bench"}, os.Args[1:]...), " ")
 	r.Commit = outputLine(ctx, "git", "-C", moduleDir, "describe", "--always", "--dirty")
 	r.CPU = strconv.Itoa(runtime.NumCPU()) + " x " + procValue("/proc/cpuinfo", "model name")
-	r.Memory = procValue("/proc/meminfo", "MemTotal")
+	r.Memory = memorySize(procValue("/proc/meminfo", "MemTotal"))
 	r.Kernel = outputLine(ctx, "uname", "-srm")
 	r.Go = runtime.Version()
 	if opts.upstream == "" {
@@ -145,6 +148,15 @@ func (r *Run) describe(ctx context.Context, moduleDir string, opts options) {
 			r.Helpers = append(r.Helpers, version)
 		}
 	}
+}
+
+// memorySize shows "24684096 kB" as GiB.
+func memorySize(kib string) string {
+	n, err := strconv.ParseFloat(strings.TrimSuffix(kib, " kB"), 64)
+	if err != nil {
+		return kib
+	}
+	return fmt.Sprintf("%.0f GiB", n/(1<<20))
 }
 
 // outputLine is the first line that a program prints, or "".

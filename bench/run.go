@@ -56,7 +56,7 @@ func (r *runner) measure(ctx context.Context) (Results, error) {
 	if err != nil {
 		return Results{}, err
 	}
-	installed, skipped := splitInstalled(targets)
+	installed, skipped := r.usable(ctx, targets)
 	results := Results{Runs: []Run{{Skipped: skipped}}}
 	index := map[[2]string]int{}
 	for round := range r.opts.rounds {
@@ -80,15 +80,30 @@ func (r *runner) measure(ctx context.Context) (Results, error) {
 	return results, nil
 }
 
-func splitInstalled(targets []Target) (installed []Target, skipped []string) {
+// usable keeps the targets that work on this machine and in these builds, and
+// says why the others do not.
+func (r *runner) usable(ctx context.Context, targets []Target) (usable []Target, skipped []string) {
 	for _, t := range targets {
-		if name := t.missing(); name != "" {
-			skipped = append(skipped, fmt.Sprintf("%s (%s is not installed)", t.Name, name))
+		if err := r.try(ctx, t); err != nil {
+			skipped = append(skipped, fmt.Sprintf("%s: %v", t.Name, err))
+			progress("skipping %s", skipped[len(skipped)-1])
 			continue
 		}
-		installed = append(installed, t)
+		usable = append(usable, t)
 	}
-	return installed, skipped
+	return usable, skipped
+}
+
+func (r *runner) try(ctx context.Context, t Target) error {
+	if name := t.missing(); name != "" {
+		return fmt.Errorf("%s is not installed", name)
+	}
+	s, err := r.open(ctx, t)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return waitServing(ctx, false, s.addr(), startTimeout)
 }
 
 // rotate starts each round with another target, for none to be always first.

@@ -93,3 +93,16 @@ func TestValueOf(t *testing.T) {
 		t.Error("found what is not there")
 	}
 }
+
+func TestParseStat(t *testing.T) {
+	const line = "42 (a) S 7 (x) Z 17 42 42 0 -1 4194560 1 2 3 4 150 25 0 0 20 0 1 0"
+	want := procStat{name: "a) S 7 (x", zombie: true, parent: 17, ticks: 175}
+	if got, err := parseStat(line); got != want || err != nil {
+		t.Errorf("parseStat = %+v, %v", got, err)
+	}
+	for _, bad := range []string{"", "1 name S 1", ")(", "1 (x) S", "1 (x) S y 1 1 0 -1 1 1 2 3 4 5 6 7"} {
+		if _, err := parseStat(bad); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+}
