@@ -48,7 +48,7 @@ type ChildOptions struct {
 func Child(args []string, opts ChildOptions) (int, error) {
 	// The thread that starts the command must live as long as the command,
 	// which it takes along when it dies (PR_SET_PDEATHSIG). It is also the one
-	// whose capabilities and signal mask the command inherits.
+	// whose capabilities the command inherits.
 	runtime.LockOSThread()
 	if args[0] == execName {
 		return 1, activationExec(args[1:])
@@ -81,6 +81,7 @@ type child struct {
 	netns     *netns.Namespace
 	log       *slog.Logger
 	reaper    *reaper
+	signals   *signalSorter
 	start     chan startRequest
 }
 
@@ -230,10 +231,7 @@ func (c *child) setUpNetns() (err error) {
 // serve answers the parent's calls until the command has ended. The parent's
 // end ends everything.
 func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
-	signals, err := newSignalReader()
-	if err != nil {
-		return 1, err
-	}
+	c.signals = newSignalSorter(c.setup.Setsid)
 	c.reaper = newReaper()
 	c.netns.SetRunner(c.reaper.run)
 	parentGone := make(chan struct{})
@@ -252,9 +250,14 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	if err != nil {
 		return 1, c.commandError(err)
 	}
-	go signals.forward(pid, c.setup.Setsid)
+	go c.signals.run(pid)
 	status := c.reaper.wait(pid)
-	return c.exitCode(status)
+	select {
+	case <-parentGone:
+		select {} // the command was killed with all else: let that be finished
+	default:
+		return c.exitCode(status)
+	}
 }
 
 func (c *child) handlers(more []driver.ChildHandlers) wire.Handlers {
@@ -266,6 +269,7 @@ func (c *child) handlers(more []driver.ChildHandlers) wire.Handlers {
 	}
 	all[etcMethod] = c.mountEtc
 	all[execMethod] = c.execCommand
+	all[signalMethod] = c.signals.handle
 	return all
 }
 
@@ -306,11 +310,6 @@ func (c *child) startCommand() (int, error) {
 	if err := userns.DropInheritable(); err != nil {
 		return 0, err
 	}
-	restore, err := setSignalMask(c.setup.SignalMask)
-	if err != nil {
-		return 0, err
-	}
-	defer restore()
 	pid, _, err := syscall.StartProcess(path, argv, &syscall.ProcAttr{
 		Env:   os.Environ(),
 		Files: filesAtSameNumbers(c.inherited),

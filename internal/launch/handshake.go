@@ -55,8 +55,6 @@ type childSetup struct {
 	SetGroups bool `json:"setGroups,omitempty"`
 	// Setsid makes the command a session leader.
 	Setsid bool `json:"setsid,omitempty"`
-	// SignalMask is the mask that the command is to start with.
-	SignalMask []uint64 `json:"signalMask,omitempty"`
 	// Activation says that LISTEN_PID named the parent (sd_listen_fds(3)).
 	Activation bool `json:"activation,omitempty"`
 	Debug      bool `json:"debug,omitempty"`

@@ -21,6 +21,10 @@ import (
 // could not be run. A code other than 0 comes with an error too.
 func Run(ctx context.Context, cfg Config) (code int, err error) {
 	caught := catchSignals()
+	// Should the child be killed, its processes become this one's to end.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 1, fmt.Errorf("becoming a reaper of orphans: %w", err)
+	}
 	state, err := openStateDir(cfg.StateDir)
 	if err != nil {
 		return 1, err
@@ -35,7 +39,7 @@ func Run(ctx context.Context, cfg Config) (code int, err error) {
 	err = r.start(ctx)
 	started()
 	if err == nil {
-		go forwardSignals(ctx, caught, r.child.pid)
+		go forwardSignals(ctx, caught, r.child)
 		code, err = r.awaitEnd(ctx)
 	} else {
 		code = 1

@@ -2,22 +2,36 @@ package launch
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/wire"
 )
 
 // Signals go parent -> child -> command. The trouble is the terminal's: Ctrl-C
 // reaches every process of the foreground group, the command too, and must not
-// reach it a second and third time. Only the sender tells the cases apart, and
-// only a signalfd(2) tells the sender, for which a signal has to be blocked on
-// every thread. A Go program keeps signals blocked that were blocked when it
-// was executed, so the parent blocks them around the start of the child.
+// reach it a second and third time when the launcher passes it on.
+//
+// A Go program cannot ask who sent a signal. But the terminal sends to parent
+// and child alike, and somebody's kill(1) to one of them. So the parent passes
+// a signal that may be the terminal's over the wire, and the child compares: a
+// signal that it also got itself was the terminal's, and the command has it
+// already. One that stays alone for echoWindow was meant for the command.
+// Without a terminal nothing has to wait.
+
+// echoWindow bounds how far apart the two copies of a signal of the terminal
+// are seen.
+const echoWindow = 100 * time.Millisecond
+
+const signalMethod = "launch.signal"
+
+type signalRequest struct {
+	Signal unix.Signal `json:"signal"`
+}
 
 // forwardable tells the signals that are passed on: all but those that a
 // process raises itself, that concern its own children, or that cannot be
@@ -33,121 +47,136 @@ func forwardable(s unix.Signal) bool {
 	return true
 }
 
-func forwardableSignals() []unix.Signal {
-	var all []unix.Signal
-	for s := unix.Signal(1); s <= 64; s++ {
-		if forwardable(s) {
-			all = append(all, s)
-		}
+// ofTerminal tells the signals that a terminal sends to its processes
+// (tty_ioctl(4), termios(3)).
+func ofTerminal(s unix.Signal) bool {
+	switch s {
+	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGWINCH, unix.SIGCONT:
+		return true
 	}
-	return all
+	return false
 }
 
-func signalSet() *unix.Sigset_t {
-	var set unix.Sigset_t
-	bits := uint(8 * unsafe.Sizeof(set.Val[0]))
-	for _, s := range forwardableSignals() {
-		n := uint(s - 1)
-		set.Val[n/bits] |= 1 << (n % bits)
-	}
-	return &set
-}
-
-// blockSignals blocks the forwarded signals on the calling thread, which must
-// be locked, and returns the mask that was in force.
-func blockSignals() (before unix.Sigset_t, err error) {
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, signalSet(), &before); err != nil {
-		return before, fmt.Errorf("blocking signals: %w", err)
-	}
-	return before, nil
-}
-
-// maskWords turns a mask into what a message can carry.
-func maskWords(set unix.Sigset_t) []uint64 {
-	var words []uint64
-	for _, v := range set.Val {
-		words = append(words, uint64(v))
-	}
-	return words
-}
-
-// setSignalMask gives the calling thread a mask until restore is called.
-func setSignalMask(words []uint64) (restore func(), err error) {
-	var set, before unix.Sigset_t
-	for i := range min(len(words), len(set.Val)) {
-		setWord(&set, i, words[i])
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &set, &before); err != nil {
-		return nil, fmt.Errorf("setting the signal mask: %w", err)
-	}
-	return func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) }, nil
-}
-
-// catchSignals collects the signals that the parent forwards. One that was
-// ignored from the start (nohup(1)) stays so.
+// catchSignals collects the signals that are passed on. One that was ignored
+// from the start (nohup(1)) stays so.
 func catchSignals() chan os.Signal {
 	caught := make(chan os.Signal, 128)
-	for _, s := range forwardableSignals() {
-		if !signal.Ignored(s) {
+	for s := unix.Signal(1); s <= 64; s++ {
+		if forwardable(s) && !signal.Ignored(s) {
 			signal.Notify(caught, s)
 		}
 	}
 	return caught
 }
 
-// forwardSignals sends what is caught to a process until ctx ends.
-func forwardSignals(ctx context.Context, caught <-chan os.Signal, pid int) {
+// forwardSignals is the parent's part. It ends with ctx.
+func forwardSignals(ctx context.Context, caught <-chan os.Signal, child *process) {
 	for {
 		select {
 		case s := <-caught:
-			// ESRCH: the process is just ending.
-			_ = unix.Kill(pid, s.(syscall.Signal))
+			sig := s.(syscall.Signal)
+			if ofTerminal(sig) {
+				_, _ = child.client.Call(ctx, signalMethod, signalRequest{sig}, nil)
+			} else {
+				_ = unix.Kill(child.pid, sig)
+			}
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// signalReader reads the child's signals and who sent them.
-type signalReader struct{ file *os.File }
-
-func newSignalReader() (*signalReader, error) {
-	fd, err := unix.Signalfd(-1, signalSet(), unix.SFD_NONBLOCK|unix.SFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("signalfd: %w", err)
-	}
-	return &signalReader{os.NewFile(uintptr(fd), "signalfd")}, nil
+// signalSorter is the child's part: it passes each signal to the command once.
+type signalSorter struct {
+	own    <-chan os.Signal
+	passed chan unix.Signal // by the parent
+	// terminal says that the child has a controlling terminal, and ownSession
+	// that the command has left it.
+	terminal, ownSession bool
 }
 
-// fromKernel is si_code of a signal that the terminal sent (sigaction(2)).
-const fromKernel = 0x80
+func newSignalSorter(ownSession bool) *signalSorter {
+	return &signalSorter{
+		own:        catchSignals(),
+		passed:     make(chan unix.Signal, 16),
+		terminal:   hasTerminal(),
+		ownSession: ownSession,
+	}
+}
 
-// echoWindow is the time in which the parent passes a signal of the terminal on.
-const echoWindow = 200 * time.Millisecond
+// hasTerminal tells whether the process has a controlling terminal (tty(4)).
+func hasTerminal() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
 
-// forward sends signals to the command until the process ends. A command in
-// the same process group has had the terminal's signals itself; the parent's
-// echo of one that came a moment ago is dropped in any case.
-func (r *signalReader) forward(command int, ownSession bool) {
-	parent := uint32(os.Getppid())
-	var fromTerminal [65]time.Time
+// handle is the call by which the parent passes a signal.
+func (s *signalSorter) handle(ctx context.Context, msg wire.Message) (any, []int, error) {
+	var req signalRequest
+	if err := msg.Decode(&req); err != nil {
+		return nil, nil, err
+	}
+	select {
+	case s.passed <- req.Signal:
+		return nil, nil, nil
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+}
+
+// copyOf is a signal that waits for its second copy.
+type copyOf struct {
+	byParent bool
+	due      time.Time
+}
+
+// run passes signals to the command until the process ends.
+func (s *signalSorter) run(command int) {
+	waiting := map[unix.Signal]copyOf{}
+	tick := time.NewTicker(echoWindow / 5)
+	tick.Stop()
 	for {
-		var info unix.SignalfdSiginfo
-		buf := unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info))
-		if _, err := r.file.Read(buf); err != nil {
-			return
+		select {
+		case sig := <-s.own:
+			s.sort(command, waiting, sig.(syscall.Signal), false)
+		case sig := <-s.passed:
+			s.sort(command, waiting, sig, true)
+		case now := <-tick.C:
+			sendDue(command, waiting, now)
 		}
-		switch {
-		case info.Signo > 64:
-			continue
-		case info.Code == fromKernel:
-			fromTerminal[info.Signo] = time.Now()
-			if !ownSession {
-				continue
-			}
-		case info.Pid == parent && time.Since(fromTerminal[info.Signo]) < echoWindow:
-			continue
+		if len(waiting) > 0 {
+			tick.Reset(echoWindow / 5)
+		} else {
+			tick.Stop()
 		}
-		_ = unix.Kill(command, unix.Signal(info.Signo))
+	}
+}
+
+func (s *signalSorter) sort(command int, waiting map[unix.Signal]copyOf, sig unix.Signal, byParent bool) {
+	if !s.terminal || !ofTerminal(sig) {
+		_ = unix.Kill(command, sig)
+		return
+	}
+	first, ok := waiting[sig]
+	if !ok || first.byParent == byParent {
+		waiting[sig] = copyOf{byParent, time.Now().Add(echoWindow)}
+		return
+	}
+	delete(waiting, sig)
+	if s.ownSession { // the terminal did not reach it
+		_ = unix.Kill(command, sig)
+	}
+}
+
+func sendDue(command int, waiting map[unix.Signal]copyOf, now time.Time) {
+	for sig, c := range waiting {
+		if now.After(c.due) {
+			delete(waiting, sig)
+			_ = unix.Kill(command, sig)
+		}
 	}
 }

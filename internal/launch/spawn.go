@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,11 +30,11 @@ func spawn(ctx context.Context, cfg *Config, state *stateDir) (*process, error) 
 	if err != nil {
 		return nil, err
 	}
-	p, mask, err := startChild(cfg, state.path)
+	p, err := startChild(cfg, state.path)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.handshake(ctx, cfg, state, ids, mask); err != nil {
+	if err := p.handshake(ctx, cfg, state, ids); err != nil {
 		p.stop()
 		return nil, err
 	}
@@ -62,10 +61,10 @@ func idMap(ctx context.Context, cfg *Config) (userns.IDMap, error) {
 }
 
 // startChild executes this program as the child.
-func startChild(cfg *Config, stateDir string) (*process, unix.Sigset_t, error) {
+func startChild(cfg *Config, stateDir string) (*process, error) {
 	conn, childEnd, err := wire.Pair()
 	if err != nil {
-		return nil, unix.Sigset_t{}, err
+		return nil, err
 	}
 	defer childEnd.Close()
 	files := filesAtSameNumbers(cfg.Inherited)
@@ -74,22 +73,14 @@ func startChild(cfg *Config, stateDir string) (*process, unix.Sigset_t, error) {
 	argv := append([]string{childName, strconv.Itoa(wireFD), joinInts(cfg.Inherited)}, cfg.Command...)
 	attr := &syscall.ProcAttr{Env: childEnviron(stateDir), Files: files, Sys: namespaces(cfg)}
 
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	mask, err := blockSignals()
-	if err != nil {
-		conn.Close()
-		return nil, mask, err
-	}
 	pid, _, err := syscall.StartProcess("/proc/self/exe", argv, attr)
-	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &mask, nil)
 	if err != nil {
 		conn.Close()
-		return nil, mask, cloneError(err)
+		return nil, cloneError(err)
 	}
 	p := &process{pid: pid, conn: conn, exited: make(chan struct{})}
 	go p.wait()
-	return p, mask, nil
+	return p, nil
 }
 
 // namespaces asks for the namespaces of a run. The ambient capabilities keep
@@ -129,7 +120,7 @@ func childEnviron(stateDir string) []string {
 }
 
 // handshake maps the ids, tells the child what to do and waits until it did.
-func (p *process) handshake(ctx context.Context, cfg *Config, state *stateDir, ids userns.IDMap, mask unix.Sigset_t) error {
+func (p *process) handshake(ctx context.Context, cfg *Config, state *stateDir, ids userns.IDMap) error {
 	stop := context.AfterFunc(ctx, func() { p.conn.Close() })
 	defer stop()
 	if err := ids.Write(ctx, p.pid); err != nil {
@@ -138,9 +129,7 @@ func (p *process) handshake(ctx context.Context, cfg *Config, state *stateDir, i
 	if err := evacuateCgroup2(cfg.EvacuateCgroup2); err != nil {
 		return err
 	}
-	setup := newChildSetup(cfg, state.path, ids)
-	setup.SignalMask = maskWords(mask)
-	if err := p.conn.SendBody(kindSetup, setup); err != nil {
+	if err := p.conn.SendBody(kindSetup, newChildSetup(cfg, state.path, ids)); err != nil {
 		return fmt.Errorf("the child ended before it was set up: %w", err)
 	}
 	if err := awaitReady(p.conn); err != nil {

@@ -33,7 +33,7 @@ func Main(m *testing.M, handlers ...ChildHandlers) {
 		os.Exit(childMain(fd, handlers))
 	}
 	if os.Geteuid() == 0 {
-		os.Exit(runAsTestUser())
+		exit(runAsTestUser())
 	}
 	startPoller()
 	before := OpenFDs()
@@ -42,7 +42,7 @@ func Main(m *testing.M, handlers ...ChildHandlers) {
 		fmt.Fprintf(os.Stderr, "file descriptors left open by the tests: %v\n", leaked)
 		code = 1
 	}
-	os.Exit(code)
+	exit(code)
 }
 
 // startPoller makes Go's runtime open its epoll descriptors now, so that they

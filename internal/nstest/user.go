@@ -44,7 +44,9 @@ func reexecAsTestUser() (int, error) {
 	if err := AsTestUser(cmd); err != nil {
 		return 0, err
 	}
-	signal.Ignore(syscall.SIGINT, syscall.SIGQUIT) // the tests' to answer
+	// Ctrl-C is the tests' to answer. To ignore it here would make them ignore
+	// it too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT)
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {

@@ -1,0 +1,170 @@
+// Package test runs the built programs as their users do: real namespaces,
+// real servers, faults.
+package test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"rootlesskit/internal/launch"
+	"rootlesskit/internal/nstest"
+)
+
+// binEnv tells the tests, which run as another user, where the binaries are.
+const binEnv = "ROOTLESSKIT_TEST_BIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(binEnv) == "" {
+		dir, err := buildBinaries()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Setenv(binEnv, dir)
+		nstest.AtExit(func() { os.RemoveAll(dir) })
+	}
+	// What the tests were started with must not look like a leak.
+	if _, err := launch.InheritedFDs(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	nstest.Main(m)
+}
+
+// buildBinaries builds what is tested the way it is shipped, where every user
+// can execute it.
+func buildBinaries() (string, error) {
+	dir, err := os.MkdirTemp("", "rootlesskit-test-bin")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "../cmd/...")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the programs: %w\n%s", err, out)
+	}
+	return dir, nil
+}
+
+func bin(name string) string { return filepath.Join(os.Getenv(binEnv), name) }
+
+// result is what a finished program left.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+// runKit runs rootlesskit to its end.
+func runKit(t *testing.T, args ...string) result {
+	t.Helper()
+	return runCmd(t, exec.CommandContext(t.Context(), bin("rootlesskit"), args...))
+}
+
+func runCmd(t *testing.T, cmd *exec.Cmd) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = 5 * time.Second
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%v: %v", cmd.Args, err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// kit is a rootlesskit that runs in the background.
+type kit struct {
+	*exec.Cmd
+	stateDir string
+	output   *syncBuffer
+}
+
+// startKit starts rootlesskit with a state directory of the test's and waits
+// until its API answers. It is killed with the test.
+func startKit(t *testing.T, args ...string) *kit {
+	t.Helper()
+	k := &kit{stateDir: filepath.Join(t.TempDir(), "state"), output: &syncBuffer{}}
+	k.Cmd = exec.Command(bin("rootlesskit"), append([]string{"--state-dir=" + k.stateDir}, args...)...)
+	k.Stdout, k.Stderr = k.output, k.output
+	k.WaitDelay = 5 * time.Second
+	if err := k.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = k.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		_ = k.Process.Kill()
+		<-ended
+	})
+	poll(t, "api.sock", func() bool {
+		select {
+		case <-ended:
+			t.Fatalf("rootlesskit ended: %s", k.output)
+		default:
+		}
+		_, err := os.Stat(filepath.Join(k.stateDir, "api.sock"))
+		return err == nil
+	})
+	return k
+}
+
+// ctl runs rootlessctl against the run.
+func (k *kit) ctl(t *testing.T, args ...string) result {
+	t.Helper()
+	args = append([]string{"--socket=" + filepath.Join(k.stateDir, "api.sock")}, args...)
+	return runCmd(t, exec.CommandContext(t.Context(), bin("rootlessctl"), args...))
+}
+
+// mustCtl is ctl for a call that has to succeed; it returns what was printed.
+func (k *kit) mustCtl(t *testing.T, args ...string) string {
+	t.Helper()
+	r := k.ctl(t, args...)
+	if r.code != 0 {
+		t.Fatalf("rootlessctl %v: code %d: %s\nrootlesskit: %s", args, r.code, r.stderr, k.output)
+	}
+	return r.stdout
+}
+
+func (k *kit) childPID(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(k.stateDir, "child_pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// poll waits until a condition holds.
+func poll(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if holds() {
+			return
+		}
+	}
+	t.Fatalf("still waiting for: %s", what)
+}
+
+// processesWith lists the processes whose command line holds a string.
+func processesWith(s string) []string {
+	var found []string
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err == nil && strings.Contains(string(b), s) {
+			found = append(found, f+": "+strings.ReplaceAll(string(b), "\x00", " "))
+		}
+	}
+	return found
+}

@@ -1,0 +1,194 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	return lines[len(lines)-1]
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, tt := range []struct {
+		command []string
+		code    int
+		stderr  string
+	}{
+		{[]string{"true"}, 0, ""},
+		{[]string{"sh", "-c", "exit 3"}, 3, "[rootlesskit:child ] error: command [sh -c exit 3] exited: exit status 3\n[rootlesskit:parent] error: child exited: exit status 3\n"},
+		{[]string{"sh", "-c", "kill -9 $$"}, 255, "[rootlesskit:child ] error: command [sh -c kill -9 $$] exited: signal: killed\n[rootlesskit:parent] error: child exited: exit status 255\n"},
+		{[]string{"nosuchcmd"}, 1, "[rootlesskit:child ] error: command [nosuchcmd] exited: exec: \"nosuchcmd\": executable file not found in $PATH\n[rootlesskit:parent] error: child exited: exit status 1\n"},
+	} {
+		for _, flags := range [][]string{nil, {"--net=none"}, {"--pidns"}, {"--pidns", "--reaper=false"}, {"--net=none", "--detach-netns"}} {
+			r := runKit(t, append(flags, tt.command...)...)
+			if r.code != tt.code || r.stderr != tt.stderr {
+				t.Errorf("%v %v: code %d, stderr %q", flags, tt.command, r.code, r.stderr)
+			}
+		}
+	}
+}
+
+func TestWhatTheCommandSees(t *testing.T) {
+	script := `
+echo uid=$(id -u) gid=$(id -g) groups=$(awk '/^Groups/{print NF-1}' /proc/self/status)
+grep -E '^Cap(Inh|Amb|Eff)' /proc/self/status
+echo euid=$ROOTLESSKIT_PARENT_EUID egid=$ROOTLESSKIT_PARENT_EGID
+umask; pwd
+ls $ROOTLESSKIT_STATE_DIR | tr '\n' ' '
+`
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), "--net=none", "sh", "-c", script)
+	cmd.Dir = dir
+	old := syscall.Umask(0o027)
+	r := runCmd(t, cmd)
+	syscall.Umask(old)
+	for _, want := range []string{
+		"uid=0 gid=0 groups=0\n",
+		"CapInh:\t0000000000000000\n", "CapAmb:\t0000000000000000\n",
+		fmt.Sprintf("euid=%d egid=%d\n", os.Getuid(), os.Getgid()),
+		"0027\n" + dir + "\n",
+		"api.sock child_pid lock ",
+	} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("no %q in %q (stderr %q)", want, r.stdout, r.stderr)
+		}
+	}
+	if strings.Contains(r.stdout, "CapEff:\t0000000000000000") {
+		t.Error("the command has no capabilities")
+	}
+}
+
+// TestInheritedDescriptors: those of the caller arrive, ours do not.
+func TestInheritedDescriptors(t *testing.T) {
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), "--net=none", "sh", "-c", "echo written >&4; ls /proc/self/fd")
+	cmd.ExtraFiles = []*os.File{nil, f} // descriptor 4
+	r := runCmd(t, cmd)
+	if got := strings.Fields(r.stdout); strings.Join(got, " ") != "0 1 2 3 4" { // 3 is ls's own
+		t.Errorf("descriptors of the command: %v", got)
+	}
+	if b, _ := os.ReadFile(f.Name()); string(b) != "written\n" {
+		t.Errorf("written through the inherited descriptor: %q", b)
+	}
+}
+
+func TestStateDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	if err := os.MkdirAll(filepath.Join(dir, "stale"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := runKit(t, "--state-dir="+dir, "sh", "-c", "ls -A $ROOTLESSKIT_STATE_DIR; cat $ROOTLESSKIT_STATE_DIR/child_pid; stat -c %a $ROOTLESSKIT_STATE_DIR/*")
+	pid, _, _ := strings.Cut(strings.TrimPrefix(r.stdout, "api.sock\nchild_pid\nlock\n"), "600\n")
+	if _, err := strconv.Atoi(pid); err != nil {
+		t.Errorf("child_pid holds %q: %q", pid, r.stdout)
+	}
+	if !strings.HasSuffix(r.stdout, "600\n444\n600\n") {
+		t.Errorf("modes: %q", r.stdout)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the state directory is left: %v", err)
+	}
+}
+
+func TestStateDirIsLocked(t *testing.T) {
+	k := startKit(t, "sleep", "60")
+	r := runKit(t, "--state-dir="+k.stateDir, "true")
+	want := fmt.Sprintf("[rootlesskit:parent] error: failed to lock %s/lock, another RootlessKit is running with the same state directory?\n", k.stateDir)
+	if r.code != 1 || r.stderr != want {
+		t.Errorf("code %d, stderr %q", r.code, r.stderr)
+	}
+	if _, err := os.Stat(filepath.Join(k.stateDir, "api.sock")); err != nil {
+		t.Errorf("the running one's directory was touched: %v", err)
+	}
+}
+
+func TestReadOnlyStateDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ro")
+	if err := os.Mkdir(dir, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	r := runKit(t, "--state-dir="+dir, "true")
+	if r.code != 1 || !strings.Contains(r.stderr, "permission denied") {
+		t.Errorf("code %d, stderr %q", r.code, r.stderr)
+	}
+}
+
+// TestKilledParent: nothing outlives a SIGKILL, and the next run starts in
+// what it left.
+func TestKilledParent(t *testing.T) {
+	for _, flags := range [][]string{{"--net=none"}, {"--net=none", "--pidns"}, {"--net=none", "--detach-netns"}} {
+		marker := fmt.Sprintf("8%d", os.Getpid()*10+len(flags)+len(flags[len(flags)-1]))
+		k := startKit(t, append(flags, "sh", "-c", "setsid sleep "+marker+" & (setsid sleep "+marker+" &) ; sleep "+marker)...)
+		poll(t, "the command's processes", func() bool { return len(processesWith("sleep\x00"+marker)) == 3 })
+		if err := k.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		poll(t, "the end of all", func() bool { return len(processesWith(marker)) == 0 })
+		r := runKit(t, "--state-dir="+k.stateDir, "true")
+		if r.code != 0 {
+			t.Errorf("%v: the next run on the state directory: code %d: %s", flags, r.code, r.stderr)
+		}
+	}
+}
+
+func TestKilledChild(t *testing.T) {
+	marker := fmt.Sprintf("9%d", os.Getpid())
+	k := startKit(t, "--net=none", "sh", "-c", "setsid sleep "+marker+" & sleep "+marker)
+	poll(t, "the command's processes", func() bool { return len(processesWith("sleep\x00"+marker)) == 2 })
+	pid, err := strconv.Atoi(k.childPID(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "the end of all", func() bool { return len(processesWith(marker)) == 0 })
+}
+
+// TestSignals: each arrives once, whoever sends it and however.
+func TestSignals(t *testing.T) {
+	for _, flags := range [][]string{{"--net=none"}, {"--pidns"}, {"--pidns", "--reaper=false"}} {
+		k := startKit(t, append(flags, "sh", "-c", `
+for s in HUP INT TERM USR1 USR2 WINCH TSTP; do trap "echo got $s" $s; done
+echo ready
+while :; do sleep 0.01; done`)...)
+		poll(t, "ready", func() bool { return strings.Contains(k.output.String(), "ready") })
+		for name, sig := range map[string]unix.Signal{
+			"HUP": unix.SIGHUP, "INT": unix.SIGINT, "TERM": unix.SIGTERM, "USR1": unix.SIGUSR1,
+			"USR2": unix.SIGUSR2, "WINCH": unix.SIGWINCH, "TSTP": unix.SIGTSTP,
+		} {
+			if err := unix.Kill(k.Process.Pid, sig); err != nil {
+				t.Fatal(err)
+			}
+			poll(t, name, func() bool { return strings.Contains(k.output.String(), "got "+name+"\n") })
+		}
+		if n := strings.Count(k.output.String(), "got"); n != 7 {
+			t.Errorf("%v: %d signals arrived: %s", flags, n, k.output)
+		}
+	}
+}
+
+func TestOrphansAreReaped(t *testing.T) {
+	for _, flags := range [][]string{nil, {"--pidns"}} {
+		k := startKit(t, append(flags, "sh", "-c", "for i in 1 2 3 4 5; do (sh -c 'exec sleep 0.05' &); done; sleep 60")...)
+		child := k.childPID(t)
+		poll(t, "the orphans' end", func() bool {
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%s/task/%s/children", child, child))
+			return len(strings.Fields(string(b))) == 1
+		})
+	}
+}
