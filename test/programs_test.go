@@ -1,0 +1,143 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestExecutedPrograms: what a system call can do needs no program.
+func TestExecutedPrograms(t *testing.T) {
+	trace := filepath.Join(t.TempDir(), "trace")
+	r := runCmd(t, exec.CommandContext(t.Context(), "strace", "-f", "-qq", "-s", "256", "-e", "trace=execve", "-e", "signal=none", "-o", trace,
+		bin("rootlesskit"), "--net=gvisor-tap-vsock", "--copy-up=/etc", "--port-driver=builtin", "-p", "127.0.0.1:28080:80/tcp", "--pidns", "true"))
+	if r.code != 0 {
+		t.Fatalf("code %d: %s", r.code, r.stderr)
+	}
+	b, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := map[string]bool{"rootlesskit": true, "exe": true, "newuidmap": true, "newgidmap": true, "getsubids": true, "true": true}
+	for _, m := range regexp.MustCompile(`execve\("([^"]*)".* = 0`).FindAllStringSubmatch(string(b), -1) {
+		if !allowed[filepath.Base(m[1])] {
+			t.Errorf("executed %s", m[1])
+		}
+	}
+	if !strings.Contains(string(b), "newuidmap") {
+		t.Errorf("the trace is empty: %s", b)
+	}
+}
+
+// TestEnvironOfTheChild: clients read the variables from /proc.
+func TestEnvironOfTheChild(t *testing.T) {
+	k := startKit(t, "--net=none", "sleep", "60")
+	b, err := os.ReadFile("/proc/" + k.childPID(t) + "/environ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := "\x00" + string(b)
+	for _, want := range []string{
+		"ROOTLESSKIT_STATE_DIR=" + k.stateDir,
+		fmt.Sprintf("ROOTLESSKIT_PARENT_EUID=%d", os.Getuid()),
+		fmt.Sprintf("ROOTLESSKIT_PARENT_EGID=%d", os.Getgid()),
+	} {
+		if !strings.Contains(env, "\x00"+want+"\x00") {
+			t.Errorf("no %s in %q", want, env)
+		}
+	}
+}
+
+// TestNsenter holds the recipes of clients.
+func TestNsenter(t *testing.T) {
+	nsenter := func(args ...string) string {
+		t.Helper()
+		r := runCmd(t, exec.CommandContext(t.Context(), "nsenter", args...))
+		if r.code != 0 {
+			t.Fatalf("nsenter %q: %s", args, r.stderr)
+		}
+		return strings.TrimSpace(r.stdout)
+	}
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	attached := startKit(t, "--net=none", "sleep", "60")
+	pid := attached.childPID(t)
+	if got := nsenter("-U", "--preserve-credentials", "-m", "-n", "-t", pid, "readlink", "/proc/self/ns/net"); got == own {
+		t.Error("the child is in the host's network namespace")
+	}
+	detached := startKit(t, "--net=none", "--detach-netns", "sleep", "60")
+	pid = detached.childPID(t)
+	if got := nsenter("-U", "--preserve-credentials", "-m", "-t", pid, "readlink", "/proc/self/ns/net"); got != own {
+		t.Error("the child of a detached run is not in the host's network namespace")
+	}
+	netns := filepath.Join(detached.stateDir, "netns")
+	got := nsenter("-U", "--preserve-credentials", "-m", "-t", pid, "nsenter", "--net="+netns, "readlink", "/proc/self/ns/net")
+	if got == own || !strings.HasPrefix(got, "net:") {
+		t.Errorf("the detached network namespace is %q", got)
+	}
+	if b, err := os.ReadFile(netns); err != nil || len(b) != 0 {
+		t.Errorf("the parent sees %q, %v in the file netns", b, err)
+	}
+}
+
+// TestSocketActivation: descriptors of systemd reach the command, and
+// LISTEN_PID names it.
+func TestSocketActivation(t *testing.T) {
+	fds := make([]*os.File, 3)
+	for i := range fds {
+		f, err := os.CreateTemp(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		fds[i] = f
+	}
+	const script = `echo "$$ $LISTEN_PID $LISTEN_FDS $LISTEN_FDNAMES"; exec ls /proc/self/fd`
+	for _, matched := range []bool{true, false} {
+		pid := "1"
+		if matched {
+			pid = "$$" // of the shell that becomes rootlesskit
+		}
+		cmd := exec.CommandContext(t.Context(), "sh", "-c",
+			fmt.Sprintf(`LISTEN_PID=%s LISTEN_FDS=3 LISTEN_FDNAMES=a:b:c exec %s --net=none sh -c '%s'`, pid, bin("rootlesskit"), script))
+		cmd.ExtraFiles = fds
+		r := runCmd(t, cmd)
+		var own, listen, count, names string
+		first, second, _ := strings.Cut(r.stdout, "\n")
+		if _, err := fmt.Sscan(first, &own, &listen, &count, &names); err != nil {
+			t.Fatalf("%q: %v, stderr %q", r.stdout, err, r.stderr)
+		}
+		if matched && own != listen || !matched && listen != "1" || count != "3" || names != "a:b:c" {
+			t.Errorf("matched=%v: the command sees %q", matched, first)
+		}
+		if strings.Join(strings.Fields(second), " ") != "0 1 2 3 4 5 6" { // 6 is ls's own
+			t.Errorf("matched=%v: descriptors %q", matched, second)
+		}
+	}
+}
+
+// TestInfoJSON holds the fields that clients read.
+func TestInfoJSON(t *testing.T) {
+	k := startKit(t, "--net=none", "--port-driver=builtin", "sleep", "60")
+	var info map[string]any
+	if err := json.Unmarshal([]byte(k.mustCtl(t, "info", "--json")), &info); err != nil {
+		t.Fatal(err)
+	}
+	net, _ := info["networkDriver"].(map[string]any)
+	ports, _ := info["portDriver"].(map[string]any)
+	if info["apiVersion"] != "1.2.0" || info["version"] != "3.4.0-dev" || info["stateDir"] != k.stateDir ||
+		fmt.Sprint(info["childPID"]) != k.childPID(t) ||
+		net["driver"] != "none" || ports["driver"] != "builtin" {
+		t.Errorf("info: %v", info)
+	}
+	if st, err := os.Stat(filepath.Join(k.stateDir, "api.sock")); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("api.sock: %v %v", st.Mode(), err)
+	}
+}

@@ -1,0 +1,111 @@
+package test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// openPTY returns both ends of a pseudo-terminal (pty(7)).
+func openPTY(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	raw, err := master.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	ctlErr := raw.Control(func(fd uintptr) {
+		if err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); err == nil {
+			n, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		}
+	})
+	if err != nil || ctlErr != nil {
+		t.Fatal(err, ctlErr)
+	}
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { slave.Close() })
+	return master, slave
+}
+
+// onTerminal starts rootlesskit as the foreground process of a terminal.
+func onTerminal(t *testing.T, args ...string) (keys *os.File, screen *syncBuffer, cmd *exec.Cmd) {
+	t.Helper()
+	master, slave := openPTY(t)
+	cmd = exec.Command(bin("rootlesskit"), args...)
+	cmd.Env = append(os.Environ(), "TERM=dumb")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
+	screen = &syncBuffer{}
+	go func() { _, _ = io.Copy(screen, master) }()
+	return master, screen, cmd
+}
+
+func typeKeys(t *testing.T, keys *os.File, s string) {
+	t.Helper()
+	if _, err := keys.WriteString(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCtrlCArrivesOnce: the terminal's signal reaches the command directly;
+// parent and child must not add their own.
+func TestCtrlCArrivesOnce(t *testing.T) {
+	const script = `trap 'echo got INT' INT; trap 'echo got QUIT' QUIT; echo ready; while :; do sleep 0.02; done`
+	for _, flags := range [][]string{{"--net=none"}, {"--pidns"}, {"--pidns", "--reaper=false"}} {
+		keys, screen, cmd := onTerminal(t, append(flags, "sh", "-c", script)...)
+		poll(t, "ready", func() bool { return strings.Contains(screen.String(), "ready") })
+		typeKeys(t, keys, "\x03")
+		poll(t, "INT", func() bool { return strings.Contains(screen.String(), "got INT") })
+		typeKeys(t, keys, "\x1c")
+		poll(t, "QUIT", func() bool { return strings.Contains(screen.String(), "got QUIT") })
+		// A signal sent to the launcher alone arrives too. It also tells that
+		// whatever the keys caused has been through.
+		time.Sleep(200 * time.Millisecond) // nothing may come: there is no state to wait for
+		if err := unix.Kill(cmd.Process.Pid, unix.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		poll(t, "the second INT", func() bool { return strings.Count(screen.String(), "got INT") >= 2 })
+		if n := strings.Count(screen.String(), "got"); n != 3 {
+			t.Errorf("%v: %d signals arrived, want 3: %q", flags, n, screen)
+		}
+	}
+}
+
+// TestInteractiveShell: job control works under the launcher.
+func TestInteractiveShell(t *testing.T) {
+	keys, screen, _ := onTerminal(t, "--net=none", "bash", "--norc", "-i")
+	typeKeys(t, keys, "PS1='prompt> '\n")
+	poll(t, "a prompt", func() bool { return strings.Count(screen.String(), "prompt> ") >= 2 })
+	typeKeys(t, keys, "sleep 100\n")
+	typeKeys(t, keys, "\x03") // ends sleep, not the shell
+	typeKeys(t, keys, "sleep 101\n")
+	poll(t, "sleep", func() bool { return len(processesWith("sleep\x00101")) == 1 })
+	typeKeys(t, keys, "\x1a")
+	poll(t, "the stopped job", func() bool { return strings.Contains(screen.String(), "Stopped") })
+	typeKeys(t, keys, "kill %1; echo still-$((40+2))\n")
+	poll(t, "the shell's answer", func() bool { return strings.Contains(screen.String(), "still-42") })
+	if strings.Contains(screen.String(), "no job control") {
+		t.Errorf("no job control: %q", screen)
+	}
+}
