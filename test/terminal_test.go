@@ -98,9 +98,12 @@ func TestInteractiveShell(t *testing.T) {
 	typeKeys(t, keys, "PS1='prompt> '\n")
 	poll(t, "a prompt", func() bool { return strings.Count(screen.String(), "prompt> ") >= 2 })
 	typeKeys(t, keys, "sleep 100\n")
+	running := func(seconds string) bool { return len(processesWith("sleep\x00"+seconds)) == 1 }
+	poll(t, "sleep", func() bool { return running("100") })
 	typeKeys(t, keys, "\x03") // ends sleep, not the shell
+	poll(t, "the end of sleep", func() bool { return !running("100") })
 	typeKeys(t, keys, "sleep 101\n")
-	poll(t, "sleep", func() bool { return len(processesWith("sleep\x00101")) == 1 })
+	poll(t, "sleep", func() bool { return running("101") })
 	typeKeys(t, keys, "\x1a")
 	poll(t, "the stopped job", func() bool { return strings.Contains(screen.String(), "Stopped") })
 	typeKeys(t, keys, "kill %1; echo still-$((40+2))\n")
