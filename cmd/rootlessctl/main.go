@@ -1,0 +1,12 @@
+// Command rootlessctl is a client of the REST API of a running launcher.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+func main() {
+	err := newApp(os.Stdout, os.Stderr).Run(context.Background(), os.Args)
+	os.Exit(report(os.Stderr, err))
+}

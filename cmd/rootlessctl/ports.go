@@ -1,0 +1,159 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v3"
+
+	"rootlesskit/api"
+)
+
+func listPortsCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "list-ports",
+		Usage: "List ports",
+		Description: "Prints the published ports in the order of their IDs: as a table, or with --json\n" +
+			"as one JSON object a line.",
+		Flags:  []cli.Flag{jsonFlag()},
+		Action: listPorts,
+	}
+}
+
+func listPorts(ctx context.Context, cmd *cli.Command) error {
+	client, err := newClient(cmd)
+	if err != nil {
+		return err
+	}
+	ports, err := client.ListPorts(ctx)
+	if err != nil {
+		return err
+	}
+	// Not every server sorts.
+	slices.SortFunc(ports, func(a, b api.PortStatus) int { return cmp.Compare(a.ID, b.ID) })
+	w := cmd.Root().Writer
+	if !cmd.Bool("json") {
+		return printTable(w, ports)
+	}
+	for _, p := range ports {
+		if err := printJSON(w, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printTable(w io.Writer, ports []api.PortStatus) error {
+	table := tabwriter.NewWriter(w, 4, 8, 4, ' ', 0)
+	fmt.Fprintln(table, "ID\tPROTO\tPARENTIP\tPARENTPORT\tCHILDIP\tCHILDPORT\t")
+	for _, p := range ports {
+		s := p.Spec
+		fmt.Fprintf(table, "%d\t%s\t%s\t%d\t%s\t%d\t\n", p.ID, s.Proto, s.ParentIP, s.ParentPort, s.ChildIP, s.ChildPort)
+	}
+	return table.Flush() // and reports the errors before it
+}
+
+func addPortsCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "add-ports",
+		Usage:     "Add ports",
+		ArgsUsage: "SPEC [SPEC...]",
+		Description: "Publishes ports one after the other, and prints their IDs, or with --json one JSON\n" +
+			"object each, a line. Ends at the first that fails; the ones before it stay\n" +
+			"published. Nothing is published where one of the specs is malformed.\n" +
+			"\n" +
+			"A SPEC is [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO, similar to\n" +
+			"\"docker run -p\". PROTO is tcp, tcp4, tcp6, udp, udp4 or udp6; the forms with\n" +
+			"a 4 or a 6 listen on that family only. IPv6 addresses are written in brackets.\n" +
+			"\n" +
+			"Examples: 127.0.0.1:8080:80/tcp, :8080:80/tcp (on all addresses),\n" +
+			"127.0.0.1:8080:10.0.2.100:80/tcp, [::1]:5353:53/udp",
+		Flags:  []cli.Flag{jsonFlag()},
+		Action: addPorts,
+	}
+}
+
+func addPorts(ctx context.Context, cmd *cli.Command) error {
+	if !cmd.Args().Present() {
+		return errors.New("no port specified")
+	}
+	specs, err := parseAll(cmd.Args().Slice(), api.ParsePortSpec)
+	if err != nil {
+		return err
+	}
+	client, err := newClient(cmd)
+	if err != nil {
+		return err
+	}
+	for _, spec := range specs {
+		status, err := client.AddPort(ctx, spec)
+		if err != nil {
+			return err
+		}
+		if err := printAdded(cmd, status); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func printAdded(cmd *cli.Command, status *api.PortStatus) error {
+	w := cmd.Root().Writer
+	if cmd.Bool("json") {
+		return printJSON(w, status)
+	}
+	_, err := fmt.Fprintln(w, status.ID)
+	return err
+}
+
+func removePortsCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "remove-ports",
+		Usage:     "Remove ports",
+		ArgsUsage: "ID [ID...]",
+		Description: "Unpublishes the ports of these IDs one after the other, and prints each ID once its\n" +
+			"port is closed. Ends at the first that fails.",
+		Action: removePorts,
+	}
+}
+
+func removePorts(ctx context.Context, cmd *cli.Command) error {
+	if !cmd.Args().Present() {
+		return errors.New("no ID specified")
+	}
+	ids, err := parseAll(cmd.Args().Slice(), strconv.Atoi)
+	if err != nil {
+		return err
+	}
+	client, err := newClient(cmd)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := client.RemovePort(ctx, id); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintln(cmd.Root().Writer, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseAll parses every argument before anything is done with one.
+func parseAll[T any](args []string, parse func(string) (T, error)) ([]T, error) {
+	values := make([]T, len(args))
+	for i, arg := range args {
+		var err error
+		if values[i], err = parse(arg); err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
+}
