@@ -5,11 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/ports"
+	"rootlesskit/internal/ports/portstest"
 )
 
 // check makes a request, and compares the answer with "STATUS BODY".
@@ -170,4 +174,37 @@ func TestClient(t *testing.T) {
 	if !errors.As(err, &refusal) || refusal.StatusCode != 400 || refusal.Message != "unknown id: 1" {
 		t.Errorf("error %#v", err)
 	}
+}
+
+// Whatever the body is, the answer is JSON with one of three statuses.
+func FuzzAddPort(f *testing.F) {
+	for _, seed := range []string{"", "null", `{"proto":"tcp","parentPort":1,"childPort":2}`, `{"proto":"udp","parentIP":"::1"}x`, "[[[["} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		table := ports.New(&portstest.Driver{})
+		handler := New(Config{Ports: table, Log: slog.New(slog.DiscardHandler)}).routes()
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest("POST", "/v1/ports", bytes.NewReader(body)))
+		var answer struct {
+			ID      int    `json:"id"`
+			Message string `json:"message"`
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+			t.Fatal(err)
+		}
+		published := len(table.List(false)) == 1
+		switch w.Code {
+		case http.StatusCreated:
+			if answer.ID != 1 || !published {
+				t.Errorf("%q: %s", body, w.Body)
+			}
+		case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
+			if answer.Message == "" || published {
+				t.Errorf("%q: %s", body, w.Body)
+			}
+		default:
+			t.Errorf("%q: status %d", body, w.Code)
+		}
+	})
 }

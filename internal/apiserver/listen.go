@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,14 +20,17 @@ const maxSocketPath = 107
 // the socket (unix(7)).
 const socketMode = 0o600
 
-// Listen binds the API's socket at a path where nothing must be yet. Closing
-// the listener removes it.
+// Listen binds the API's socket at an absolute path where nothing must be yet.
+// Closing the listener removes it.
 //
 // The socket has mode 0600 from its first moment, also in a directory that
 // others can enter: bind(2) takes the mode from the socket's own inode, less
 // the umask, so it is set there before. (umask(2) would do as well, but it is
 // the process's, and others make files at the same time.)
 func Listen(ctx context.Context, path string) (net.Listener, error) {
+	if !filepath.IsAbs(path) { // "@name" would be an abstract socket, which has no mode
+		return nil, fmt.Errorf("the socket path %q is not absolute", path)
+	}
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("the socket path %q is longer than the %d bytes that the kernel allows: choose a shorter state directory", path, maxSocketPath)
 	}

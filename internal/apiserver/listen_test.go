@@ -70,6 +70,9 @@ func TestListenFails(t *testing.T) {
 	if _, err := Listen(t.Context(), long); err == nil || !strings.Contains(err.Error(), "choose a shorter state directory") {
 		t.Errorf("a path of %d bytes: %v", len(long), err)
 	}
+	if _, err := Listen(t.Context(), "@abstract"); err == nil || !strings.Contains(err.Error(), "not absolute") {
+		t.Errorf("an abstract name: %v", err)
+	}
 	taken := filepath.Join(dir, "taken")
 	if err := os.WriteFile(taken, nil, 0o600); err != nil {
 		t.Fatal(err)

@@ -68,8 +68,9 @@ type Ports interface {
 	Start(ctx context.Context, sb Sandbox, link Link) error
 	// Forward publishes one port until the returned Closer is closed. Close is
 	// synchronous: when it returns, the listener is closed, its connections are
-	// cut, and the same port can be forwarded again. The error of a port that
-	// cannot be bound is in the words of Go's net package.
+	// cut, and the same port can be forwarded again; where it fails, it may be
+	// called again. The error of a port that cannot be bound is in the words of
+	// Go's net package. ctx bounds the call alone, not the life of the port.
 	Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error)
 	// Info describes the driver, as GET /v1/info shows it.
 	Info() api.PortDriverInfo

@@ -9,8 +9,8 @@
 //	published  closer is set
 //	leaving    removal is set: the driver's Close is under way; still listed
 //
-// A Forward that fails drops its entry, and its ID. A Close that fails makes it published
-// again: a port that may still be open must not vanish from the list.
+// A Forward that fails drops its entry, and its ID. A Close that fails makes it
+// published again: a port that may still be open must not vanish from the list.
 package ports
 
 import (
@@ -77,7 +77,8 @@ func (t *Table) Publish(ctx context.Context, spec api.PortSpec) (api.PortStatus,
 	closer, err := t.forward(ctx, spec)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e.closer = closer; closer == nil {
+	e.closer = closer
+	if closer == nil {
 		delete(t.entries, e.id)
 	}
 	if err != nil {
