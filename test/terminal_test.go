@@ -47,7 +47,7 @@ func onTerminal(t *testing.T, args ...string) (keys *os.File, screen *syncBuffer
 	t.Helper()
 	master, slave := openPTY(t)
 	cmd = exec.Command(bin("rootlesskit"), args...)
-	cmd.Env = append(os.Environ(), "TERM=dumb")
+	cmd.Env = append(os.Environ(), "TERM=dumb", "TMPDIR="+t.TempDir())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {

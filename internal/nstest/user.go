@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,7 +37,7 @@ func reexecAsTestUser() (int, error) {
 	defer self.Close()
 	cmd := &exec.Cmd{
 		Path:   fmt.Sprintf("/proc/self/fd/%d", self.Fd()),
-		Args:   withoutTestLog(os.Args),
+		Args:   ownFiles(os.Args),
 		Stdin:  os.Stdin,
 		Stdout: os.Stdout,
 		Stderr: os.Stderr,
@@ -76,11 +77,16 @@ func AsTestUser(cmd *exec.Cmd) error {
 	return nil
 }
 
-// withoutTestLog drops the flag that names a file which only root can write.
-func withoutTestLog(args []string) []string {
+// ownFiles drops or moves the files of go test that only root can use: the log
+// of what a test read, for its cache of results, and the corpus of fuzzing.
+func ownFiles(args []string) []string {
 	var kept []string
 	for _, a := range args {
-		if !strings.HasPrefix(a, "-test.testlogfile=") {
+		switch {
+		case strings.HasPrefix(a, "-test.testlogfile="):
+		case strings.HasPrefix(a, "-test.fuzzcachedir="):
+			kept = append(kept, "-test.fuzzcachedir="+filepath.Join(os.TempDir(), TestUser+"-fuzz"))
+		default:
 			kept = append(kept, a)
 		}
 	}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"flag"
+	"testing"
+
+	"rootlesskit/internal/driver/all"
+	"rootlesskit/internal/manpage"
+)
+
+var update = flag.Bool("update", false, "rewrite docs/man/rootlesskit.1")
+
+func TestManPage(t *testing.T) {
+	page := manpage.Render(newApp(all.Registry(), nil).cli(), manSections...)
+	manpage.Check(t, "../../docs/man/rootlesskit.1", page, *update)
+}
+
+// manSections is what the page says beyond the flags.
+var manSections = []manpage.Section{
+	{
+		Title: "EXIT STATUS",
+		Terms: []manpage.Term{
+			{Term: "the command's", Text: "The command ran and ended."},
+			{Term: "255", Text: "The command was killed by a signal."},
+			{Term: "1", Text: "The command could not be run: bad usage, a failed set-up, or a command that cannot be executed. The reason is on standard error."},
+		},
+	},
+	{
+		Title: "ENVIRONMENT",
+		Text:  "The command finds these variables:",
+		Terms: []manpage.Term{
+			{Term: "ROOTLESSKIT_STATE_DIR", Text: "The state directory."},
+			{Term: "ROOTLESSKIT_PARENT_EUID", Text: "The effective user ID of the launcher, in decimal."},
+			{Term: "ROOTLESSKIT_PARENT_EGID", Text: "The effective group ID of the launcher, in decimal."},
+			{Term: "LISTEN_PID", Text: "With systemd's socket activation, the command's own process ID where it was the launcher's. See sd_listen_fds(3)."},
+		},
+	},
+	{
+		Title: "FILES",
+		Text:  "In the state directory:",
+		Terms: []manpage.Term{
+			{Term: "lock", Text: "Locked by flock(2) while the launcher runs."},
+			{Term: "child_pid", Text: "The process ID of the child, in decimal without a newline; for nsenter(1)."},
+			{Term: "api.sock", Text: "The socket of the REST API, see rootlessctl(1). It appears before the command starts."},
+			{Term: "netns", Text: "With --detach-netns, the network namespace, as seen from inside the child's mount namespace."},
+			{Term: "resolv.conf, hosts", Text: "Mounted over those of /etc inside, unless the network namespace is detached."},
+		},
+	},
+	{
+		Title: "SEE ALSO",
+		Text:  "rootlessctl(1), user_namespaces(7), subuid(5), newuidmap(1), nsenter(1)",
+	},
+}
