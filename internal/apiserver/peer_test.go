@@ -37,9 +37,10 @@ func runPeer(t *testing.T, socket, uid string) string {
 	cmd := exec.Command("unshare", "--user", "--map-root-user", "--map-auto", "--setuid", uid, "--setgid", uid, "/proc/self/fd/3")
 	cmd.Env = append(os.Environ(), peerEnv+"="+socket)
 	cmd.ExtraFiles = []*os.File{self}
-	out, err := cmd.CombinedOutput()
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%v: %v: %s", cmd, err, out)
+		t.Fatalf("%v: %v", cmd, err)
 	}
 	return strings.TrimSpace(string(out))
 }
