@@ -32,7 +32,7 @@ func Main(m *testing.M, handlers ...ChildHandlers) {
 	if fd := os.Getenv(childEnv); fd != "" {
 		os.Exit(childMain(fd, handlers))
 	}
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 && !fuzzing() {
 		exit(runAsTestUser())
 	}
 	startPoller()

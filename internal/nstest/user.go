@@ -7,7 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"os/user"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,7 +37,7 @@ func reexecAsTestUser() (int, error) {
 	defer self.Close()
 	cmd := &exec.Cmd{
 		Path:   fmt.Sprintf("/proc/self/fd/%d", self.Fd()),
-		Args:   ownFiles(os.Args),
+		Args:   withoutTestLog(os.Args),
 		Stdin:  os.Stdin,
 		Stdout: os.Stdout,
 		Stderr: os.Stderr,
@@ -77,20 +77,20 @@ func AsTestUser(cmd *exec.Cmd) error {
 	return nil
 }
 
-// ownFiles drops or moves the files of go test that only root can use: the log
-// of what a test read, for its cache of results, and the corpus of fuzzing.
-func ownFiles(args []string) []string {
-	var kept []string
-	for _, a := range args {
-		switch {
-		case strings.HasPrefix(a, "-test.testlogfile="):
-		case strings.HasPrefix(a, "-test.fuzzcachedir="):
-			kept = append(kept, "-test.fuzzcachedir="+filepath.Join(os.TempDir(), TestUser+"-fuzz"))
-		default:
-			kept = append(kept, a)
-		}
-	}
-	return kept
+// withoutTestLog drops the flag that names a file which only root can write.
+func withoutTestLog(args []string) []string {
+	return slices.DeleteFunc(slices.Clone(args), func(a string) bool {
+		return strings.HasPrefix(a, "-test.testlogfile=")
+	})
+}
+
+// fuzzing tells whether go test -fuzz runs. Its workers are executed from the
+// directory of the test binary, which only root can enter, and write failing
+// inputs next to the sources; so it keeps the user that started it.
+func fuzzing() bool {
+	return slices.ContainsFunc(os.Args, func(a string) bool {
+		return strings.HasPrefix(a, "-test.fuzz=") || a == "-test.fuzzworker"
+	})
 }
 
 func ensureTestUser() (*user.User, error) {
