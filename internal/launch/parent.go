@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
@@ -59,8 +59,9 @@ type run struct {
 	child  *process
 	link   driver.Link
 	table  *ports.Table
-	// backends are the goroutines that wait for the drivers and the API.
-	backends errgroup.Group
+	// backends are the goroutines that wait for the drivers, api the one that
+	// serves the REST API.
+	backends, api sync.WaitGroup
 }
 
 // abortOnSignal ends the run when a signal comes while it is being set up.
@@ -148,12 +149,10 @@ func (r *run) sandbox() driver.Sandbox {
 
 // supervise ends the run when a backend dies.
 func (r *run) supervise(what string, wait func() error) {
-	r.backends.Go(func() error {
-		err := wait()
-		if err != nil {
+	r.backends.Go(func() {
+		if err := wait(); err != nil {
 			r.cancel(fmt.Errorf("the %s has ended: %w", what, err))
 		}
-		return nil
 	})
 }
 
@@ -190,7 +189,11 @@ func (r *run) serveAPI(ctx context.Context) error {
 		return err
 	}
 	srv := apiserver.New(apiserver.Config{Info: r.info, Ports: r.table, Log: r.cfg.Log})
-	r.supervise("API server", func() error { return srv.Serve(ctx, l) })
+	r.api.Go(func() {
+		if err := srv.Serve(ctx, l); err != nil {
+			r.cancel(fmt.Errorf("the API server has ended: %w", err))
+		}
+	})
 	return nil
 }
 
@@ -261,8 +264,10 @@ func (r *run) end() error {
 	if r.child != nil {
 		r.child.stop()
 	}
+	r.api.Wait() // a request under way may still publish
 	if r.table != nil {
 		err = r.table.CloseAll()
 	}
-	return errors.Join(err, r.backends.Wait())
+	r.backends.Wait()
+	return err
 }
