@@ -34,7 +34,7 @@ var (
 func flags(reg *driver.Registry) []cli.Flag {
 	var all []cli.Flag
 	for _, group := range [][]cli.Flag{
-		miscFlags(), mountFlags(), networkFlags(reg), helperFlags(), portFlags(reg), processFlags(), stateFlags(),
+		miscFlags(), mountFlags(), networkFlags(reg), driverFlags(), portFlags(reg), processFlags(), stateFlags(),
 	} {
 		all = append(all, group...)
 	}
@@ -71,14 +71,16 @@ func networkFlags(reg *driver.Registry) []cli.Flag {
 	}
 }
 
-func helperFlags() []cli.Flag {
+func driverFlags() []cli.Flag {
 	const (
+		gvisor = "Network [gvisor-tap-vsock]"
 		lxc    = "Network [lxc-user-nic]"
 		pasta  = "Network [pasta]"
 		slirp  = "Network [slirp4netns]"
 		vpnkit = "Network [vpnkit]"
 	)
 	return []cli.Flag{
+		&cli.BoolFlag{Name: "allow-link-local", Category: gvisor, Usage: "with --disable-host-loopback, still let the namespace reach link-local addresses (169.254.0.0/16, fe80::/10), such as a cloud's metadata service"},
 		&cli.StringFlag{Name: "lxc-user-nic-binary", Category: lxc, Usage: "path of the lxc-user-nic binary"},
 		&cli.StringFlag{Name: "lxc-user-nic-bridge", Category: lxc, Value: "lxcbr0", Usage: "bridge that lxc-user-nic attaches to"},
 		&cli.StringFlag{Name: "pasta-binary", Category: pasta, Value: "pasta", Usage: "path of the pasta binary"},
