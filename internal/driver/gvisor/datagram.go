@@ -1,0 +1,103 @@
+package gvisor
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+// datagrams sorts the connectionless traffic of the namespace: UDP and pings.
+// Plain packets come right from the link, unseen by the stack; the stack's
+// handlers bring the same of packets that it had to put together.
+type datagrams struct {
+	plan      *plan
+	published *publishedUDP
+	outbound  *outboundUDP
+	dns       *dnsRelay
+	pinger    *pinger
+}
+
+// intercept is link.intercept.
+func (d *datagrams) intercept(b []byte, segment int) bool {
+	p, ok := parseIP(b)
+	if !ok || p.src.Is6() && !d.plan.hasIPv6() {
+		return false
+	}
+	switch {
+	case p.proto == uint8(header.UDPProtocolNumber):
+		u, ok := parseUDP(p)
+		if !ok {
+			return false
+		}
+		u.segment = segment
+		d.udp(u)
+		return true
+	case isEchoRequest(p) && !d.plan.isOwn(p.dst):
+		d.pinger.send(p)
+		return true
+	}
+	return false
+}
+
+// udp takes a datagram of the namespace. It is not kept.
+func (d *datagrams) udp(u datagram) {
+	switch {
+	case !u.src.Addr().IsValid() || u.src.Addr().IsUnspecified() || u.src.Addr().IsMulticast():
+		// No address to answer to.
+	case d.published.reply(u):
+	case d.plan.isNameServer(u.dst):
+		d.dns.query(u)
+	default:
+		d.outbound.send(u)
+	}
+}
+
+// register makes the stack give what it put together.
+func (d *datagrams) register(s *stack.Stack) {
+	s.SetTransportProtocolHandler(udp.ProtocolNumber, d.handleUDP)
+	s.SetTransportProtocolHandler(icmp.ProtocolNumber4, d.handleICMP)
+	if d.plan.hasIPv6() {
+		s.SetTransportProtocolHandler(icmp.ProtocolNumber6, d.handleICMP)
+	}
+}
+
+func (d *datagrams) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	d.udp(datagram{
+		src:     remoteOf(id),
+		dst:     localOf(id),
+		payload: pkt.Data().AsRange().ToSlice(),
+	})
+	return true
+}
+
+// handleICMP is false for what the stack is to answer itself.
+func (d *datagrams) handleICMP(_ stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	p := packet{
+		src:     netAddr(pkt.Network().SourceAddress()),
+		dst:     netAddr(pkt.Network().DestinationAddress()),
+		proto:   uint8(pkt.TransportProtocolNumber),
+		payload: append(append([]byte(nil), pkt.TransportHeader().Slice()...), pkt.Data().AsRange().ToSlice()...),
+	}
+	if !isEchoRequest(p) || d.plan.isOwn(p.dst) {
+		return false
+	}
+	d.pinger.send(p)
+	return true
+}
+
+// echoProtocol is ICMP's number in an IP version.
+func echoProtocol(is6 bool) tcpip.TransportProtocolNumber {
+	if is6 {
+		return header.ICMPv6ProtocolNumber
+	}
+	return header.ICMPv4ProtocolNumber
+}
+
+// close ends all flows, after the end of the context and of the link.
+func (d *datagrams) close() {
+	d.dns.wait()
+	d.outbound.close()
+	d.pinger.close()
+}

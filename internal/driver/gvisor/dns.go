@@ -1,0 +1,114 @@
+package gvisor
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The embedded name server is no name server: it carries queries whole to
+// those of the host, and answers back. Over UDP each query has a socket of
+// its own, so that answers find their way back whatever their IDs, and a port
+// of its own, as RFC 5452 wants against forged answers. What does not fit a
+// datagram comes back truncated, and the client asks again over TCP, which is
+// relayed (outboundTCP.dialNameServer).
+
+const (
+	// maxQueries bounds the UDP queries under way.
+	maxQueries = 512
+	// queryTimeout is how long each of the host's name servers has to answer.
+	// A client asks again after 5 s, by default (resolv.conf(5)).
+	queryTimeout = 4 * time.Second
+	// dnsHeader is the size of a DNS message's header.
+	dnsHeader = 12
+)
+
+// dnsRelay carries UDP queries.
+type dnsRelay struct {
+	ctx       context.Context
+	log       *slog.Logger
+	socket    socketFunc
+	resolvers *resolvers
+	frames    *frameWriter
+	slots     chan struct{}
+	running   sync.WaitGroup
+}
+
+func newDNSRelay(ctx context.Context, log *slog.Logger, socket socketFunc, r *resolvers, w *frameWriter) *dnsRelay {
+	return &dnsRelay{ctx: ctx, log: log, socket: socket, resolvers: r, frames: w, slots: make(chan struct{}, maxQueries)}
+}
+
+// query answers a query in its own time. It is lost, as datagrams may be, if
+// too many are under way.
+func (r *dnsRelay) query(d datagram) {
+	if len(d.payload) < dnsHeader || r.ctx.Err() != nil {
+		return
+	}
+	select {
+	case r.slots <- struct{}{}:
+	default:
+		return
+	}
+	query := slices.Clone(d.payload)
+	r.running.Go(func() {
+		defer func() { <-r.slots }()
+		r.answer(d.src, d.dst, query)
+	})
+}
+
+// answer asks one name server after the other.
+func (r *dnsRelay) answer(client, server netip.AddrPort, query []byte) {
+	b := dgramPool.Get().(*dgramBuffers)
+	defer dgramPool.Put(b)
+	for _, upstream := range r.resolvers.servers() {
+		n, err := r.ask(upstream, query, b.data[:])
+		if r.ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			r.frames.udp(server, client, b.data[:n])
+			return
+		}
+		r.log.Debug("name server did not answer", "server", upstream, "error", err)
+	}
+}
+
+// ask sends a query and waits for the answer of the same ID.
+func (r *dnsRelay) ask(upstream netip.AddrPort, query, answer []byte) (int, error) {
+	sa, family := sockaddr(upstream)
+	fd, err := r.socket(family, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
+	if err != nil {
+		return 0, err
+	}
+	conn := os.NewFile(uintptr(fd), "dns")
+	defer conn.Close()
+	if err := unix.Connect(fd, sa); err != nil {
+		return 0, os.NewSyscallError("connect", err)
+	}
+	if err := conn.SetDeadline(time.Now().Add(queryTimeout)); err != nil {
+		return 0, err
+	}
+	stop := context.AfterFunc(r.ctx, func() { _ = conn.SetDeadline(past) })
+	defer stop()
+	if _, err := conn.Write(query); err != nil {
+		return 0, err
+	}
+	for {
+		n, err := conn.Read(answer)
+		if err != nil {
+			return 0, err
+		}
+		if n >= dnsHeader && answer[0] == query[0] && answer[1] == query[1] {
+			return n, nil
+		}
+	}
+}
+
+// wait waits for the queries under way, after the end of the context.
+func (r *dnsRelay) wait() { r.running.Wait() }

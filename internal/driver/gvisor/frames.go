@@ -1,0 +1,253 @@
+package gvisor
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// packet is a parsed IP packet. It refers to the bytes that it was parsed of.
+type packet struct {
+	src, dst netip.Addr
+	proto    uint8
+	ttl      uint8
+	payload  []byte
+}
+
+// parseIP reads an IP packet, if it is whole and plain: fragments, IPv4
+// options and IPv6 extension headers are left to the stack, as is everything
+// malformed.
+func parseIP(b []byte) (packet, bool) {
+	if len(b) == 0 {
+		return packet{}, false
+	}
+	switch b[0] {
+	case 0x45:
+		return parseIPv4(b)
+	case 0x60, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f:
+		return parseIPv6(b)
+	}
+	return packet{}, false
+}
+
+func parseIPv4(b []byte) (packet, bool) {
+	if len(b) < header.IPv4MinimumSize {
+		return packet{}, false
+	}
+	h := header.IPv4(b)
+	size := int(h.TotalLength())
+	if size < header.IPv4MinimumSize || size > len(b) || h.More() || h.FragmentOffset() != 0 {
+		return packet{}, false
+	}
+	return packet{
+		src:     netip.AddrFrom4([4]byte(b[12:16])),
+		dst:     netip.AddrFrom4([4]byte(b[16:20])),
+		proto:   h.Protocol(),
+		ttl:     h.TTL(),
+		payload: b[header.IPv4MinimumSize:size],
+	}, true
+}
+
+func parseIPv6(b []byte) (packet, bool) {
+	if len(b) < header.IPv6MinimumSize {
+		return packet{}, false
+	}
+	h := header.IPv6(b)
+	size := header.IPv6MinimumSize + int(h.PayloadLength())
+	if size > len(b) {
+		return packet{}, false
+	}
+	return packet{
+		src:     netip.AddrFrom16([16]byte(b[8:24])),
+		dst:     netip.AddrFrom16([16]byte(b[24:40])),
+		proto:   h.NextHeader(),
+		ttl:     h.HopLimit(),
+		payload: b[header.IPv6MinimumSize:size],
+	}, true
+}
+
+// flow names the two ends of a datagram or connection from inside. For a
+// ping, the source port is its identifier.
+type flow struct {
+	proto    tcpip.TransportProtocolNumber
+	src, dst netip.AddrPort
+}
+
+// datagram is what a UDP packet of the namespace carries.
+type datagram struct {
+	src, dst netip.AddrPort
+	ttl      uint8
+	payload  []byte
+	// segment, where it is not 0, cuts the payload into datagrams of that size.
+	segment int
+}
+
+func parseUDP(p packet) (datagram, bool) {
+	if len(p.payload) < header.UDPMinimumSize {
+		return datagram{}, false
+	}
+	h := header.UDP(p.payload)
+	if n := int(h.Length()); n < header.UDPMinimumSize || n > len(p.payload) || h.DestinationPort() == 0 {
+		return datagram{}, false
+	}
+	return datagram{
+		src:     netip.AddrPortFrom(p.src, h.SourcePort()),
+		dst:     netip.AddrPortFrom(p.dst, h.DestinationPort()),
+		ttl:     p.ttl,
+		payload: p.payload[header.UDPMinimumSize:h.Length()],
+	}, true
+}
+
+// defaultTTL is Linux's.
+const defaultTTL = 64
+
+// frameWriter writes packets to the namespace that the stack has no part in.
+type frameWriter struct {
+	link *link
+	plan *plan
+}
+
+// frame is a packet under construction: the headers in front of a payload
+// that stays where it is.
+type frame struct {
+	head [headLen + header.IPv6MinimumSize + header.UDPMinimumSize]byte
+	n    int // bytes of head in use
+}
+
+// ip starts a frame with its IP header. size counts what follows.
+func (f *frame) ip(l *link, src, dst netip.Addr, proto tcpip.TransportProtocolNumber, size int) {
+	if dst.Is4() {
+		l.putEther(f.head[vnetLen:], header.IPv4ProtocolNumber)
+		h := header.IPv4(f.head[headLen:])
+		h.Encode(&header.IPv4Fields{
+			TotalLength: uint16(header.IPv4MinimumSize + size),
+			TTL:         defaultTTL,
+			Protocol:    uint8(proto),
+			SrcAddr:     stackAddr(src),
+			DstAddr:     stackAddr(dst),
+		})
+		h.SetChecksum(^h.CalculateChecksum())
+		f.n = headLen + header.IPv4MinimumSize
+		return
+	}
+	l.putEther(f.head[vnetLen:], header.IPv6ProtocolNumber)
+	header.IPv6(f.head[headLen:]).Encode(&header.IPv6Fields{
+		PayloadLength:     uint16(size),
+		TransportProtocol: proto,
+		HopLimit:          defaultTTL,
+		SrcAddr:           stackAddr(src),
+		DstAddr:           stackAddr(dst),
+	})
+	f.n = headLen + header.IPv6MinimumSize
+}
+
+// send writes the frame with its payload.
+func (w *frameWriter) send(f *frame, payload []byte) {
+	var v vectors
+	v.add(f.head[:f.n])
+	v.add(payload)
+	w.link.write(&v)
+}
+
+// udp sends a datagram to the namespace. It may be larger than the MTU: the
+// device takes any packet, and the namespace need not put it together again.
+// The checksum is left to the kernel, which will not need it.
+func (w *frameWriter) udp(src, dst netip.AddrPort, payload []byte) {
+	size := header.UDPMinimumSize + len(payload)
+	var f frame
+	f.ip(w.link, src.Addr(), dst.Addr(), header.UDPProtocolNumber, size)
+	u := header.UDP(f.head[f.n:])
+	sum := header.PseudoHeaderChecksum(header.UDPProtocolNumber, stackAddr(src.Addr()), stackAddr(dst.Addr()), uint16(size))
+	u.Encode(&header.UDPFields{SrcPort: src.Port(), DstPort: dst.Port(), Length: uint16(size), Checksum: sum})
+	putChecksumHeader(f.head[:vnetLen], f.n-headLen, 6)
+	f.n += header.UDPMinimumSize
+	w.send(&f, payload)
+}
+
+// icmp sends an ICMP message, whose checksum is still 0, to the namespace.
+func (w *frameWriter) icmp(src, dst netip.Addr, message []byte) {
+	proto := header.ICMPv4ProtocolNumber
+	sum := uint16(0)
+	if dst.Is6() {
+		proto = header.ICMPv6ProtocolNumber
+		sum = header.PseudoHeaderChecksum(proto, stackAddr(src), stackAddr(dst), uint16(len(message)))
+	}
+	binary.BigEndian.PutUint16(message[2:], ^checksum.Checksum(message, sum))
+	var f frame
+	f.ip(w.link, src, dst, proto, len(message))
+	w.send(&f, message)
+}
+
+// unreachable is a reason of a Destination Unreachable message.
+type unreachable int
+
+const (
+	netUnreachable unreachable = iota
+	hostUnreachable
+	portUnreachable
+	prohibited
+)
+
+// codes are the reasons' codes in ICMPv4 (RFC 792, RFC 1812) and ICMPv6 (RFC 4443).
+func (u unreachable) codes() (v4, v6 byte) {
+	switch u {
+	case netUnreachable:
+		return byte(header.ICMPv4NetUnreachable), byte(header.ICMPv6NetworkUnreachable)
+	case portUnreachable:
+		return byte(header.ICMPv4PortUnreachable), byte(header.ICMPv6PortUnreachable)
+	case prohibited:
+		return byte(header.ICMPv4AdminProhibited), byte(header.ICMPv6Prohibited)
+	}
+	return byte(header.ICMPv4HostUnreachable), byte(header.ICMPv6AddressUnreachable)
+}
+
+// unreachable tells the namespace that a packet of a flow could not be
+// delivered. The message comes from the gateway, or, if that is what failed,
+// from the destination. seq is the sequence number of a TCP segment, by which
+// the namespace knows its own.
+func (w *frameWriter) unreachable(reason unreachable, f flow, seq uint32) {
+	from := w.plan.gateway(f.dst.Addr().Is6())
+	if reason == portUnreachable {
+		from = f.dst.Addr()
+	}
+	v4, v6 := reason.codes()
+	if f.dst.Addr().Is6() {
+		w.icmpError(from, byte(header.ICMPv6DstUnreachable), v6, 0, f, seq)
+		return
+	}
+	w.icmpError(from, byte(header.ICMPv4DstUnreachable), v4, 0, f, seq)
+}
+
+// icmpError sends an ICMP error about a packet of a flow, of which it quotes
+// what identifies it.
+func (w *frameWriter) icmpError(from netip.Addr, kind, code byte, rest uint32, f flow, seq uint32) {
+	const head, quoted = 8, 8
+	var b [head + header.IPv6MinimumSize + quoted]byte
+	b[0], b[1] = kind, code
+	binary.BigEndian.PutUint32(b[4:], rest)
+	var original frame
+	original.ip(w.link, f.src.Addr(), f.dst.Addr(), f.proto, quoted)
+	n := head + copy(b[head:], original.head[headLen:original.n])
+	putQuote(b[n:n+quoted], f, seq)
+	w.icmp(from, f.src.Addr(), b[:n+quoted])
+}
+
+// putQuote writes the first 8 bytes of a transport header.
+func putQuote(b []byte, f flow, seq uint32) {
+	switch f.proto {
+	case header.ICMPv4ProtocolNumber, header.ICMPv6ProtocolNumber:
+		b[0] = byte(header.ICMPv4Echo)
+		if f.proto == header.ICMPv6ProtocolNumber {
+			b[0] = byte(header.ICMPv6EchoRequest)
+		}
+		binary.BigEndian.PutUint16(b[4:], f.src.Port())
+		binary.BigEndian.PutUint16(b[6:], uint16(seq))
+	default:
+		binary.BigEndian.PutUint16(b, f.src.Port())
+		binary.BigEndian.PutUint16(b[2:], f.dst.Port())
+		binary.BigEndian.PutUint32(b[4:], seq) // for UDP: length and checksum, which nobody looks at
+	}
+}

@@ -1,0 +1,199 @@
+// Package gvisor is the network and port driver that needs no helper program:
+// a TCP/IP stack, gVisor's netstack, runs in the parent and speaks to the
+// child's network namespace over a TAP device.
+//
+// Theory of operation. The child opens the TAP device inside its namespace and
+// hands its descriptor over (link.go). What the namespace sends is sorted:
+//
+//   - TCP goes through the stack. A connection to the world ends at the stack,
+//     and a second one, made by the host, carries its bytes on
+//     (outbound_tcp.go, relay.go).
+//   - UDP and pings are carried packet by packet, without the stack
+//     (datagram.go, outbound_udp.go, ping.go).
+//   - The gateway's address stands for the host (policy.go), and is where DNS
+//     is answered (dns.go).
+//   - ARP, neighbour discovery, fragments, and whatever else there is, is the
+//     stack's.
+//
+// Published ports go the other way (ports.go, published_tcp.go,
+// published_udp.go): the stack connects to the namespace in the name of the
+// client.
+//
+// Everything is bounded: connections, flows, queries, and what waits in
+// buffers. What exceeds a bound is lost like a packet on a busy network.
+package gvisor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/netns"
+)
+
+// AllowLinkLocalFlag is the driver's only flag, a bool: it keeps link-local
+// addresses such as 169.254.169.254 reachable with --disable-host-loopback.
+const AllowLinkLocalFlag = "allow-link-local"
+
+// Network is the network driver.
+type Network struct {
+	cfg    driver.NetworkConfig
+	plan   plan
+	policy policy
+	// resolvConf and the rest of the host as the driver sees it; tests have
+	// another.
+	resolvers *resolvers
+	socket    socketFunc
+
+	log       *slog.Logger
+	link      *link
+	stack     *stack.Stack
+	outbound  *outboundTCP
+	published *publishedUDP
+	datagrams *datagrams
+
+	done chan struct{}
+	err  error
+}
+
+// New makes the network driver.
+func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
+	p, err := newPlan(cfg)
+	if err != nil {
+		return nil, err
+	}
+	n := &Network{
+		cfg:       cfg,
+		plan:      p,
+		resolvers: &resolvers{path: "/etc/resolv.conf", port: dnsPort},
+		socket:    hostSocket,
+		done:      make(chan struct{}),
+	}
+	n.policy = newPolicy(&n.plan, cfg.DisableHostLoopback, flags.Bool(AllowLinkLocalFlag))
+	return n, nil
+}
+
+// Attach implements driver.Network.
+func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, error) {
+	n.log = sb.Log
+	fd, err := openTAP(ctx, sb, n.cfg.Ifname)
+	if err != nil {
+		return driver.Link{}, err
+	}
+	if n.link, err = newLink(fd, n.cfg.MTU, n.plan.gatewayMAC, n.plan.childMAC); err != nil {
+		return driver.Link{}, err
+	}
+	if n.stack, err = newStack(n.link, &n.plan); err != nil {
+		n.link.tap.close()
+		return driver.Link{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	n.wire(ctx)
+	go n.run(ctx, cancel)
+	err = netns.Configure(ctx, sb.Child, netns.LinkRequest{
+		Name: n.cfg.Ifname, MTU: n.cfg.MTU, MAC: n.plan.childMAC,
+		Addrs: n.plan.prefixes(), Gateways: n.plan.gateways(),
+	})
+	if err != nil {
+		cancel()
+		<-n.done
+		return driver.Link{}, err
+	}
+	return n.plan.link(n.cfg), nil
+}
+
+// openTAP opens the device with the best offloads that the kernel has.
+func openTAP(ctx context.Context, sb driver.Sandbox, ifname string) (fd int, err error) {
+	for _, offloads := range offloadSets {
+		fd, err = netns.OpenTAP(ctx, sb.Child, netns.TAPRequest{Name: ifname, VnetHdr: true, Offloads: offloads})
+		if err == nil {
+			return fd, nil
+		}
+	}
+	return -1, err
+}
+
+// wire joins the parts.
+func (n *Network) wire(ctx context.Context) {
+	frames := &frameWriter{link: n.link, plan: &n.plan}
+	n.published = newPublishedUDP(frames, &n.policy)
+	n.datagrams = &datagrams{
+		plan:      &n.plan,
+		published: n.published,
+		outbound:  newOutboundUDP(n.log, &n.plan, &n.policy, frames, n.socket),
+		dns:       newDNSRelay(ctx, n.log, n.socket, n.resolvers, frames),
+		pinger:    newPinger(n.log, &n.plan, &n.policy, frames, n.socket),
+	}
+	n.outbound = &outboundTCP{
+		ctx: ctx, log: n.log, plan: &n.plan, policy: &n.policy, socket: n.socket,
+		resolvers: n.resolvers, frames: frames, relays: newRelayGroup(),
+	}
+	n.link.intercept = n.datagrams.intercept
+	n.datagrams.register(n.stack)
+	n.outbound.register(n.stack)
+}
+
+// expiryInterval is how often idle flows are looked for.
+const expiryInterval = 10 * time.Second
+
+// run serves the link until the context ends or the device is gone, and takes
+// everything down.
+func (n *Network) run(ctx context.Context, cancel context.CancelFunc) {
+	defer close(n.done)
+	defer cancel()
+	var workers sync.WaitGroup
+	workers.Go(func() { n.expireFlows(ctx) })
+	workers.Go(func() {
+		<-ctx.Done()
+		n.disconnect()
+		n.link.tap.close()
+	})
+	if err := n.link.serve(); err != nil {
+		n.err = fmt.Errorf("the embedded network has died: %w", err)
+	}
+	cancel()
+	workers.Wait()
+	n.datagrams.close()
+	n.published.flows.close()
+	stopStack(n.stack)
+}
+
+// disconnect cuts all connections, while the link is still there to tell the
+// namespace.
+func (n *Network) disconnect() {
+	n.outbound.relays.close()
+	for {
+		abortEndpoints(n.stack)
+		select {
+		case <-n.outbound.relays.ended:
+			return
+		case <-time.After(10 * time.Millisecond): // for a handshake that has just begun
+		}
+	}
+}
+
+func (n *Network) expireFlows(ctx context.Context) {
+	tick := time.NewTicker(expiryInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			n.published.flows.expire(now)
+			n.datagrams.outbound.sources.expire(now)
+			n.datagrams.pinger.sources.expire(now)
+		}
+	}
+}
+
+// Wait implements driver.Network.
+func (n *Network) Wait() error {
+	<-n.done
+	return n.err
+}

@@ -1,0 +1,308 @@
+package gvisor
+
+// Theory of operation.
+//
+// The link is the TAP device itself: one goroutine reads frames, and whoever
+// has a packet for the namespace writes it, straight to the device. A read or
+// write moves one frame, but with the offloads of the virtio-net header
+// (vnethdr.go) a frame holds up to 64 KiB, whatever the MTU.
+//
+// Reading: the packet lands in a chunk of 64 KiB. Datagrams and pings are
+// handled right there (datagram.go), without the stack. Of the rest, a large
+// packet is handed to the stack with its chunk, and a small one is copied, so
+// that what waits in a receive queue does not hold 64 KiB of which it uses a
+// few; the copy costs less than a fresh chunk, which would have to be zeroed.
+//
+// The stack's addresses are the only neighbours on this wire, so the stack
+// does not resolve link addresses: frames go to the namespace's address, which
+// is followed should someone inside change it.
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+const (
+	// maxPacket is the largest IP packet, and what one read has room for.
+	maxPacket = 64 << 10
+	// copyLimit is the largest packet that is copied out of the read buffer.
+	copyLimit = 32 << 10
+	// readBurst is how many frames are read before others may run.
+	readBurst = 64
+)
+
+// link is the stack.LinkEndpoint over the TAP device.
+type link struct {
+	tap *sharedFD
+	mtu atomic.Uint32
+	mac net.HardwareAddr
+	// peer is the namespace's link address, in the low 48 bits.
+	peer atomic.Uint64
+	// intercept handles packets that need no stack and returns true for them.
+	// It must not keep the packet.
+	intercept func(packet []byte, segment int) bool
+
+	dispatcher stack.NetworkDispatcher
+}
+
+func newLink(fd int, mtu int, mac, peer net.HardwareAddr) (*link, error) {
+	tap, err := newSharedFD(fd, "tap")
+	if err != nil {
+		return nil, fmt.Errorf("the TAP device: %w", err)
+	}
+	l := &link{tap: tap, mac: mac}
+	l.mtu.Store(uint32(mtu))
+	l.peer.Store(macToUint64(peer))
+	return l, nil
+}
+
+func macToUint64(b []byte) uint64 {
+	return uint64(binary.BigEndian.Uint16(b))<<32 | uint64(binary.BigEndian.Uint32(b[2:]))
+}
+
+// serve reads frames until the device is closed, which is nil, or gone.
+func (l *link) serve() error {
+	r := reader{link: l, view: buffer.NewViewSize(maxPacket)}
+	defer func() { r.view.Release() }()
+	var failure error
+	err := l.tap.raw.Read(func(fd uintptr) bool {
+		var wait bool
+		wait, failure = r.readBurst(int(fd))
+		for !wait && failure == nil && !l.tap.closed() {
+			runtime.Gosched() // a flood from inside must not stop the rest
+			wait, failure = r.readBurst(int(fd))
+		}
+		return !wait
+	})
+	if l.tap.closed() || errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	if failure == nil {
+		failure = err
+	}
+	return fmt.Errorf("reading the TAP device: %w", failure)
+}
+
+// reader is the state of the reading goroutine.
+type reader struct {
+	link *link
+	head [headLen]byte
+	view *buffer.View
+	iov  [2]unix.Iovec
+}
+
+// readBurst handles frames until there are none, which is true.
+func (r *reader) readBurst(fd int) (wait bool, err error) {
+	for range readBurst {
+		n, errno := r.read(fd)
+		switch {
+		case errno == unix.EAGAIN:
+			return true, nil
+		case errno == unix.EINTR:
+		case errno != 0:
+			return false, errno
+		case n > headLen:
+			r.frame(n - headLen)
+		}
+	}
+	return false, nil
+}
+
+func (r *reader) read(fd int) (int, unix.Errno) {
+	r.iov[0].Base = &r.head[0]
+	r.iov[0].SetLen(headLen)
+	r.iov[1].Base = unsafe.SliceData(r.view.AsSlice())
+	r.iov[1].SetLen(maxPacket)
+	n, _, errno := unix.RawSyscall(unix.SYS_READV, uintptr(fd), uintptr(unsafe.Pointer(&r.iov)), 2)
+	return int(n), errno
+}
+
+// frame handles the frame in head and view.
+func (r *reader) frame(size int) {
+	ether := r.head[vnetLen:]
+	dst, src := ether[:6], ether[6:12]
+	if multicast := dst[0]&1 != 0; !multicast && string(dst) != string(r.link.mac) {
+		return
+	}
+	if from := macToUint64(src); from != r.link.peer.Load() && src[0]&1 == 0 {
+		r.link.peer.Store(from)
+	}
+	proto := tcpip.NetworkProtocolNumber(binary.BigEndian.Uint16(ether[12:]))
+	if proto != header.ARPProtocolNumber && r.link.intercept(r.view.AsSlice()[:size], segmentSize(r.head[:])) {
+		return
+	}
+	r.link.deliver(proto, r.take(size))
+}
+
+// take returns the packet as a view of its own.
+func (r *reader) take(size int) *buffer.View {
+	if size <= copyLimit {
+		return buffer.NewViewWithData(r.view.AsSlice()[:size])
+	}
+	v := r.view
+	v.CapLength(size)
+	r.view = buffer.NewViewSize(maxPacket)
+	return v
+}
+
+func (l *link) deliver(proto tcpip.NetworkProtocolNumber, v *buffer.View) {
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
+	l.dispatcher.DeliverNetworkPacket(proto, pkt)
+	pkt.DecRef()
+}
+
+// putEther writes the Ethernet header of a frame to the namespace.
+func (l *link) putEther(b []byte, proto tcpip.NetworkProtocolNumber) {
+	peer := l.peer.Load()
+	binary.BigEndian.PutUint16(b, uint16(peer>>32))
+	binary.BigEndian.PutUint32(b[2:], uint32(peer))
+	copy(b[6:], l.mac)
+	binary.BigEndian.PutUint16(b[12:], uint16(proto))
+}
+
+// maxVectors bounds the pieces of a frame. A packet of more pieces, which
+// takes very small writes, is flattened.
+const maxVectors = 32
+
+// vectors are the pieces of a frame to be written.
+type vectors struct {
+	iov [maxVectors]unix.Iovec
+	n   int
+}
+
+func (v *vectors) add(b []byte) bool {
+	if len(b) == 0 {
+		return true
+	}
+	if v.n == maxVectors {
+		return false
+	}
+	v.iov[v.n].Base = unsafe.SliceData(b)
+	v.iov[v.n].SetLen(len(b))
+	v.n++
+	return true
+}
+
+// write writes one frame. A frame that the device does not take is lost, as on
+// any wire.
+func (l *link) write(v *vectors) {
+	fd, ok := l.tap.acquire()
+	if !ok {
+		return
+	}
+	defer l.tap.release()
+	for {
+		_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&v.iov)), uintptr(v.n))
+		if errno != unix.EINTR {
+			return
+		}
+	}
+}
+
+// WritePackets implements stack.LinkWriter.
+func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
+	list := pkts.AsSlice()
+	for _, pkt := range list {
+		l.writePacket(pkt)
+	}
+	return len(list), nil
+}
+
+func (l *link) writePacket(pkt *stack.PacketBuffer) {
+	var head [headLen]byte
+	putPacketHeader(head[:vnetLen], pkt)
+	l.putEther(head[vnetLen:], pkt.NetworkProtocolNumber)
+	var v vectors
+	v.add(head[:])
+	views, skip := pkt.AsViewList()
+	for view := views.Front(); view != nil; view = view.Next() {
+		b := view.AsSlice()
+		if skip >= len(b) {
+			skip -= len(b)
+			continue
+		}
+		if !v.add(b[skip:]) {
+			v.n = 1
+			whole := pkt.ToView()
+			v.add(whole.AsSlice())
+			l.write(&v)
+			whole.Release()
+			return
+		}
+		skip = 0
+	}
+	l.write(&v)
+	runtime.KeepAlive(&head)
+	runtime.KeepAlive(pkt)
+}
+
+// The rest of stack.LinkEndpoint.
+
+// MTU implements stack.NetworkLinkEndpoint.
+func (l *link) MTU() uint32 { return l.mtu.Load() }
+
+// SetMTU implements stack.NetworkLinkEndpoint.
+func (l *link) SetMTU(mtu uint32) { l.mtu.Store(mtu) }
+
+// MaxHeaderLength implements stack.NetworkLinkEndpoint. The frame's header is
+// written beside the packet, not into it.
+func (l *link) MaxHeaderLength() uint16 { return 0 }
+
+// LinkAddress implements stack.NetworkLinkEndpoint.
+func (l *link) LinkAddress() tcpip.LinkAddress { return tcpip.LinkAddress(l.mac) }
+
+// SetLinkAddress implements stack.NetworkLinkEndpoint: the address is fixed.
+func (l *link) SetLinkAddress(tcpip.LinkAddress) {}
+
+// Capabilities implements stack.NetworkLinkEndpoint. What comes from the
+// kernel over a TAP device cannot have been damaged on the way, and its
+// checksum need not even be filled in.
+func (l *link) Capabilities() stack.LinkEndpointCapabilities {
+	return stack.CapabilityRXChecksumOffload
+}
+
+// GSOMaxSize implements stack.GSOEndpoint.
+func (l *link) GSOMaxSize() uint32 { return maxPacket - 1 }
+
+// SupportedGSO implements stack.GSOEndpoint.
+func (l *link) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
+
+// Attach implements stack.NetworkLinkEndpoint.
+func (l *link) Attach(d stack.NetworkDispatcher) {
+	if d != nil {
+		l.dispatcher = d
+	}
+}
+
+// IsAttached implements stack.NetworkLinkEndpoint.
+func (l *link) IsAttached() bool { return l.dispatcher != nil }
+
+// Wait implements stack.NetworkLinkEndpoint: Network owns the reader.
+func (l *link) Wait() {}
+
+// ARPHardwareType implements stack.NetworkLinkEndpoint.
+func (l *link) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareEther }
+
+// AddHeader implements stack.NetworkLinkEndpoint.
+func (l *link) AddHeader(*stack.PacketBuffer) {}
+
+// ParseHeader implements stack.NetworkLinkEndpoint.
+func (l *link) ParseHeader(*stack.PacketBuffer) bool { return true }
+
+// Close implements stack.NetworkLinkEndpoint: Network closes the device.
+func (l *link) Close() {}
+
+// SetOnCloseAction implements stack.NetworkLinkEndpoint.
+func (l *link) SetOnCloseAction(func()) {}

@@ -1,0 +1,159 @@
+package gvisor
+
+import (
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+const (
+	// maxSources bounds the sockets that outbound UDP has in the host.
+	maxSources = 2048
+	// udpIdle is how long a flow may be silent (RFC 4787, REQ-5: not less than
+	// two minutes).
+	udpIdle = 2 * time.Minute
+)
+
+// outboundUDP carries datagrams from the namespace to the world and back.
+//
+// Each sending address and port of the namespace has one socket in the host,
+// whatever it sends to: the mapping is independent of the endpoint, as RFC
+// 4787 (REQ-1) wants it for NAT traversal, and a scan of many ports costs one
+// socket. ICMP errors come back as ICMP errors.
+type outboundUDP struct {
+	log     *slog.Logger
+	plan    *plan
+	policy  *policy
+	frames  *frameWriter
+	socket  socketFunc
+	sources *flowTable[netip.AddrPort, *udpSource]
+	readers sync.WaitGroup
+}
+
+// udpSource is a sending address and port of the namespace. The link's reader
+// alone sends through it.
+type udpSource struct {
+	*outboundUDP
+	inside netip.AddrPort
+	socket *dgramSocket
+
+	lastDst netip.AddrPort // what lastTo stands for
+	lastTo  unix.Sockaddr
+}
+
+func newOutboundUDP(log *slog.Logger, p *plan, pol *policy, w *frameWriter, socket socketFunc) *outboundUDP {
+	o := &outboundUDP{log: log, plan: p, policy: pol, frames: w, socket: socket}
+	o.sources = newFlowTable(min(maxSources, fdLimit()/4), udpIdle, func(_ netip.AddrPort, s *udpSource) { s.socket.close() })
+	return o
+}
+
+func (o *outboundUDP) close() {
+	o.sources.close()
+	o.readers.Wait()
+}
+
+// send carries a datagram of the namespace out.
+func (o *outboundUDP) send(d datagram) {
+	addr, v := o.policy.outbound(d.dst.Addr())
+	if v != allow {
+		o.reject(d, verdictError(v))
+		return
+	}
+	s, err := o.source(d.src)
+	if err != nil {
+		o.log.Debug("outbound datagram lost", "from", d.src, "to", d.dst, "error", err)
+		return
+	}
+	if err := s.send(d, netip.AddrPortFrom(addr, d.dst.Port())); err != nil {
+		o.reject(d, err)
+	}
+}
+
+// reject answers a datagram that cannot be sent.
+func (o *outboundUDP) reject(d datagram, err error) {
+	reason, known := unreachableFor(err)
+	if err == verdictError(refuse) {
+		reason, known = portUnreachable, true
+	}
+	if known {
+		o.frames.unreachable(reason, flow{header.UDPProtocolNumber, d.src, d.dst}, 0)
+	}
+}
+
+// source returns the socket of a sender.
+func (o *outboundUDP) source(inside netip.AddrPort) (*udpSource, error) {
+	if s, ok := o.sources.get(inside); ok {
+		return s, nil
+	}
+	socket, err := o.open(inside.Addr().Is6())
+	if err != nil {
+		return nil, err
+	}
+	s := &udpSource{outboundUDP: o, inside: inside, socket: socket}
+	// Counted before it is added, so that close waits for it.
+	o.readers.Add(1)
+	if !o.sources.add(inside, s) {
+		o.readers.Done()
+		socket.close()
+		return nil, errClosed
+	}
+	go func() {
+		defer o.readers.Done()
+		socket.serve(s.receive, s.failed)
+	}()
+	return s, nil
+}
+
+func (o *outboundUDP) open(is6 bool) (*dgramSocket, error) {
+	family := unix.AF_INET
+	if is6 {
+		family = unix.AF_INET6
+	}
+	return openDatagrams(o.socket, family, unix.IPPROTO_UDP)
+}
+
+func (s *udpSource) send(d datagram, dst netip.AddrPort) error {
+	if s.lastDst != dst {
+		s.lastTo, _ = sockaddr(dst)
+		s.lastDst = dst
+	}
+	return s.socket.sendSegments(d.payload, d.segment, nil, s.lastTo)
+}
+
+// receive carries a datagram of the world in.
+func (s *udpSource) receive(r received) {
+	from := addrPort(r.from)
+	if src, ok := s.policy.replySource(from.Addr()); ok {
+		s.frames.udp(netip.AddrPortFrom(src, from.Port()), s.inside, r.data)
+	}
+}
+
+// failed carries an ICMP error in. The entry's address is where the datagram
+// was sent.
+func (s *udpSource) failed(r received) {
+	to := addrPort(r.from)
+	reportNetworkError(s.frames, s.policy, r.oob, flow{header.UDPProtocolNumber, s.inside, to}, 0)
+}
+
+// reportNetworkError carries an entry of a socket's queue of errors in, as the
+// ICMP error that it was. The flow's destination is the host's idea of it.
+func reportNetworkError(w *frameWriter, p *policy, oob []byte, f flow, seq uint32) {
+	e, ok := parseNetworkError(oob)
+	if !ok {
+		return
+	}
+	dst, ok := p.replySource(f.dst.Addr())
+	if !ok {
+		return
+	}
+	offender, ok := p.replySource(e.offender)
+	if !ok || !offender.IsValid() || offender.Is6() != dst.Is6() {
+		offender = w.plan.gateway(dst.Is6())
+	}
+	f.dst = netip.AddrPortFrom(dst, f.dst.Port())
+	w.icmpError(offender, e.kind, e.code, e.info, f, seq)
+}

@@ -1,0 +1,267 @@
+package gvisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/hostsock"
+)
+
+// Ports publishes ports through the stack of the Network of the same run. The
+// namespace sees a client's own address as the source of its connections and
+// datagrams; clients on the host's loopback interface appear as the gateway.
+//
+// It is a driver.Ports. The Closers of Forward are driver.Detailers.
+type Ports struct {
+	network *Network
+
+	ctx  context.Context
+	link driver.Link
+
+	mu     sync.Mutex
+	closed bool
+	open   map[io.Closer]struct{}
+	done   chan struct{}
+}
+
+// errClosed is what is asked of a driver that has ended.
+var errClosed = errors.New("the gvisor-tap-vsock driver has ended")
+
+// NewPorts makes the port driver. It works with the Network of this package
+// alone.
+func NewPorts(network driver.Network, _ driver.Flags) (driver.Ports, error) {
+	n, ok := network.(*Network)
+	if !ok {
+		return nil, errors.New("port driver requires gvisor-tap-vsock network")
+	}
+	return &Ports{network: n, open: map[io.Closer]struct{}{}, done: make(chan struct{})}, nil
+}
+
+// Start implements driver.Ports.
+func (p *Ports) Start(ctx context.Context, _ driver.Sandbox, link driver.Link) error {
+	if p.network.stack == nil {
+		return errors.New("the gvisor-tap-vsock network is not attached")
+	}
+	p.ctx, p.link = ctx, link
+	go func() {
+		defer close(p.done)
+		<-ctx.Done()
+		p.closeAll()
+	}()
+	return nil
+}
+
+// Wait implements driver.Ports. The driver does not fail on its own.
+func (p *Ports) Wait() error {
+	<-p.done
+	return nil
+}
+
+// Info implements driver.Ports.
+func (p *Ports) Info() api.PortDriverInfo {
+	return api.PortDriverInfo{
+		Driver:                  "gvisor-tap-vsock",
+		Protos:                  p.protos(),
+		DisallowLoopbackChildIP: true,
+	}
+}
+
+func (p *Ports) protos() []string {
+	if p.network.cfg.IPv6 {
+		return []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"}
+	}
+	return []string{"tcp", "tcp4", "udp", "udp4"}
+}
+
+// Forward implements driver.Ports.
+func (p *Ports) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error) {
+	if !slices.Contains(p.protos(), spec.Proto) {
+		return nil, fmt.Errorf("protocol %q is not supported by the port driver gvisor-tap-vsock, choose one of %s",
+			spec.Proto, strings.Join(p.protos(), " "))
+	}
+	child, err := p.childAddr(spec.ChildIP)
+	if err != nil {
+		return nil, err
+	}
+	if p.ctx == nil || p.ctx.Err() != nil {
+		return nil, errClosed
+	}
+	fds, err := hostsock.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
+	if err != nil {
+		return nil, err
+	}
+	sockets, err := shareAll(fds, spec.Proto)
+	if err != nil {
+		return nil, err
+	}
+	return p.keep(p.serve(spec, sockets, child))
+}
+
+// childAddr is the address to forward to, invalid for the child's own.
+func (p *Ports) childAddr(childIP string) (netip.Addr, error) {
+	if childIP == "" {
+		return netip.Addr{}, nil
+	}
+	addr, err := netip.ParseAddr(childIP)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("child IP: %w", err)
+	}
+	addr = addr.Unmap()
+	switch {
+	case addr.IsUnspecified():
+		return netip.Addr{}, nil
+	case addr.IsLoopback():
+		return netip.Addr{}, fmt.Errorf("child IP %s: the port driver gvisor-tap-vsock cannot reach loopback addresses of the namespace", addr)
+	case addr.Is6() && !p.network.cfg.IPv6:
+		return netip.Addr{}, fmt.Errorf("child IP %s: IPv6 needs --ipv6", addr)
+	}
+	return addr, nil
+}
+
+// targets are the addresses to forward to for a socket of a family, in order
+// of preference.
+func (p *Ports) targets(child netip.Addr, port uint16, is6 bool) []netip.AddrPort {
+	if child.IsValid() {
+		return []netip.AddrPort{netip.AddrPortFrom(child, port)}
+	}
+	own := []netip.AddrPort{netip.AddrPortFrom(p.link.IPv4.Addr(), port)}
+	if is6 && p.link.IPv6.IsValid() {
+		own = slices.Insert(own, 0, netip.AddrPortFrom(p.link.IPv6.Addr(), port))
+	}
+	return own
+}
+
+// serve starts a port on its sockets.
+func (p *Ports) serve(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) io.Closer {
+	if strings.HasPrefix(spec.Proto, "udp") {
+		return p.serveUDP(spec, sockets, child)
+	}
+	return p.serveTCP(spec, sockets, child)
+}
+
+func (p *Ports) serveTCP(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) io.Closer {
+	n := p.network
+	port := &tcpPort{
+		log: n.log.With("port", spec.ParentPort), stack: n.stack, policy: &n.policy,
+		relays: newRelayGroup(), listeners: sockets,
+	}
+	port.ctx, port.cancel = context.WithCancel(p.ctx)
+	for _, s := range sockets {
+		targets := p.targets(child, uint16(spec.ChildPort), isSocket6(s))
+		port.accepting.Go(func() { port.serve(s, targets) })
+	}
+	return port
+}
+
+func (p *Ports) serveUDP(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) io.Closer {
+	port := &udpPort{published: p.network.published, clients: map[clientKey]*udpFlow{}}
+	for _, s := range sockets {
+		port.sockets = append(port.sockets, &dgramSocket{s})
+	}
+	for _, s := range port.sockets {
+		is6 := isSocket6(s.sharedFD)
+		if addr, err := netip.ParseAddr(spec.ParentIP); err != nil || addr.IsUnspecified() {
+			_ = wantPacketInfo(s.fd, is6) // both families have had it since Linux 2.6
+		}
+		target := p.targets(child, uint16(spec.ChildPort), is6)[0]
+		port.readers.Go(func() { port.serve(s, target) })
+	}
+	return port
+}
+
+// shareAll takes descriptors over.
+func shareAll(fds []int, name string) ([]*sharedFD, error) {
+	var shared []*sharedFD
+	for i, fd := range fds {
+		s, err := newSharedFD(fd, name)
+		if err != nil {
+			for _, s := range shared {
+				s.close()
+			}
+			for _, fd := range fds[i+1:] {
+				unix.Close(fd)
+			}
+			return nil, err
+		}
+		shared = append(shared, s)
+	}
+	return shared, nil
+}
+
+// isSocket6 says whether a socket is of the IPv6 family.
+func isSocket6(s *sharedFD) bool {
+	domain, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	return err == nil && domain == unix.AF_INET6
+}
+
+// published is a port that closes itself out of the driver's list.
+type published struct {
+	io.Closer
+	ports *Ports
+}
+
+// Close implements io.Closer.
+func (p *published) Close() error {
+	p.ports.mu.Lock()
+	delete(p.ports.open, p)
+	p.ports.mu.Unlock()
+	return p.Closer.Close()
+}
+
+// Details implements driver.Detailer.
+func (p *published) Details() api.PortDetails { return p.Closer.(driver.Detailer).Details() }
+
+// keep lists a port, to be closed with the driver.
+func (p *Ports) keep(port io.Closer) (io.Closer, error) {
+	listed := &published{Closer: port, ports: p}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		port.Close()
+		return nil, errClosed
+	}
+	p.open[listed] = struct{}{}
+	p.mu.Unlock()
+	return listed, nil
+}
+
+func (p *Ports) closeAll() {
+	p.mu.Lock()
+	p.closed = true
+	open := make([]io.Closer, 0, len(p.open))
+	for c := range p.open {
+		open = append(open, c)
+	}
+	p.mu.Unlock()
+	for _, c := range open {
+		c.Close()
+	}
+}
+
+// details are the counters as the API shows them.
+func (c *counters) details(active uint64) api.PortDetails {
+	d := api.PortDetails{
+		Accepted: c.accepted.Load(), Refused: c.refused.Load(), Active: active,
+		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), AcceptErrors: c.acceptErrors.Load(),
+	}
+	if text := c.lastError.Load(); text != nil {
+		d.LastError = *text
+	}
+	return d
+}
+
+// Details implements driver.Detailer.
+func (p *tcpPort) Details() api.PortDetails { return p.counters.details(p.relays.active()) }
+
+// Details implements driver.Detailer.
+func (p *udpPort) Details() api.PortDetails { return p.counters.details(p.active()) }

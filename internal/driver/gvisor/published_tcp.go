@@ -1,0 +1,203 @@
+package gvisor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// tcpPort is a published TCP port.
+type tcpPort struct {
+	ctx      context.Context
+	cancel   context.CancelFunc
+	log      *slog.Logger
+	stack    *stack.Stack
+	policy   *policy
+	counters counters
+	relays   *relayGroup
+
+	listeners []*sharedFD
+	accepting sync.WaitGroup
+}
+
+// How long to wait where the host is short of something.
+const (
+	minBackoff = 10 * time.Millisecond
+	maxBackoff = time.Second
+)
+
+// serve accepts connections of one listener until it is closed. targets are
+// where to connect to, in order of preference.
+func (p *tcpPort) serve(listener *sharedFD, targets []netip.AddrPort) {
+	backoff := minBackoff
+	for !listener.closed() {
+		var failure error
+		_ = listener.raw.Read(func(fd uintptr) bool {
+			var again bool
+			again, failure = p.acceptAll(int(fd), targets)
+			return !again
+		})
+		if failure == nil {
+			backoff = minBackoff
+			continue
+		}
+		// The kernel keeps connections in the backlog meanwhile.
+		if p.counters.acceptErrors.Add(1) == 1 {
+			p.log.Warn("accepting a connection failed, trying again", "error", failure)
+		}
+		p.counters.failed(failure)
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-time.After(backoff):
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// acceptAll accepts what there is; again says that there is no more.
+func (p *tcpPort) acceptAll(fd int, targets []netip.AddrPort) (again bool, err error) {
+	for p.ctx.Err() == nil {
+		conn, sa, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch err {
+		case nil:
+			if err := p.admit(conn, addrPort(sa), targets); err != nil {
+				return false, err
+			}
+		case unix.EAGAIN:
+			return true, nil
+		case unix.EINTR, unix.ECONNABORTED, unix.EPROTO, unix.EPERM:
+			// The client is gone, or a firewall rule said so (accept(2)).
+		default:
+			return false, os.NewSyscallError("accept4", err)
+		}
+	}
+	return false, nil
+}
+
+// admit starts to serve a connection.
+func (p *tcpPort) admit(fd int, client netip.AddrPort, targets []netip.AddrPort) error {
+	prepareSocket(fd)
+	host := os.NewFile(uintptr(fd), "tcp")
+	if !p.relays.enter() {
+		abortFile(host)
+		return fmt.Errorf("more than %d connections", p.relays.max)
+	}
+	p.counters.accepted.Add(1)
+	go func() {
+		defer p.relays.leave()
+		p.forward(host, client, targets)
+	}()
+	return nil
+}
+
+// forward serves one connection.
+func (p *tcpPort) forward(host *os.File, client netip.AddrPort, targets []netip.AddrPort) {
+	raw, err := host.SyscallConn()
+	if err != nil {
+		host.Close()
+		return
+	}
+	r, err := p.connect(host, raw, client, targets)
+	if err != nil {
+		p.counters.refused.Add(1)
+		p.counters.failed(err)
+		p.log.Debug("forwarded connection refused", "client", client, "error", err)
+		abortFile(host)
+		return
+	}
+	if err := p.relays.run(r); err != nil {
+		p.counters.failed(err)
+		p.log.Debug("forwarded connection cut", "client", client, "error", err)
+	}
+}
+
+// connect connects to the first target that takes the connection.
+func (p *tcpPort) connect(host *os.File, raw syscall.RawConn, client netip.AddrPort, targets []netip.AddrPort) (r *relay, err error) {
+	for _, target := range targets {
+		wq := new(waiter.Queue)
+		var ep tcpip.Endpoint
+		if ep, err = p.connectFrom(client, target, wq); err == nil {
+			return &relay{host: host, raw: raw, ep: ep, wq: wq, bytesIn: &p.counters.bytesIn, bytesOut: &p.counters.bytesOut}, nil
+		}
+		err = fmt.Errorf("connect %s: %w", target, err)
+	}
+	return nil, err
+}
+
+// connectFrom connects to the namespace with the client's address and port as
+// the source, or, where that pair is taken, with another port.
+func (p *tcpPort) connectFrom(client, target netip.AddrPort, wq *waiter.Queue) (tcpip.Endpoint, error) {
+	source := p.policy.inboundSource(client.Addr(), target.Addr().Is6())
+	ep, started, err := p.startConnect(netip.AddrPortFrom(source, client.Port()), target, wq)
+	if !started {
+		ep, started, err = p.startConnect(netip.AddrPortFrom(source, 0), target, wq)
+	}
+	if !started {
+		return nil, stackError(err)
+	}
+	if err := p.awaitConnect(ep, wq); err != nil {
+		ep.Abort()
+		return nil, err
+	}
+	return ep, nil
+}
+
+func (p *tcpPort) startConnect(source, target netip.AddrPort, wq *waiter.Queue) (ep tcpip.Endpoint, started bool, err tcpip.Error) {
+	ep, err = p.stack.NewEndpoint(tcp.ProtocolNumber, networkProtocol(target.Addr()), wq)
+	if err != nil {
+		return nil, false, err
+	}
+	if err = ep.Bind(fullAddress(source)); err == nil {
+		err = ep.Connect(fullAddress(target))
+	}
+	if _, ok := err.(*tcpip.ErrConnectStarted); ok {
+		return ep, true, nil
+	}
+	ep.Close()
+	return nil, false, err
+}
+
+func (p *tcpPort) awaitConnect(ep tcpip.Endpoint, wq *waiter.Queue) error {
+	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	timeout := time.NewTimer(dialTimeout)
+	defer timeout.Stop()
+	for ep.Readiness(waiter.WritableEvents|waiter.EventHUp|waiter.EventErr) == 0 {
+		select {
+		case <-ready:
+		case <-timeout.C:
+			return unix.ETIMEDOUT
+		case <-p.ctx.Done():
+			return errClosed
+		}
+	}
+	if err := ep.LastError(); err != nil {
+		return stackError(err)
+	}
+	return nil
+}
+
+// Close implements io.Closer.
+func (p *tcpPort) Close() error {
+	p.cancel()
+	for _, l := range p.listeners {
+		l.close()
+	}
+	p.accepting.Wait()
+	p.relays.close()
+	<-p.relays.ended
+	return nil
+}

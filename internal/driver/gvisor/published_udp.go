@@ -1,0 +1,182 @@
+package gvisor
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxPublishedFlows bounds the flows of all published UDP ports.
+	maxPublishedFlows = 8192
+	// publishedIdle is how long such a flow may be silent.
+	publishedIdle = 2 * time.Minute
+)
+
+// publishedUDP is the table of flows that clients of published ports have
+// begun. The namespace sees a client under a source address and port, by which
+// its answers are known.
+type publishedUDP struct {
+	frames *frameWriter
+	policy *policy
+	flows  *flowTable[insideKey, *udpFlow]
+}
+
+// insideKey names a flow as the namespace sees it.
+type insideKey struct{ source, target netip.AddrPort }
+
+// clientKey names a flow as the host sees it.
+type clientKey struct {
+	client netip.AddrPort
+	local  netip.Addr // the address that the client sent to, on a wildcard socket
+}
+
+// udpFlow is a client of a published port.
+type udpFlow struct {
+	port   *udpPort
+	socket *dgramSocket
+	client clientKey
+	inside insideKey
+	to     unix.Sockaddr // the client; only the link's reader uses it
+	oob    []byte        // makes answers come from the local address
+}
+
+func newPublishedUDP(w *frameWriter, p *policy) *publishedUDP {
+	return &publishedUDP{
+		frames: w,
+		policy: p,
+		flows:  newFlowTable(maxPublishedFlows, publishedIdle, func(_ insideKey, f *udpFlow) { f.port.forget(f) }),
+	}
+}
+
+// reply carries a datagram of the namespace back to a client, and is false if
+// it does not belong to a flow.
+func (p *publishedUDP) reply(d datagram) bool {
+	f, ok := p.flows.get(insideKey{source: d.dst, target: d.src})
+	if !ok {
+		return false
+	}
+	if err := f.socket.sendSegments(d.payload, d.segment, f.oob, f.to); err != nil {
+		f.port.counters.failed(err)
+		return true
+	}
+	f.port.counters.bytesOut.Add(uint64(len(d.payload)))
+	return true
+}
+
+// udpPort is a published UDP port.
+type udpPort struct {
+	published *publishedUDP
+	counters  counters
+	sockets   []*dgramSocket
+	readers   sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	clients map[clientKey]*udpFlow
+}
+
+// serve carries datagrams of one socket in. target is where to, and wildcard
+// says that the socket has no address of its own.
+func (p *udpPort) serve(socket *dgramSocket, target netip.AddrPort) {
+	socket.serve(func(r received) {
+		key := clientKey{client: addrPort(r.from), local: localAddr(r.oob)}
+		f := p.flow(socket, key, target)
+		if f == nil {
+			return
+		}
+		p.counters.bytesIn.Add(uint64(len(r.data)))
+		p.published.frames.udp(f.inside.source, f.inside.target, r.data)
+	}, nil)
+}
+
+// flow returns the flow of a client, nil if there cannot be one.
+func (p *udpPort) flow(socket *dgramSocket, key clientKey, target netip.AddrPort) *udpFlow {
+	p.mu.Lock()
+	f := p.clients[key]
+	p.mu.Unlock()
+	if f != nil {
+		p.published.flows.get(f.inside) // marks it as used
+		return f
+	}
+	f = &udpFlow{port: p, socket: socket, client: key, oob: packetInfo(key.local)}
+	f.to, _ = sockaddr(key.client)
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil
+	}
+	p.clients[key] = f
+	p.mu.Unlock()
+	if !p.published.add(f, target) {
+		p.forget(f)
+		return nil
+	}
+	p.counters.accepted.Add(1)
+	return f
+}
+
+// add gives a flow its source inside: the client's own port, unless another
+// flow has it.
+func (p *publishedUDP) add(f *udpFlow, target netip.AddrPort) bool {
+	source := p.policy.inboundSource(f.client.client.Addr(), target.Addr().Is6())
+	f.inside = insideKey{source: netip.AddrPortFrom(source, f.client.client.Port()), target: target}
+	const attempts = 32
+	for range attempts {
+		if p.flows.add(f.inside, f) {
+			return true
+		}
+		port := uint16(1024 + rand.IntN(1<<16-1024))
+		f.inside.source = netip.AddrPortFrom(source, port)
+	}
+	return false
+}
+
+// forget drops a flow that has left the table of flows.
+func (p *udpPort) forget(f *udpFlow) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.clients[f.client] == f {
+		delete(p.clients, f.client)
+	}
+}
+
+// Close implements io.Closer.
+func (p *udpPort) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	flows := make([]*udpFlow, 0, len(p.clients))
+	for _, f := range p.clients {
+		flows = append(flows, f)
+	}
+	p.mu.Unlock()
+	for _, s := range p.sockets {
+		s.close()
+	}
+	p.readers.Wait()
+	for _, f := range flows {
+		p.published.flows.remove(f.inside)
+	}
+	return nil
+}
+
+func (p *udpPort) active() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return uint64(len(p.clients))
+}
+
+// counters are a published port's.
+type counters struct {
+	accepted, refused, bytesIn, bytesOut, acceptErrors atomic.Uint64
+	lastError                                          atomic.Pointer[string]
+}
+
+func (c *counters) failed(err error) {
+	text := err.Error()
+	c.lastError.Store(&text)
+}

@@ -1,0 +1,100 @@
+package gvisor
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// relayGroup owns relays: it bounds their number and ends them together.
+type relayGroup struct {
+	max int
+
+	mu     sync.Mutex
+	closed bool
+	count  int
+	relays map[*relay]struct{}
+	ended  chan struct{} // closed when the group is, and all have left
+}
+
+// maxRelays is how many connections one group may have open.
+const maxRelays = 16 << 10
+
+func newRelayGroup() *relayGroup {
+	return &relayGroup{max: min(maxRelays, fdLimit()/2), relays: map[*relay]struct{}{}, ended: make(chan struct{})}
+}
+
+// fdLimit is how many descriptors the process may open.
+func fdLimit() int {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil || r.Cur > 1<<20 {
+		return 1 << 20
+	}
+	return int(r.Cur)
+}
+
+// enter takes a place in the group, which is given back by leave. It is false
+// when the group is full or closed.
+func (g *relayGroup) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed || g.count >= g.max {
+		return false
+	}
+	g.count++
+	return true
+}
+
+func (g *relayGroup) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.count--; g.closed && g.count == 0 {
+		close(g.ended)
+	}
+}
+
+// run runs a relay to its end, which close brings about.
+func (g *relayGroup) run(r *relay) error {
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		r.abort(errClosed)
+	} else {
+		g.relays[r] = struct{}{}
+		g.mu.Unlock()
+	}
+	err := r.run()
+	g.mu.Lock()
+	delete(g.relays, r)
+	g.mu.Unlock()
+	return err
+}
+
+// close cuts the connections. Nothing enters any more, and ended is closed when
+// all have left.
+func (g *relayGroup) close() {
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return
+	}
+	g.closed = true
+	if g.count == 0 {
+		close(g.ended)
+	}
+	cut := make([]*relay, 0, len(g.relays))
+	for r := range g.relays {
+		cut = append(cut, r)
+	}
+	g.mu.Unlock()
+	for _, r := range cut {
+		r.abort(errClosed)
+	}
+}
+
+// active is the number of connections.
+func (g *relayGroup) active() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return uint64(g.count)
+}

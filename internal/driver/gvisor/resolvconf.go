@@ -1,0 +1,76 @@
+package gvisor
+
+import (
+	"bufio"
+	"bytes"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	dnsPort = 53
+	// maxNameServers is resolv.conf(5)'s MAXNS.
+	maxNameServers = 3
+	// resolvConfAge is how long the list of name servers is used without
+	// looking whether the file has changed.
+	resolvConfAge = time.Second
+)
+
+// resolvers is the list of the host's name servers, which follows
+// /etc/resolv.conf as it changes.
+type resolvers struct {
+	path string
+	port uint16
+
+	mu      sync.Mutex
+	checked time.Time
+	mtime   time.Time
+	size    int64
+	list    []netip.AddrPort
+}
+
+// servers returns the name servers in the order to ask them in. As in
+// resolv.conf(5), it is the local host where none is named.
+func (r *resolvers) servers() []netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if now.Sub(r.checked) < resolvConfAge {
+		return r.list
+	}
+	r.checked = now
+	info, err := os.Stat(r.path)
+	if err == nil && info.ModTime().Equal(r.mtime) && info.Size() == r.size && len(r.list) > 0 {
+		return r.list
+	}
+	content, err := os.ReadFile(r.path)
+	if err != nil && len(r.list) > 0 {
+		return r.list // being replaced: keep what was
+	}
+	if info != nil {
+		r.mtime, r.size = info.ModTime(), info.Size()
+	}
+	r.list = parseResolvConf(content, r.port)
+	if len(r.list) == 0 {
+		r.list = []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), r.port)}
+	}
+	return r.list
+}
+
+// parseResolvConf returns the name servers of a resolv.conf.
+func parseResolvConf(content []byte, port uint16) []netip.AddrPort {
+	var list []netip.AddrPort
+	for lines := bufio.NewScanner(bytes.NewReader(content)); lines.Scan() && len(list) < maxNameServers; {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 2 || fields[0] != "nameserver" {
+			continue
+		}
+		if a, err := netip.ParseAddr(fields[1]); err == nil {
+			list = append(list, netip.AddrPortFrom(a.Unmap(), port))
+		}
+	}
+	return list
+}

@@ -1,0 +1,71 @@
+package gvisor
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// The virtio-net header (virtio 1.2, 5.1.6; struct virtio_net_hdr in
+// linux/virtio_net.h) stands before each frame of a TAP device with
+// IFF_VNET_HDR, in native byte order. It carries what a network card would do:
+// the checksum that is still to be filled in, and the size of the segments
+// that a large packet is to be cut into.
+const (
+	vnetLen  = 10
+	etherLen = header.EthernetMinimumSize
+	headLen  = vnetLen + etherLen
+
+	vnetNeedsCsum = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
+
+	gsoNone  = 0
+	gsoTCPv4 = 1
+	gsoTCPv6 = 4
+	gsoUDPL4 = 5 // Linux 6.2
+)
+
+// offloadSets are what to ask of the kernel, best first: USO is of Linux 6.2.
+var offloadSets = []uint{
+	unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_USO4 | unix.TUN_F_USO6,
+	unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6,
+	unix.TUN_F_CSUM,
+}
+
+// segmentSize is the payload size of the UDP datagrams that a received packet
+// stands for, 0 if it is one datagram.
+func segmentSize(vnet []byte) int {
+	if vnet[1] != gsoUDPL4 {
+		return 0
+	}
+	return int(binary.NativeEndian.Uint16(vnet[4:]))
+}
+
+// putChecksumHeader writes the header of a packet whose checksum at
+// transport+offset holds the pseudo header's sum.
+func putChecksumHeader(vnet []byte, ipLen, offset int) {
+	vnet[0] = vnetNeedsCsum
+	binary.NativeEndian.PutUint16(vnet[6:], uint16(etherLen+ipLen))
+	binary.NativeEndian.PutUint16(vnet[8:], uint16(offset))
+}
+
+// putPacketHeader writes the header for a packet of the stack, whose TCP
+// leaves the checksum and the segmentation to the kernel.
+func putPacketHeader(vnet []byte, pkt *stack.PacketBuffer) {
+	gso := &pkt.GSOOptions
+	if gso.Type == stack.GSONone || !gso.NeedsCsum {
+		return
+	}
+	putChecksumHeader(vnet, int(gso.L3HdrLen), int(gso.CsumOffset))
+	if pkt.Data().Size() <= int(gso.MSS) {
+		return
+	}
+	vnet[1] = gsoTCPv4
+	if gso.Type == stack.GSOTCPv6 {
+		vnet[1] = gsoTCPv6
+	}
+	headers := etherLen + int(gso.L3HdrLen) + len(pkt.TransportHeader().Slice())
+	binary.NativeEndian.PutUint16(vnet[2:], uint16(headers))
+	binary.NativeEndian.PutUint16(vnet[4:], gso.MSS)
+}
