@@ -44,7 +44,7 @@ func (a *app) config(c *cli.Command) (launch.Config, error) {
 		Log:             a.newLog(c.Bool("debug")),
 	}
 	for _, step := range []func(*cli.Command, *launch.Config) error{
-		processConfig, mountConfig, a.networkConfig, a.portConfig,
+		processConfig, mountConfig, a.checkDrivers, a.networkConfig, a.portConfig,
 	} {
 		if err := step(c, &cfg); err != nil {
 			return launch.Config{}, err
@@ -93,11 +93,16 @@ func mountConfig(c *cli.Command, cfg *launch.Config) error {
 	return mounts.CheckCopyUp(cfg.CopyUp)
 }
 
+// checkDrivers judges the names of the drivers, alone and together.
+func (a *app) checkDrivers(c *cli.Command, cfg *launch.Config) error {
+	if !slices.Contains(networkNames, cfg.NetworkName) {
+		return fmt.Errorf("unknown network mode: %s", cfg.NetworkName)
+	}
+	return checkPortDriver(c.String("port-driver"), cfg.NetworkName)
+}
+
 func (a *app) networkConfig(c *cli.Command, cfg *launch.Config) error {
 	name := cfg.NetworkName
-	if !slices.Contains(networkNames, name) {
-		return fmt.Errorf("unknown network mode: %s", name)
-	}
 	d := a.registry.Network(name)
 	net, err := sharedNetworkConfig(c, name, d, cfg.Log)
 	if err != nil {
@@ -187,9 +192,6 @@ func parseCIDR(s string) (netip.Prefix, error) {
 
 func (a *app) portConfig(c *cli.Command, cfg *launch.Config) (err error) {
 	name := c.String("port-driver")
-	if err := a.checkPortDriver(name, cfg.NetworkName); err != nil {
-		return err
-	}
 	if cfg.Publish, err = parsePublish(c.StringSlice("publish")); err != nil {
 		return err
 	}
@@ -212,7 +214,7 @@ func (a *app) portConfig(c *cli.Command, cfg *launch.Config) (err error) {
 
 // checkPortDriver judges whether a port driver goes with a network, in the
 // order in which upstream does: clients know the texts.
-func (a *app) checkPortDriver(name, network string) error {
+func checkPortDriver(name, network string) error {
 	known := slices.Contains(portDriverNames, name)
 	switch {
 	case name == "pasta":

@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// held is a file or directory that can be bound elsewhere after its own path
-// was covered.
+// held is a mount that can be bound elsewhere after its own path was covered:
+// /proc/self/fd/N names what a descriptor (O_PATH) was opened on. It must be the
+// root of a mount; from within one, a recursive bind would carry the cover along.
 type held struct{ fd int }
 
 // hold opens a path without following a symlink at its end.

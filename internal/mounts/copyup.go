@@ -9,14 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrTmp refuses to cover the directory that the state directory is in.
-var ErrTmp = errors.New("/tmp cannot be copied up")
+// scratch is where a copy-up is put together before it is moved into place: a
+// directory that exists everywhere, and that for this reason cannot itself be
+// copied up.
+const scratch = "/tmp"
 
 // CheckCopyUp judges the values of --copy-up before anything is done.
 func CheckCopyUp(dirs []string) error {
 	for _, dir := range dirs {
-		if filepath.Clean(dir) == "/tmp" {
-			return ErrTmp
+		clean := filepath.Clean(dir)
+		if clean == scratch || clean == "/" {
+			return fmt.Errorf("%s cannot be copied up", clean)
 		}
 		if !filepath.IsAbs(dir) {
 			return fmt.Errorf("copy-up of %q: the path must be absolute", dir)
@@ -35,6 +38,8 @@ func CopyUp(dir string) error {
 	return nil
 }
 
+// copyUp builds the tmpfs over /tmp, which it covers meanwhile. Were it built
+// in place, a recursive bind of the original would carry the tmpfs along.
 func copyUp(dir string) error {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -44,29 +49,32 @@ func copyUp(dir string) error {
 	if err != nil {
 		return err
 	}
-	original, err := hold(real)
-	if err != nil {
-		return err
-	}
-	defer original.close()
-	// nosuid and nodev are no loss: ids inside have no say over devices, and
-	// the original's files keep their own mount's flags.
-	if err := unix.Mount("tmpfs", real, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, "mode=0755"); err != nil {
+	if err := unix.Mount("tmpfs", scratch, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, "mode=0755"); err != nil {
 		return fmt.Errorf("mounting a tmpfs: %w", err)
 	}
-	ro, err := os.MkdirTemp(real, ".ro")
+	if err := fill(real, entries); err != nil {
+		return errors.Join(err, unix.Unmount(scratch, unix.MNT_DETACH))
+	}
+	if err := unix.Mount(scratch, real, "", unix.MS_MOVE, ""); err != nil {
+		return errors.Join(fmt.Errorf("moving the tmpfs into place: %w", err), unix.Unmount(scratch, unix.MNT_DETACH))
+	}
+	return nil
+}
+
+// fill puts the original and the links to its entries into the tmpfs.
+func fill(original string, entries []os.DirEntry) error {
+	ro, err := os.MkdirTemp(scratch, ".ro")
 	if err != nil {
 		return err
 	}
 	if err := os.Chmod(ro, 0o755); err != nil { // other ids inside follow the links through it
 		return err
 	}
-	if err := original.bindTo(ro); err != nil {
+	if err := Bind(original, ro); err != nil {
 		return err
 	}
 	for _, e := range entries {
-		link := filepath.Join(real, e.Name())
-		if err := os.Symlink(filepath.Join(filepath.Base(ro), e.Name()), link); err != nil {
+		if err := os.Symlink(filepath.Join(filepath.Base(ro), e.Name()), filepath.Join(scratch, e.Name())); err != nil {
 			return err
 		}
 	}

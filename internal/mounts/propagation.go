@@ -1,9 +1,5 @@
 // Package mounts arranges the child's mount namespace: propagation, copy-up,
 // /sys and /proc, and the files in /etc that the network needs.
-//
-// A directory that gets covered stays reachable through a descriptor opened
-// before (O_PATH): /proc/self/fd/N names it as the source of a bind mount. That
-// needs no temporary directories and works on every kernel.
 package mounts
 
 import (
