@@ -261,7 +261,9 @@ func (c *counters) details(active uint64) api.PortDetails {
 }
 
 // Details implements driver.Detailer.
-func (p *tcpPort) Details() api.PortDetails { return p.counters.details(p.relays.active()) }
+func (p *tcpPort) Details() api.PortDetails {
+	return p.counters.details(uint64(p.counters.active.Load()))
+}
 
 // Details implements driver.Detailer.
 func (p *udpPort) Details() api.PortDetails { return p.counters.details(p.active()) }

@@ -95,6 +95,7 @@ func (p *tcpPort) admit(fd int, client netip.AddrPort, targets []netip.AddrPort)
 		return fmt.Errorf("more than %d connections", p.relays.max)
 	}
 	p.counters.accepted.Add(1)
+	p.counters.active.Add(1)
 	go func() {
 		defer p.relays.leave()
 		p.forward(host, client, targets)
@@ -107,17 +108,21 @@ func (p *tcpPort) forward(host *os.File, client netip.AddrPort, targets []netip.
 	raw, err := host.SyscallConn()
 	if err != nil {
 		host.Close()
+		p.counters.active.Add(-1)
 		return
 	}
 	r, err := p.connect(host, raw, client, targets)
 	if err != nil {
 		p.counters.refused.Add(1)
+		p.counters.active.Add(-1)
 		p.counters.failed(err)
 		p.log.Debug("forwarded connection refused", "client", client, "error", err)
 		abortFile(host)
 		return
 	}
-	if err := p.relays.run(r); err != nil {
+	err = p.relays.run(r)
+	p.counters.active.Add(-1)
+	if err != nil {
 		p.counters.failed(err)
 		p.log.Debug("forwarded connection cut", "client", client, "error", err)
 	}

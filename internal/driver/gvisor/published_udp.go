@@ -60,11 +60,10 @@ func (p *publishedUDP) reply(d datagram) bool {
 	if !ok {
 		return false
 	}
+	f.port.counters.bytesOut.Add(uint64(len(d.payload)))
 	if err := f.socket.sendSegments(d.payload, d.segment, f.oob, f.to); err != nil {
 		f.port.counters.failed(err)
-		return true
 	}
-	f.port.counters.bytesOut.Add(uint64(len(d.payload)))
 	return true
 }
 
@@ -173,6 +172,7 @@ func (p *udpPort) active() uint64 {
 // counters are a published port's.
 type counters struct {
 	accepted, refused, bytesIn, bytesOut, acceptErrors atomic.Uint64
+	active                                             atomic.Int64
 	lastError                                          atomic.Pointer[string]
 }
 

@@ -134,10 +134,9 @@ func (r *relay) down() error {
 // fill moves bytes to the namespace until the socket has no more, or the
 // endpoint's send queue is full.
 func (r *relay) fill(fd int) (full bool, err error) {
-	src := socketReader{fd: fd}
+	src := socketReader{fd: fd, count: r.bytesIn}
 	for {
-		n, tcpErr := r.ep.Write(&src, tcpip.WriteOptions{})
-		r.bytesIn.Add(uint64(n))
+		_, tcpErr := r.ep.Write(&src, tcpip.WriteOptions{})
 		switch {
 		case src.err == unix.EAGAIN:
 			return false, nil
@@ -180,11 +179,10 @@ func (r *relay) up() error {
 // drain moves bytes to the host until the endpoint has no more, or the socket
 // is full.
 func (r *relay) drain(fd int) (empty bool, err error) {
-	dst := socketWriter{fd: fd}
+	dst := socketWriter{fd: fd, count: r.bytesOut}
 	for {
 		res, tcpErr := r.ep.Read(&dst, tcpip.ReadOptions{})
 		if res.Count > 0 {
-			r.bytesOut.Add(uint64(res.Count))
 			r.ep.ModerateRecvBuf(res.Count)
 		}
 		switch {
@@ -231,10 +229,11 @@ func stackError(err tcpip.Error) error {
 
 // socketReader lets an endpoint take bytes from a socket: a tcpip.Payloader.
 type socketReader struct {
-	fd  int
-	one [1]byte // a byte read to tell the end of file from no data
-	n   int     // bytes in one
-	err error
+	fd    int
+	count *atomic.Uint64 // bytes taken
+	one   [1]byte        // a byte read to tell the end of file from no data
+	n     int            // bytes in one
+	err   error
 }
 
 // Len implements tcpip.Payloader: how much can be read without blocking. Where
@@ -257,6 +256,7 @@ func (s *socketReader) Len() int {
 		s.err = io.EOF
 	default:
 		s.n = n
+		s.count.Add(1)
 	}
 	return s.n
 }
@@ -278,17 +278,20 @@ func (s *socketReader) Read(b []byte) (int, error) {
 		// Len promised more. Not io.EOF, which the stack would read again for.
 		return 0, io.ErrUnexpectedEOF
 	}
+	s.count.Add(uint64(n))
 	return n, nil
 }
 
 // socketWriter lets an endpoint give bytes to a socket.
 type socketWriter struct {
-	fd  int
-	err error
+	fd    int
+	count *atomic.Uint64 // bytes given
+	err   error
 }
 
 // Write implements io.Writer. It writes what the socket takes.
 func (s *socketWriter) Write(b []byte) (int, error) {
+	s.count.Add(uint64(len(b))) // before the peer can have them
 	done := 0
 	for done < len(b) {
 		n, err := unix.Write(s.fd, b[done:])
@@ -297,6 +300,7 @@ func (s *socketWriter) Write(b []byte) (int, error) {
 		}
 		if err != nil {
 			s.err = err
+			s.count.Add(-uint64(len(b) - done))
 			return done, err
 		}
 		done += n

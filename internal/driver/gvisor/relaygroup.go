@@ -91,10 +91,3 @@ func (g *relayGroup) close() {
 		r.abort(errClosed)
 	}
 }
-
-// active is the number of connections.
-func (g *relayGroup) active() uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return uint64(g.count)
-}
