@@ -1,0 +1,102 @@
+package netns
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Listeners returns the addresses that servers listen on at a port, of the
+// network namespace that the calling thread is in: call it inside Do. proto is
+// unix.IPPROTO_TCP or unix.IPPROTO_UDP; a UDP socket counts as a server unless
+// it is connected. A socket that takes both families is listed as :: and
+// 0.0.0.0; one that is bound to a device other than lo is left out.
+//
+// The list comes from the kernel's socket diagnostics, see sock_diag(7).
+func Listeners(proto int, port uint16) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+		req.AddData(diagRequest{family: family, proto: uint8(proto), port: port})
+		msgs, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
+		if err != nil {
+			return nil, fmt.Errorf("listing the servers at port %d: %w", port, err)
+		}
+		for _, m := range msgs {
+			addrs = append(addrs, parseDiag(m, port)...)
+		}
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs), nil
+}
+
+// States of sockets, of the kernel's net/tcp_states.h. A UDP socket that is
+// not connected is in stateClose.
+const (
+	stateClose  = 7
+	stateListen = 10
+)
+
+// diagRequest is the kernel's struct inet_diag_req_v2.
+type diagRequest struct {
+	family, proto uint8
+	port          uint16
+}
+
+const (
+	diagRequestLen = 56
+	diagMessageLen = 72 // struct inet_diag_msg
+	diagSKV6Only   = 11 // INET_DIAG_SKV6ONLY
+)
+
+func (diagRequest) Len() int { return diagRequestLen }
+
+func (r diagRequest) Serialize() []byte {
+	b := make([]byte, diagRequestLen)
+	b[0], b[1] = r.family, r.proto
+	binary.NativeEndian.PutUint32(b[4:], 1<<stateListen|1<<stateClose)
+	binary.BigEndian.PutUint16(b[8:], r.port)
+	return b
+}
+
+// parseDiag returns the addresses of one struct inet_diag_msg: none where the
+// message is malformed or of another port.
+func parseDiag(b []byte, port uint16) []netip.Addr {
+	if len(b) < diagMessageLen || binary.BigEndian.Uint16(b[4:]) != port {
+		return nil
+	}
+	const lo = 1 // the index of lo, in every namespace
+	if device := binary.NativeEndian.Uint32(b[40:]); device != 0 && device != lo {
+		return nil
+	}
+	switch b[0] {
+	case unix.AF_INET:
+		return []netip.Addr{netip.AddrFrom4([4]byte(b[8:12]))}
+	case unix.AF_INET6:
+		addr := netip.AddrFrom16([16]byte(b[8:24])).Unmap()
+		if addr == netip.IPv6Unspecified() && !v6Only(b[diagMessageLen:]) {
+			return []netip.Addr{addr, netip.IPv4Unspecified()}
+		}
+		return []netip.Addr{addr}
+	}
+	return nil
+}
+
+// v6Only looks for IPV6_V6ONLY among the attributes of a message.
+func v6Only(attrs []byte) bool {
+	for len(attrs) >= unix.SizeofNlAttr {
+		size := int(binary.NativeEndian.Uint16(attrs))
+		if size < unix.SizeofNlAttr || size > len(attrs) {
+			return false
+		}
+		if binary.NativeEndian.Uint16(attrs[2:]) == diagSKV6Only && size > unix.SizeofNlAttr {
+			return attrs[unix.SizeofNlAttr] != 0
+		}
+		attrs = attrs[min((size+3)&^3, len(attrs)):]
+	}
+	return false
+}

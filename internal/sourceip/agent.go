@@ -1,0 +1,234 @@
+package sourceip
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/wire"
+)
+
+// request asks for the plan of a port.
+type request struct {
+	Proto  int            `json:"proto"` // unix.IPPROTO_TCP or unix.IPPROTO_UDP
+	Target netip.AddrPort `json:"target"`
+	// Backend is "auto", "nft" or "iptables"; empty shows no real address.
+	Backend string `json:"backend"`
+}
+
+// probed is the answer to a probe.
+type probed struct {
+	Backend string `json:"backend"`
+	Problem string `json:"problem,omitempty"`
+}
+
+const (
+	planMethod  = "sourceip.plan"
+	probeMethod = "sourceip.probe"
+)
+
+// Handlers are the methods of this package that the child answers.
+func Handlers(ns *netns.Namespace) wire.Handlers {
+	a := &agent{ns: ns, backends: []backend{nft{}, iptables{ns}}}
+	return a.handlers()
+}
+
+func (a *agent) handlers() wire.Handlers {
+	return wire.Handlers{planMethod: a.answerPlan, probeMethod: a.answerProbe}
+}
+
+// backend makes the marks of the calling thread's namespace.
+type backend interface {
+	name() string
+	// usable tells whether the kernel and the programs are there for it. It
+	// changes nothing.
+	usable() error
+	// ensure makes the marks of an address family, where they are missing.
+	ensure(af int) error
+}
+
+// agent works in the child. What it has made once, it keeps up: the user's
+// own tools may flush it.
+type agent struct {
+	ns       *netns.Namespace
+	backends []backend
+
+	mu      sync.Mutex
+	uplinks [2]int // interfaces to the outside, by family
+	rules   [2]layer
+	marks   [2]layer
+	marker  backend // the one of backends that has made marks
+	watched bool
+}
+
+// The families are indices of the agent's fields.
+var families = [2]int{unix.AF_INET, unix.AF_INET6}
+
+// layer is something made in the namespace that others may undo.
+type layer struct {
+	err     error
+	checked time.Time // zero before it was first wanted
+}
+
+// recheck is how often a layer is looked after when plans rely on it, beside
+// the watch, which sees changes neither of routes nor of the older iptables.
+// It is also how soon a failure is tried again.
+const recheck = 10 * time.Second
+
+func (l *layer) ensure(make func() error) error {
+	if l.checked.IsZero() || time.Since(l.checked) > recheck {
+		l.err = make()
+		l.checked = time.Now()
+	}
+	return l.err
+}
+
+func (l *layer) made() bool { return !l.checked.IsZero() && l.err == nil }
+
+func (a *agent) answerProbe(_ context.Context, msg wire.Message) (any, []int, error) {
+	var req request
+	if err := msg.Decode(&req); err != nil {
+		return nil, nil, err
+	}
+	var p probed
+	err := a.ns.Do(func() error {
+		p.Backend, p.Problem = a.probe(req.Backend)
+		return nil
+	})
+	return p, nil, err
+}
+
+// probe returns the name of the backend to use, or "none" and why.
+func (a *agent) probe(want string) (name, problem string) {
+	candidates, err := a.candidates(want)
+	if len(candidates) == 0 {
+		return "none", err.Error()
+	}
+	return candidates[0].name(), ""
+}
+
+// candidates returns the usable backends; where there is none, the error says
+// why.
+func (a *agent) candidates(want string) ([]backend, error) {
+	var usable []backend
+	var problems []error
+	for _, b := range a.backends {
+		if want != b.name() && want != "auto" {
+			continue
+		}
+		if err := b.usable(); err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		usable = append(usable, b)
+	}
+	return usable, errors.Join(problems...)
+}
+
+func (a *agent) answerPlan(ctx context.Context, msg wire.Message) (any, []int, error) {
+	var req request
+	if err := msg.Decode(&req); err != nil {
+		return nil, nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var p plan
+	err := a.ns.Do(func() (err error) {
+		p, err = a.plan(req)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if req.Backend != "" && !a.watched {
+		// Without the watch, plans still look after everything by and by.
+		a.watched = a.startWatch(ctx) == nil
+	}
+	return p, nil, nil
+}
+
+// plan makes the plan of a port, and what it relies on.
+func (a *agent) plan(req request) (plan, error) {
+	v, uplinks, err := look(req)
+	if err != nil {
+		return plan{}, err
+	}
+	if req.Backend == "" {
+		p, _ := choose(v)
+		p.Backend = "none"
+		return p, nil
+	}
+	a.uplinks = uplinks
+	for i, f := range v.both() {
+		f.err = a.makeRules(i)
+		f.rules, f.marks = f.err == nil, f.err == nil
+	}
+	v.nat = a.marker != nil || hasNAT()
+	p, needsMarks := choose(v)
+	if needsMarks {
+		for i, f := range v.both() {
+			if f.rules {
+				f.err = a.makeMarks(i, req.Backend)
+				f.marks = f.err == nil
+			}
+		}
+		p, _ = choose(v)
+	}
+	p.Backend = a.backendName(req.Backend)
+	return p, nil
+}
+
+func (a *agent) makeRules(i int) error {
+	return a.rules[i].ensure(func() error { return ensureRules(families[i], a.uplinks[i]) })
+}
+
+func (a *agent) makeMarks(i int, want string) error {
+	return a.marks[i].ensure(func() error {
+		if a.marker != nil {
+			return a.marker.ensure(families[i])
+		}
+		candidates, err := a.candidates(want)
+		for _, b := range candidates {
+			if err = b.ensure(families[i]); err == nil {
+				a.marker = b
+				return nil
+			}
+		}
+		return err
+	})
+}
+
+// backendName returns the backend that makes the marks, or would.
+func (a *agent) backendName(want string) string {
+	switch {
+	case a.marker != nil:
+		return a.marker.name()
+	case !a.marks[0].checked.IsZero(): // it was tried
+		return "none"
+	}
+	name, _ := a.probe(want)
+	return name
+}
+
+// repair makes again what was made and has gone.
+func (a *agent) repair() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// A failure is tried again by the next plan.
+	_ = a.ns.Do(func() error {
+		for i, af := range families {
+			if l := &a.rules[i]; l.made() {
+				l.err = ensureRules(af, a.uplinks[i])
+			}
+			if l := &a.marks[i]; l.made() {
+				l.err = a.marker.ensure(af)
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,72 @@
+package sourceip
+
+import (
+	"bytes"
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/netns"
+)
+
+// iptables makes the marks with the programs iptables and ip6tables, where
+// there is no nf_tables.
+type iptables struct{ ns *netns.Namespace }
+
+func (iptables) name() string { return "iptables" }
+
+// usable implements backend.
+func (t iptables) usable() error { return t.run("", "iptables", "-w", "-t", "mangle", "-S", "OUTPUT") }
+
+// iptablesScript fills our chains, with the rules that nft.go explains.
+// iptables-restore replaces them in one transaction, for the table mangle.
+const iptablesScript = `*mangle
+:ROOTLESSKIT-OUTPUT - [0:0]
+:ROOTLESSKIT-PREROUTING - [0:0]
+-A ROOTLESSKIT-OUTPUT -o lo -j CONNMARK --set-xmark MARK/MARK
+-A ROOTLESSKIT-OUTPUT -o lo -j RETURN
+-A ROOTLESSKIT-OUTPUT -m connmark --mark MARK/MARK -m addrtype --src-type LOCAL -j MARK --set-xmark MARK/MARK
+-A ROOTLESSKIT-OUTPUT -m conntrack --ctstate NEW -m addrtype ! --src-type LOCAL -j CONNMARK --set-xmark MARK/MARK
+-A ROOTLESSKIT-PREROUTING ! -i lo -m connmark --mark MARK/MARK -j MARK --set-xmark MARK/MARK
+COMMIT
+`
+
+// ensure implements backend. A flush of the table empties our chains as well
+// as those that jump to them, so the jumps stand for everything.
+func (t iptables) ensure(af int) error {
+	program := "iptables"
+	if af == unix.AF_INET6 {
+		program = "ip6tables"
+	}
+	var missing []string
+	for _, hook := range []string{"OUTPUT", "PREROUTING"} {
+		if t.run("", program, "-w", "-t", "mangle", "-C", hook, "-j", "ROOTLESSKIT-"+hook) != nil {
+			missing = append(missing, hook)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	script := strings.ReplaceAll(iptablesScript, "MARK/MARK", fmt.Sprintf("%#x/%#x", markBit, markBit))
+	if err := t.run(script, program+"-restore", "-w", "--noflush"); err != nil {
+		return err
+	}
+	for _, hook := range missing {
+		if err := t.run("", program, "-w", "-t", "mangle", "-A", hook, "-j", "ROOTLESSKIT-"+hook); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t iptables) run(stdin, program string, args ...string) error {
+	var stderr bytes.Buffer
+	cmd := exec.Command(program, args...)
+	cmd.Stdin, cmd.Stderr = strings.NewReader(stdin), &stderr
+	if err := t.ns.Run(cmd); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package sourceip
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// nft makes the marks with nf_tables, over netlink.
+type nft struct{}
+
+func (nft) name() string { return "nft" }
+
+// usable implements backend.
+func (nft) usable() error {
+	_, err := withNFT(func(c *nftables.Conn) ([]*nftables.Table, error) { return c.ListTables() })
+	if err != nil {
+		return fmt.Errorf("nf_tables: %w", err)
+	}
+	return nil
+}
+
+// nftChain is a base chain and its rules.
+type nftChain struct {
+	nftables.Chain
+	rules [][]expr.Any
+}
+
+// nftChains is what each of the two tables has:
+//
+//	chain output {
+//		type route hook output priority mangle + 1
+//		oif lo ct mark set ct mark | MARK return
+//		ct mark & MARK == MARK fib saddr type local meta mark set meta mark | MARK
+//		ct state new fib saddr type != local ct mark set ct mark | MARK
+//	}
+//	chain prerouting {
+//		type filter hook prerouting priority mangle + 1
+//		iif != lo ct mark & MARK == MARK meta mark set meta mark | MARK
+//	}
+//
+// The last rule of output is for ports that lead to another host of the inner
+// networks, so that the connection starts elsewhere than on lo. None looks at
+// the direction of the connection: a UDP server may speak first after
+// conntrack has forgotten a silent client, and is the origin then.
+func nftChains() []nftChain {
+	priority := nftables.ChainPriorityRef(*nftables.ChainPriorityMangle + 1)
+	output := nftables.Chain{Name: "output", Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: priority}
+	prerouting := nftables.Chain{Name: "prerouting", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: priority}
+	return []nftChain{
+		{output, [][]expr.Any{
+			slices.Concat(ifaceIsLo(expr.MetaKeyOIF, expr.CmpOpEq), markConnection(), verdict(expr.VerdictReturn)),
+			slices.Concat(connectionMarked(), sourceLocal(expr.CmpOpEq), markPacket()),
+			slices.Concat(connectionNew(), sourceLocal(expr.CmpOpNeq), markConnection()),
+		}},
+		{prerouting, [][]expr.Any{
+			slices.Concat(ifaceIsLo(expr.MetaKeyIIF, expr.CmpOpNeq), connectionMarked(), markPacket()),
+		}},
+	}
+}
+
+// ensure implements backend. A table is replaced in one transaction, so that
+// it is never half there.
+func (nft) ensure(af int) error {
+	t := nftTable(af)
+	if nftComplete(t) {
+		return nil
+	}
+	_, err := withNFT(func(c *nftables.Conn) (any, error) {
+		c.AddTable(t) // for DelTable to find it
+		c.DelTable(t)
+		c.AddTable(t)
+		for _, chain := range nftChains() {
+			chain.Table = t
+			c.AddChain(&chain.Chain)
+			for _, exprs := range chain.rules {
+				c.AddRule(&nftables.Rule{Table: t, Chain: &chain.Chain, Exprs: exprs})
+			}
+		}
+		return nil, c.Flush()
+	})
+	if err != nil {
+		return fmt.Errorf("nf_tables: making the table %q: %w", t.Name, err)
+	}
+	return nil
+}
+
+func nftTable(af int) *nftables.Table {
+	family := nftables.TableFamilyIPv4
+	if af == unix.AF_INET6 {
+		family = nftables.TableFamilyIPv6
+	}
+	return &nftables.Table{Name: "rootlesskit", Family: family}
+}
+
+// nftComplete counts the rules of the table.
+func nftComplete(t *nftables.Table) bool {
+	for _, chain := range nftChains() {
+		rules, err := withNFT(func(c *nftables.Conn) ([]*nftables.Rule, error) { return c.GetRules(t, &chain.Chain) })
+		if err != nil || len(rules) != len(chain.rules) {
+			return false
+		}
+	}
+	return true
+}
+
+// nftHasNAT tells whether there is a chain of the type nat. iptables-nft makes
+// such ones as well.
+func nftHasNAT() bool {
+	chains, err := withNFT(func(c *nftables.Conn) ([]*nftables.Chain, error) { return c.ListChains() })
+	return err == nil && slices.ContainsFunc(chains, func(c *nftables.Chain) bool { return c.Type == nftables.ChainTypeNAT })
+}
+
+// withNFT calls f with a connection to nf_tables of the calling thread's
+// namespace.
+func withNFT[T any](f func(*nftables.Conn) (T, error)) (T, error) {
+	c, err := nftables.New()
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return f(c)
+}
+
+// ifaceIsLo compares the interface (MetaKeyIIF, MetaKeyOIF) with lo.
+func ifaceIsLo(key expr.MetaKey, op expr.CmpOp) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: native(loIndex)}}
+}
+
+// sourceLocal compares the type of the source address with local.
+func sourceLocal(op expr.CmpOp) []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: op, Register: 1, Data: native(unix.RTN_LOCAL)},
+	}
+}
+
+// connectionMarked matches packets of connections that have our mark.
+func connectionMarked() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
+		bits(markBit, 0),
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: native(markBit)},
+	}
+}
+
+// connectionNew matches packets of connections without a reply yet.
+func connectionNew() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		bits(expr.CtStateBitNEW, 0),
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)},
+	}
+}
+
+// markConnection adds our bit to the conntrack mark.
+func markConnection() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
+		bits(^uint32(markBit), markBit),
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true},
+	}
+}
+
+// markPacket adds our bit to the packet mark.
+func markPacket() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		bits(^uint32(markBit), markBit),
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true},
+	}
+}
+
+func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
+
+// bits is register = register & mask ^ xor.
+func bits(mask, xor uint32) expr.Any {
+	return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: native(mask), Xor: native(xor)}
+}
+
+func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
