@@ -36,7 +36,9 @@ type loop struct {
 	events [128]unix.EpollEvent
 	// buf is scratch space for one read and the write after it; nothing is kept
 	// in it when a handler returns.
-	buf []byte
+	buf   []byte
+	pipes pipePool
+	udp   *udpBatch // nil until the first UDP port
 
 	wakefd int
 	mu     sync.Mutex
@@ -114,6 +116,7 @@ func (l *loop) end() {
 	l.ended = true
 	l.mu.Unlock()
 	l.runPosted()
+	l.pipes.close()
 	unix.Close(l.wakefd)
 	unix.Close(l.epfd)
 }

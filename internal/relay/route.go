@@ -1,0 +1,18 @@
+package relay
+
+import "net/netip"
+
+// Route says how one client is connected.
+type Route struct {
+	// Source is what the child-side socket is bound to, so that the server
+	// sees it as its peer. A foreign address needs IP_TRANSPARENT, which the
+	// maker of the pool's sockets sets. Port 0 takes any; the zero value does
+	// not bind.
+	Source netip.AddrPort
+	// Target is the address in the namespace to connect to. The family of the
+	// socket is its family.
+	Target netip.AddrPort
+	// Prelude is sent to the server before the client's first byte (a PROXY
+	// protocol header); usually nil. TCP only.
+	Prelude []byte
+}

@@ -1,0 +1,224 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+)
+
+// The UDP data plane, theory of operation.
+//
+// A port lives on one loop. Its listeners are bound in the host; each client
+// (on a wildcard listener: each client and the address that it asked) is a flow
+// with a socket of its own in the namespace, connected to the server, so that
+// the server sees the clients apart and the kernel sorts its replies.
+//
+//	client ─ listener ─ recvmmsg ─ sort by flow ─ sendmmsg ─ flow ─ server
+//	client ─ listener ─ sendmmsg ─ replies of all flows ─ recvmmsg ─ flow ─ server
+//
+// Datagrams move in the slots of a batch (udpbatch.go) that all ports of a loop
+// share; they are never copied here. Those of one size that go the same way
+// leave in one UDP_SEGMENT message, through the network stack at once; the
+// kernel cuts them apart again for a receiver that does not ask for UDP_GRO.
+// Boundaries, order within a flow and empty datagrams are kept.
+//
+// What does not fit is dropped, as a network would, and never waited for.
+//
+// Errors: a server that refuses (ICMP port unreachable) shows as ECONNREFUSED
+// on the flow's socket. It is counted, and the next datagram of the client asks
+// for a route again, so a server that comes back, also on another address, is
+// found. The client is not told: an ICMP error can be sent by the kernel, which
+// does so only where no socket is bound, or by a raw socket, which takes
+// CAP_NET_RAW in the host's namespace. So to the client a refused datagram is a
+// lost one. Errors about the way back to a client are not reported on an
+// unconnected socket, and end with the flow's timeout.
+
+// UDPConfig says what to forward.
+type UDPConfig struct {
+	// Sockets are UDP sockets bound in the host; ForwardUDP owns them, also
+	// when it fails.
+	Sockets []int
+	// Pool returns the sockets of the namespace of a family (unix.AF_INET,
+	// unix.AF_INET6).
+	Pool func(family int) *Pool
+	// Route says where a client's datagrams go and what source the server is
+	// to see. It is called on the loop thread, once per flow and again after
+	// the server refused, and must not block. An invalid Target drops the datagram.
+	Route func(client, local netip.AddrPort) Route
+	// MaxFlows bounds the flows of the port; the one that was silent longest
+	// goes, first among those without a reply. Each takes a descriptor. 0 is
+	// a quarter of the descriptors that the process may have, at most 4096.
+	MaxFlows int
+	// UnansweredTimeout and AnsweredTimeout end a flow that was silent for as
+	// long, before and after the first reply. 0 is 30 s and 180 s, the
+	// defaults of Linux's connection tracking (nf_conntrack_udp_timeout and
+	// nf_conntrack_udp_timeout_stream).
+	UnansweredTimeout, AnsweredTimeout time.Duration
+	// Log is where faults are told; nil drops them.
+	Log *slog.Logger
+}
+
+func (c *UDPConfig) setDefaults() {
+	if c.MaxFlows <= 0 {
+		c.MaxFlows = defaultMaxFlows()
+	}
+	if c.UnansweredTimeout <= 0 {
+		c.UnansweredTimeout = 30 * time.Second
+	}
+	if c.AnsweredTimeout <= 0 {
+		c.AnsweredTimeout = 180 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+func defaultMaxFlows() int {
+	const most = 4096
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return most
+	}
+	return int(min(max(limit.Cur/4, 1), most))
+}
+
+// UDPPort is a published UDP port.
+type UDPPort struct {
+	loop      *loop
+	cfg       UDPConfig
+	batch     *udpBatch
+	listeners []*udpListener
+	flows     flowTable
+	expiry    *timer // nil: no flows
+	waiting   waitingFlows
+	short     bool // a shortage was told
+	closeOnce sync.Once
+
+	stats udpStats
+}
+
+// udpStats is read by every goroutine.
+type udpStats struct {
+	accepted, refused, active, shortages, dropped, bytesIn, bytesOut atomic.Uint64
+	lastError                                                        atomic.Pointer[string]
+}
+
+// ForwardUDP starts to forward what arrives at the sockets.
+func (e *Engine) ForwardUDP(cfg UDPConfig) (*UDPPort, error) {
+	cfg.setDefaults()
+	p := &UDPPort{loop: e.pick(), cfg: cfg}
+	p.flows.byKey = make(map[flowKey]*udpFlow)
+	for i, fd := range cfg.Sockets {
+		l, err := newUDPListener(p, fd)
+		if err != nil {
+			closeFDs(cfg.Sockets)
+			return nil, fmt.Errorf("UDP listener %d: %w", i, err)
+		}
+		p.listeners = append(p.listeners, l)
+	}
+	err := errors.New("the event loop has ended")
+	if p.loop.call(func() { err = p.start() }); err != nil {
+		closeFDs(cfg.Sockets)
+		return nil, fmt.Errorf("forwarding UDP: %w", err)
+	}
+	return p, nil
+}
+
+func closeFDs(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+func (p *UDPPort) start() (err error) {
+	p.batch = p.loop.udpBatch()
+	for i, l := range p.listeners {
+		p.batch.enableGRO(l.fd)
+		if l.token, err = p.loop.register(l.fd, unix.EPOLLIN, l); err != nil {
+			for _, started := range p.listeners[:i] {
+				p.loop.unregister(started.fd, started.token)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// Close ends the port and its flows. When it returns, the port can be bound
+// again.
+func (p *UDPPort) Close() error {
+	p.closeOnce.Do(func() {
+		if !p.loop.call(p.stop) {
+			<-p.loop.done
+			p.stop()
+		}
+	})
+	return nil
+}
+
+func (p *UDPPort) stop() {
+	p.batch.flush()
+	for _, l := range p.listeners {
+		p.loop.forget(l.token)
+		unix.Close(l.fd)
+	}
+	for f := p.flows.oldest(); f != nil; f = p.flows.oldest() {
+		p.closeFlow(f)
+	}
+	p.loop.stopTimer(p.expiry)
+	p.loop.stopTimer(p.waiting.retry)
+}
+
+// Details tells what the port has done. A flow counts once as refused until its
+// server answers again; AcceptErrors counts the flows that had to wait for a
+// socket of the namespace or made another one end.
+func (p *UDPPort) Details() api.PortDetails {
+	d := api.PortDetails{
+		Accepted:     p.stats.accepted.Load(),
+		Refused:      p.stats.refused.Load(),
+		Active:       p.stats.active.Load(),
+		BytesIn:      p.stats.bytesIn.Load(),
+		BytesOut:     p.stats.bytesOut.Load(),
+		AcceptErrors: p.stats.shortages.Load(),
+	}
+	if e := p.stats.lastError.Load(); e != nil {
+		d.LastError = *e
+	}
+	return d
+}
+
+// fault records the reason of the latest failure.
+func (p *UDPPort) fault(what string, err error) {
+	text := fmt.Sprintf("%s: %v", what, err)
+	p.stats.lastError.Store(&text)
+	p.cfg.Log.Debug("UDP port", "error", text)
+}
+
+// count adds up what became of datagrams.
+func (p *UDPPort) count(t udpTally, way udpWay) {
+	bytes := &p.stats.bytesIn
+	if way == udpToClient {
+		bytes = &p.stats.bytesOut
+	}
+	bytes.Add(uint64(t.bytes))
+	if t.dropped > 0 {
+		p.stats.dropped.Add(uint64(t.dropped))
+	}
+}
+
+// shortage notes that a flow had to wait or to end, and tells it once.
+func (p *UDPPort) shortage(what string, args ...any) {
+	p.stats.shortages.Add(1)
+	if !p.short {
+		p.short = true
+		p.cfg.Log.Warn(what, args...)
+	}
+}

@@ -1,0 +1,739 @@
+package relay
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/nstest"
+)
+
+// udpServer opens a server; its address is that of a route.
+func udpServer(t testing.TB, address string) (*net.UDPConn, netip.AddrPort) {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pc.Close() })
+	c := pc.(*net.UDPConn)
+	return c, unmapped(c.LocalAddr().(*net.UDPAddr).AddrPort())
+}
+
+func unmapped(ap netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// echo answers every datagram until the server is closed.
+func udpEcho(c *net.UDPConn) {
+	buf := make([]byte, 1<<16)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		_, _ = c.WriteToUDPAddrPort(buf[:n], from)
+	}
+}
+
+func echoServer(t testing.TB, address string) netip.AddrPort {
+	t.Helper()
+	c, addr := udpServer(t, address)
+	var wg sync.WaitGroup
+	wg.Go(func() { udpEcho(c) })
+	t.Cleanup(func() { c.Close(); wg.Wait() })
+	return addr
+}
+
+// boundUDP is a socket for ForwardUDP.
+func boundUDP(t testing.TB, sa unix.Sockaddr) int {
+	t.Helper()
+	family := unix.AF_INET
+	if _, ok := sa.(*unix.SockaddrInet6); ok {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if family == unix.AF_INET6 {
+		_ = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 0) // the harder case
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		unix.Close(fd)
+		t.Fatal(err)
+	}
+	return fd
+}
+
+var (
+	loopback4 = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	loopback6 = &unix.SockaddrInet6{Addr: [16]byte{15: 1}}
+	wildcard4 = &unix.SockaddrInet4{}
+	wildcard6 = &unix.SockaddrInet6{}
+)
+
+// routeTo is a Route function.
+func routeTo(target netip.AddrPort) func(_, _ netip.AddrPort) Route {
+	return func(_, _ netip.AddrPort) Route { return Route{Target: target} }
+}
+
+// forwardUDP forwards a port on an engine of its own. What cfg lacks has a
+// default: a listener on 127.0.0.1, and sockets of this namespace.
+func forwardUDP(t testing.TB, cfg UDPConfig) *UDPPort {
+	t.Helper()
+	e, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	if cfg.Sockets == nil {
+		cfg.Sockets = []int{boundUDP(t, loopback4)}
+	}
+	if cfg.Pool == nil {
+		cfg.Pool = localPools(t)
+	}
+	p, err := e.ForwardUDP(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+// dialPort opens a client of a port's first listener; ip replaces a wildcard.
+func dialPort(t testing.TB, p *UDPPort, ip string) *net.UDPConn {
+	t.Helper()
+	addr := p.listeners[0].bound
+	if ip != "" {
+		addr = netip.AddrPortFrom(netip.MustParseAddr(ip), addr.Port())
+	}
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+const soon = 5 * time.Second
+
+func receive(t testing.TB, c *net.UDPConn) []byte {
+	t.Helper()
+	msg, _ := receiveFrom(t, c)
+	return msg
+}
+
+func receiveFrom(t testing.TB, c *net.UDPConn) ([]byte, netip.AddrPort) {
+	t.Helper()
+	buf := make([]byte, 1<<16)
+	_ = c.SetReadDeadline(time.Now().Add(soon))
+	n, from, err := c.ReadFromUDPAddrPort(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buf[:n], unmapped(from)
+}
+
+func send(t testing.TB, c *net.UDPConn, msg string) {
+	t.Helper()
+	if _, err := c.Write([]byte(msg)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exchange sends a message to an echo server and waits for it to come back.
+func exchange(t testing.TB, c *net.UDPConn, msg string) {
+	t.Helper()
+	send(t, c, msg)
+	if got := receive(t, c); string(got) != msg {
+		t.Fatalf("sent %d bytes, got %d other ones back", len(msg), len(got))
+	}
+}
+
+// eventually waits for a state of the port.
+func eventually(t testing.TB, p *UDPPort, what string, ok func(api.PortDetails) bool) api.PortDetails {
+	t.Helper()
+	for deadline := time.Now().Add(soon); ; time.Sleep(time.Millisecond) {
+		d := p.Details()
+		if ok(d) {
+			return d
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("never %s: %+v", what, d)
+		}
+	}
+}
+
+func TestUDPEcho(t *testing.T) {
+	for _, tc := range []struct {
+		name           string
+		listen         unix.Sockaddr
+		client, server string
+	}{
+		{"IPv4", loopback4, "", "127.0.0.1:0"},
+		{"IPv6", loopback6, "", "[::1]:0"},
+		{"IPv4 to IPv6", loopback4, "", "[::1]:0"},
+		{"wildcard IPv4", wildcard4, "127.0.0.2", "127.0.0.1:0"},
+		{"wildcard IPv6", wildcard6, "::1", "[::1]:0"},
+		{"IPv4 at a wildcard of both families", wildcard6, "127.0.0.2", "127.0.0.1:0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := forwardUDP(t, UDPConfig{
+				Sockets: []int{boundUDP(t, tc.listen)},
+				Route:   routeTo(echoServer(t, tc.server)),
+			})
+			var wg sync.WaitGroup
+			var bytes atomic.Uint64
+			for i := range 4 {
+				c := dialPort(t, p, tc.client) // connected: takes replies from that address only
+				wg.Go(func() {
+					for j := range 50 {
+						msg := fmt.Sprint(i, j)
+						exchange(t, c, msg)
+						bytes.Add(uint64(len(msg)))
+					}
+				})
+			}
+			wg.Wait()
+			eventually(t, p, "all counted", func(d api.PortDetails) bool {
+				return d.Accepted == 4 && d.Active == 4 && d.Refused == 0 && d.BytesIn == bytes.Load() && d.BytesOut == d.BytesIn
+			})
+		})
+	}
+}
+
+func TestUDPTellsTheAskedAddressesOfAWildcardApart(t *testing.T) {
+	locals := make(chan netip.AddrPort, 2)
+	server := echoServer(t, "127.0.0.1:0")
+	p := forwardUDP(t, UDPConfig{
+		Sockets: []int{boundUDP(t, wildcard4)},
+		Route: func(_, local netip.AddrPort) Route {
+			locals <- local
+			return Route{Target: server}
+		},
+	})
+	c, _ := udpServer(t, "127.0.0.1:0") // one unconnected client
+	for _, ip := range []string{"127.0.0.2", "127.0.0.3"} {
+		asked := netip.AddrPortFrom(netip.MustParseAddr(ip), p.listeners[0].bound.Port())
+		if _, err := c.WriteToUDPAddrPort([]byte(ip), asked); err != nil {
+			t.Fatal(err)
+		}
+		if msg, from := receiveFrom(t, c); string(msg) != ip || from != asked {
+			t.Errorf("asked %s, got %q from %s", asked, msg, from)
+		}
+		if local := <-locals; local != asked {
+			t.Errorf("asked %s, the route was for %s", asked, local)
+		}
+	}
+}
+
+func TestUDPPassesEverySize(t *testing.T) {
+	for name, listen := range map[string]unix.Sockaddr{"127.0.0.1:0": loopback4, "[::1]:0": loopback6} {
+		p := forwardUDP(t, UDPConfig{
+			Sockets: []int{boundUDP(t, listen)},
+			Route:   routeTo(echoServer(t, name)),
+		})
+		c := dialPort(t, p, "")
+		for _, size := range []int{0, 1, 1472, 1473, 9000, 65506, 65507} {
+			exchange(t, c, strings.Repeat("x", size))
+		}
+	}
+}
+
+// TestUDPKeepsBoundariesAndOrder sends datagrams one by one and in segments
+// (UDP_SEGMENT), which are put together and cut apart on the way.
+func TestUDPKeepsBoundariesAndOrder(t *testing.T) {
+	for name, listen := range map[string]unix.Sockaddr{"127.0.0.1": loopback4, "127.0.0.2": wildcard4, "::1": wildcard6} {
+		t.Run(name, func(t *testing.T) {
+			server, addr := udpServer(t, "127.0.0.1:0")
+			p := forwardUDP(t, UDPConfig{Sockets: []int{boundUDP(t, listen)}, Route: routeTo(addr)})
+			c := dialPort(t, p, name)
+			random := rand.New(rand.NewPCG(1, 2))
+			for range 100 {
+				sent := sendBurst(t, c, nil, random)
+				from := expect(t, server, sent)
+				sent = sendBurst(t, server, &from, random)
+				expect(t, c, sent)
+			}
+		})
+	}
+}
+
+// sendBurst sends datagrams and returns them, in their order.
+func sendBurst(t testing.TB, c *net.UDPConn, to *netip.AddrPort, random *rand.Rand) (sent [][]byte) {
+	t.Helper()
+	for len(sent) < 24 {
+		size := []int{0, 1, 100, 100, 1200, 1200}[random.IntN(6)]
+		count := 1 + random.IntN(12)
+		data := make([]byte, size*count-random.IntN(size+1)*min(count-1, 1))
+		for i := range data {
+			data[i] = byte(random.Uint32())
+		}
+		if size == 0 || random.IntN(2) == 0 { // one by one
+			for part := range chunks(data, size) {
+				sendSegments(t, c, to, part, 0)
+				sent = append(sent, part)
+			}
+			continue
+		}
+		sendSegments(t, c, to, data, size)
+		for part := range chunks(data, size) {
+			sent = append(sent, part)
+		}
+	}
+	return sent
+}
+
+func chunks(data []byte, size int) func(func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		for ok := true; ok; ok = len(data) > 0 {
+			n := min(size, len(data))
+			if !yield(data[:n]) {
+				return
+			}
+			data = data[n:]
+		}
+	}
+}
+
+func sendSegments(t testing.TB, c *net.UDPConn, to *netip.AddrPort, data []byte, size int) {
+	t.Helper()
+	var control []byte
+	if size > 0 {
+		control = make([]byte, udpControlSize)
+		control = control[:putUDPSegment(control, size)]
+	}
+	var err error
+	if to != nil {
+		_, _, err = c.WriteMsgUDPAddrPort(data, control, *to)
+	} else {
+		_, _, err = c.WriteMsgUDP(data, control, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func expect(t testing.TB, c *net.UDPConn, sent [][]byte) (from netip.AddrPort) {
+	t.Helper()
+	for i, want := range sent {
+		var got []byte
+		if got, from = receiveFrom(t, c); !bytes.Equal(got, want) {
+			t.Fatalf("datagram %d of %d has %d bytes, want %d, or others", i, len(sent), len(got), len(want))
+		}
+	}
+	return from
+}
+
+// TestUDPSendsApartWhatTheRouteDoesNotCut has segments that are longer than the
+// MTU in the namespace, where the kernel takes them one by one only.
+func TestUDPSendsApartWhatTheRouteDoesNotCut(t *testing.T) {
+	child := nstest.NewChild(t)
+	if err := netns.Configure(t.Context(), child, netns.LinkRequest{Name: "lo", MTU: 700}); err != nil {
+		t.Fatal(err)
+	}
+	server := child.ListenUDP(t, "udp4", "127.0.0.1:5000")
+	p := forwardUDP(t, UDPConfig{
+		Pool:  childPools(t, child),
+		Route: routeTo(netip.MustParseAddrPort("127.0.0.1:5000")),
+	})
+	c := dialPort(t, p, "")
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 20 {
+		expect(t, server, sendBurst(t, c, nil, random))
+	}
+}
+
+func TestUDPMergesDatagramsOfOneSize(t *testing.T) {
+	b := newUDPBatch()
+	b.tx.gso = true
+	f, other := &udpFlow{}, &udpFlow{}
+	add := func(f *udpFlow, len, gro int) {
+		s := &b.slots[b.tx.iovs]
+		s.len, s.info.gro = len, gro
+		b.tx.add(f, s, udpToServer)
+	}
+	for _, len := range []int{100, 100, 60} { // one, with a shorter end
+		add(f, len, 0)
+	}
+	add(f, 60, 0)     // one
+	add(other, 60, 0) // one: another flow
+	add(other, 0, 0)  // one: empty
+	add(other, 90, 0) // one with the next
+	add(other, 90, 0)
+	add(other, 91, 0)   // one: longer
+	add(other, 300, 91) // one: several already
+	add(other, 40, 0)
+	other.whole[udpToServer] = true
+	add(other, 50, 0)
+	add(other, 50, 0)
+	var got []string
+	for i, m := range b.tx.send[:b.tx.n] {
+		cut := parseUDPSegment(&b.tx.hdr[i].msg)
+		got = append(got, fmt.Sprintf("%d:%d/%d", m.slots, m.bytes, cut))
+	}
+	want := "3:260/100 1:60/0 1:60/0 1:0/0 2:180/90 1:91/0 1:300/91 1:40/0 1:50/0 1:50/0"
+	if s := strings.Join(got, " "); s != want {
+		t.Errorf("got  %s\nwant %s", s, want)
+	}
+}
+
+// parseUDPSegment returns the length that a message is cut at, 0 for never.
+func parseUDPSegment(msg *unix.Msghdr) int {
+	if msg.Control == nil {
+		return 0
+	}
+	b := unsafe.Slice(msg.Control, udpControlSize)
+	return int(binary.NativeEndian.Uint16(b[unix.CmsgLen(0):]))
+}
+
+func TestUDPFlowsExpire(t *testing.T) {
+	echo := echoServer(t, "127.0.0.1:0")
+	_, silent := udpServer(t, "127.0.0.1:0")
+	var quiet netip.AddrPort // client; known before it sends
+	p := forwardUDP(t, UDPConfig{
+		Route: func(client, _ netip.AddrPort) Route {
+			if client == quiet {
+				return Route{Target: silent}
+			}
+			return Route{Target: echo}
+		},
+		UnansweredTimeout: 50 * time.Millisecond,
+		AnsweredTimeout:   400 * time.Millisecond,
+	})
+	answered, unanswered := dialPort(t, p, ""), dialPort(t, p, "")
+	p.loop.call(func() { quiet = unanswered.LocalAddr().(*net.UDPAddr).AddrPort() })
+	start := time.Now()
+	exchange(t, answered, "a")
+	send(t, unanswered, "b")
+	eventually(t, p, "two flows", func(d api.PortDetails) bool { return d.Active == 2 })
+	eventually(t, p, "one flow", func(d api.PortDetails) bool { return d.Active == 1 })
+	eventually(t, p, "no flow", func(d api.PortDetails) bool { return d.Active == 0 })
+	if took := time.Since(start); took < 400*time.Millisecond {
+		t.Errorf("the answered flow has ended after %v", took)
+	}
+	exchange(t, answered, "again") // also with a new flow
+	if d := p.Details(); d.Accepted != 3 {
+		t.Errorf("details: %+v", d)
+	}
+}
+
+func TestUDPBoundsItsFlows(t *testing.T) {
+	server, addr := udpServer(t, "127.0.0.1:0")
+	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), MaxFlows: 3})
+	var clients []*net.UDPConn
+	for i := range 4 {
+		c := dialPort(t, p, "")
+		clients = append(clients, c)
+		send(t, c, fmt.Sprint(i))
+		_, from := receiveFrom(t, server)
+		if i == 0 || i == 2 { // answered: outlive 1
+			_, _ = server.WriteToUDPAddrPort([]byte("reply"), from)
+			receive(t, c)
+		}
+	}
+	d := p.Details()
+	if d.Active != 3 || d.Accepted != 4 || d.AcceptErrors != 1 {
+		t.Errorf("details: %+v", d)
+	}
+	for _, kept := range []int{0, 2, 3} {
+		send(t, clients[kept], "more")
+		receiveFrom(t, server)
+	}
+	if d := p.Details(); d.Accepted != 4 {
+		t.Errorf("a flow that should have been kept was ended: %+v", d)
+	}
+}
+
+func TestUDPEndsAFlowOfTheSameBatch(t *testing.T) {
+	server, addr := udpServer(t, "127.0.0.1:0")
+	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), MaxFlows: 1})
+	ended, kept := dialPort(t, p, ""), dialPort(t, p, "")
+	p.loop.call(func() {
+		send(t, ended, "1")
+		send(t, kept, "2")
+	})
+	if got := receive(t, server); string(got) != "2" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestUDPFlowsWaitForSockets has a pool that is empty at first.
+func TestUDPFlowsWaitForSockets(t *testing.T) {
+	server, addr := udpServer(t, "127.0.0.1:0")
+	pools := newScarcePools(t)
+	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), Pool: pools.pool, MaxFlows: 2})
+	clients := []*net.UDPConn{dialPort(t, p, ""), dialPort(t, p, ""), dialPort(t, p, "")}
+	for i, c := range clients { // the first is the third's victim
+		for j := range maxHeldDatagrams + 4 {
+			send(t, c, fmt.Sprint(i, j))
+		}
+		eventually(t, p, "waiting", func(d api.PortDetails) bool { return d.Accepted == uint64(i+1) })
+	}
+	eventually(t, p, "full", func(api.PortDetails) bool { return p.stats.dropped.Load() >= 3*4 })
+	pools.filled.Store(true)
+	next := map[byte]int{}
+	for range 2 * maxHeldDatagrams {
+		msg := receive(t, server)
+		if want := fmt.Sprintf("%c %d", msg[0], next[msg[0]]); string(msg) != want {
+			t.Fatalf("got %q, want %q", msg, want)
+		}
+		next[msg[0]]++
+	}
+	if next['0'] != 0 {
+		t.Error("a flow that was ended got its socket")
+	}
+	p.loop.call(func() {
+		if w := &p.waiting; w.bytes != 0 || len(w.flows) != 0 || w.retry != nil {
+			t.Errorf("still waiting: %+v", w)
+		}
+	})
+	if d := p.Details(); d.AcceptErrors != 4 { // three waited, one was ended
+		t.Errorf("details: %+v", d)
+	}
+}
+
+func TestUDPEndsWhileFlowsWait(t *testing.T) {
+	_, addr := udpServer(t, "127.0.0.1:0")
+	pools := newScarcePools(t)
+	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), Pool: pools.pool})
+	for range maxWaitingFlows + 2 {
+		send(t, dialPort(t, p, ""), strings.Repeat("x", 8000))
+	}
+	d := eventually(t, p, "full", func(d api.PortDetails) bool { return d.Accepted == maxWaitingFlows+2 })
+	if d.Active != maxWaitingFlows {
+		t.Errorf("details: %+v", d)
+	}
+	p.loop.call(func() {
+		if p.waiting.bytes > maxHeldBytes {
+			t.Errorf("%d bytes are held", p.waiting.bytes)
+		}
+	})
+	_ = p.Close()
+	if p.waiting.bytes != 0 || p.waiting.flows != nil && len(p.waiting.flows) != 0 {
+		t.Errorf("still waiting: %+v", p.waiting)
+	}
+}
+
+func TestUDPServerThatRefusesAndComesBack(t *testing.T) {
+	server, addr := udpServer(t, "127.0.0.1:0")
+	p := forwardUDP(t, UDPConfig{Route: routeTo(addr)})
+	c := dialPort(t, p, "")
+	send(t, c, "1")
+	_, first := receiveFrom(t, server)
+	server.Close()
+	p.loop.call(func() { // in one batch: each is told the refusal of the one before
+		for _, msg := range []string{"2", "22", "222"} {
+			send(t, c, msg)
+		}
+	})
+	d := eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused > 0 })
+	if !strings.Contains(d.LastError, addr.String()) || !strings.Contains(d.LastError, "connection refused") {
+		t.Errorf("last error: %q", d.LastError)
+	}
+	server, _ = udpServer(t, addr.String())
+	send(t, c, "3")
+	_, again := receiveFrom(t, server)
+	if again != first {
+		t.Errorf("the server saw %s, after its restart %s", first, again)
+	}
+	if _, err := server.WriteToUDPAddrPort([]byte("reply"), again); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, c); string(got) != "reply" {
+		t.Errorf("got %q", got)
+	}
+	if d := p.Details(); d.Refused != 1 || d.Accepted != 1 {
+		t.Errorf("details: %+v", d)
+	}
+}
+
+func TestUDPFollowsAServerThatMoved(t *testing.T) {
+	gone, old := udpServer(t, "127.0.0.1:0")
+	gone.Close()
+	server, addr := udpServer(t, "127.0.0.1:0")
+	p := forwardUDP(t, UDPConfig{Route: routeTo(old)})
+	c := dialPort(t, p, "")
+	send(t, c, "1")
+	eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })
+	p.loop.call(func() { p.cfg.Route = routeTo(addr) })
+	send(t, c, "2")
+	if got := receive(t, server); string(got) != "2" {
+		t.Errorf("got %q", got)
+	}
+	if d := p.Details(); d.Active != 1 || d.Accepted != 2 {
+		t.Errorf("details: %+v", d)
+	}
+}
+
+func TestUDPSource(t *testing.T) {
+	server, addr := udpServer(t, "127.0.0.1:0")
+	p := forwardUDP(t, UDPConfig{Route: func(client, _ netip.AddrPort) Route {
+		return Route{Source: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), client.Port()), Target: addr}
+	}})
+	c := dialPort(t, p, "")
+	want := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), c.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	send(t, c, "1")
+	if _, from := receiveFrom(t, server); from != want {
+		t.Errorf("the server saw %s, want %s", from, want)
+	}
+
+	taken, _ := udpServer(t, "127.0.0.9:0")
+	c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: taken.LocalAddr().(*net.UDPAddr).Port},
+		net.UDPAddrFromAddrPort(p.listeners[0].bound))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	send(t, c, "2")
+	if _, from := receiveFrom(t, server); from.Addr() != want.Addr() || from.Port() == uint16(c.LocalAddr().(*net.UDPAddr).Port) {
+		t.Errorf("the server saw %s", from)
+	}
+}
+
+func TestUDPNeverUsesAnotherSource(t *testing.T) {
+	_, addr := udpServer(t, "127.0.0.1:0")
+	p := forwardUDP(t, UDPConfig{Route: func(_, _ netip.AddrPort) Route {
+		return Route{Source: netip.MustParseAddrPort("203.0.113.7:5555"), Target: addr} // not permitted here
+	}})
+	c := dialPort(t, p, "")
+	send(t, c, "1")
+	d := eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })
+	if d.Active != 0 || !strings.Contains(d.LastError, "203.0.113.7:5555") {
+		t.Errorf("details: %+v", d)
+	}
+}
+
+func TestUDPCloseUnderLoad(t *testing.T) {
+	e, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	before := nstest.OpenFDs()
+	server, addr := udpServer(t, "127.0.0.1:0")
+	var echoing sync.WaitGroup
+	echoing.Go(func() { udpEcho(server) })
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	fd := boundUDP(t, loopback4)
+	sa, _ := unix.Getsockname(fd)
+	for range 4 {
+		c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: sa.(*unix.SockaddrInet4).Port})
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients.Go(func() {
+			defer c.Close()
+			for msg := make([]byte, 1000); ; {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = c.Write(msg)
+				}
+			}
+		})
+	}
+	for range 10 {
+		p, err := e.ForwardUDP(UDPConfig{Sockets: []int{fd}, Pool: localPools(t), Route: routeTo(addr)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, p, "replies", func(d api.PortDetails) bool { return d.BytesOut > 10000 })
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if d := p.Details(); d.Active != 0 {
+			t.Errorf("details after the end: %+v", d)
+		}
+		fd = boundUDP(t, sa) // free at once
+	}
+	close(stop)
+	clients.Wait()
+	server.Close()
+	echoing.Wait()
+	unix.Close(fd)
+	if leaked := nstest.LeakedFDs(before); len(leaked) > 0 {
+		t.Errorf("left open: %v", leaked)
+	}
+}
+
+func TestUDPCloseAfterTheEngine(t *testing.T) {
+	e, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := e.ForwardUDP(UDPConfig{
+		Sockets: []int{boundUDP(t, loopback4)}, Pool: localPools(t), Route: routeTo(echoServer(t, "127.0.0.1:0")),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, dialPort(t, p, ""), "x")
+	_ = e.Close()
+	for range 2 {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := e.ForwardUDP(UDPConfig{Sockets: []int{boundUDP(t, loopback4)}}); err == nil {
+		t.Error("a port was forwarded without a loop")
+	}
+}
+
+func TestUDPRejectsWhatIsNoIPSocket(t *testing.T) {
+	e, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.ForwardUDP(UDPConfig{Sockets: []int{fd}}); err == nil {
+		t.Error("a Unix socket was forwarded")
+	}
+}
+
+func TestUDPControl(t *testing.T) {
+	b := make([]byte, udpControlSize)
+	info := udpInfo{local: [16]byte{0: 0xfe, 1: 0x80, 15: 7}, ifindex: 3}
+	n := putPktinfo(b, unix.AF_INET6, &info)
+	if got := parseUDPControl(b[:n]); got != info {
+		t.Errorf("got %+v, want %+v", got, info)
+	}
+	n = putCmsgInt(b, unix.UDP_GRO, 1200)
+	if got := parseUDPControl(b[:n]); got.gro != 1200 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func putCmsgInt(b []byte, typ int32, v uint32) int {
+	binary.NativeEndian.PutUint32(putCmsg(b, unix.SOL_UDP, typ, 4), v)
+	return unix.CmsgSpace(4)
+}
+
+func FuzzUDPControl(f *testing.F) {
+	b := make([]byte, udpControlSize)
+	f.Add(bytes.Clone(b[:putPktinfo(b, unix.AF_INET6, &udpInfo{ifindex: 1})]))
+	f.Add(bytes.Clone(b[:putCmsgInt(b, unix.UDP_GRO, 1<<31)]))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		parseUDPControl(b)
+	})
+}

@@ -1,0 +1,144 @@
+package relay
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	udpBatchSize = 64
+	// udpSlotSize holds the longest message: a datagram of 65,507 bytes, or as
+	// much of several that UDP_GRO has put together.
+	udpSlotSize = 64 << 10
+)
+
+// udpBatch is what the ports of a loop move datagrams with: slots to receive
+// into, and the messages that are sent from there. It has one use at a time:
+// the round of a listener, which ends within its handler, or the replies of
+// flows, which are collected over the handlers of all flows that are ready and
+// leave with flush, at the end of the loop's round or when the slots are needed.
+type udpBatch struct {
+	gro     bool         // the kernel has UDP_GRO
+	replies *udpListener // whose replies are in the batch; nil: none
+	used    int          // slots with replies
+
+	slots [udpBatchSize]udpSlot
+	rx    [udpBatchSize]mmsghdr
+	tx    udpSends
+}
+
+// udpSlot holds a received message.
+type udpSlot struct {
+	control [udpControlSize]byte // first, to be aligned
+	buf     *[udpSlotSize]byte
+	iov     unix.Iovec
+	name    unix.RawSockaddrInet6 // or the RawSockaddrInet4 in its place
+
+	len  int
+	info udpInfo
+	next int // slot of the same flow in a listener's round; -1: none
+}
+
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	msg unix.Msghdr
+	len uint32
+}
+
+// udpBatch returns the loop's batch, which is made for the first port.
+func (l *loop) udpBatch() *udpBatch {
+	if l.udp == nil {
+		l.udp = newUDPBatch()
+	}
+	return l.udp
+}
+
+func newUDPBatch() *udpBatch {
+	b := &udpBatch{}
+	b.gro, b.tx.gso = probeUDPOffloads()
+	buf := make([]byte, udpBatchSize*udpSlotSize)
+	for i := range b.slots {
+		s, msg := &b.slots[i], &b.rx[i].msg
+		s.buf = (*[udpSlotSize]byte)(buf[i*udpSlotSize:])
+		s.iov.Base = &s.buf[0]
+		s.iov.SetLen(udpSlotSize)
+		msg.Iov = &s.iov
+		msg.SetIovlen(1)
+		msg.Name = (*byte)(unsafe.Pointer(&s.name))
+		msg.Control = &s.control[0]
+		resetReceived(msg)
+	}
+	return b
+}
+
+// probeUDPOffloads asks the kernel for UDP_GRO (Linux 5.0) and UDP_SEGMENT
+// (Linux 4.18).
+func probeUDPOffloads() (gro, gso bool) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false, false
+	}
+	defer unix.Close(fd)
+	gro = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil
+	gso = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT, 0) == nil
+	return gro, gso
+}
+
+// enableGRO lets a socket receive several datagrams in one message.
+func (b *udpBatch) enableGRO(fd int) {
+	if b.gro && b.tx.gso { // what came in one piece leaves in one
+		_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+	}
+}
+
+// receive takes up to limit messages of a socket into the slots from first on,
+// and returns their number.
+func (b *udpBatch) receive(fd, first, limit int) (int, unix.Errno) {
+	n, errno := recvmmsg(fd, b.rx[first:first+limit])
+	for i := first; i < first+n; i++ {
+		h, s := &b.rx[i], &b.slots[i]
+		s.len = int(h.len)
+		s.info = parseUDPControl(s.control[:h.msg.Controllen])
+		resetReceived(&h.msg)
+	}
+	return n, errno
+}
+
+// resetReceived makes room for the next message where the kernel has written
+// the lengths of the last one.
+func resetReceived(msg *unix.Msghdr) {
+	msg.Namelen = unix.SizeofSockaddrInet6
+	msg.SetControllen(udpControlSize)
+}
+
+// collect takes what has arrived for a flow into the replies.
+func (b *udpBatch) collect(f *udpFlow) (int, unix.Errno) {
+	// One busy flow leaves room for others.
+	const most = udpBatchSize / 2
+	if b.replies != f.via || b.used == udpBatchSize {
+		b.flush()
+		b.replies = f.via
+		f.port.loop.again(f.via.token) // which flushes
+	}
+	n, errno := b.receive(f.fd, b.used, min(udpBatchSize-b.used, most))
+	for i := range n {
+		b.tx.add(f, &b.slots[b.used+i], udpToClient)
+	}
+	b.used += n
+	return n, errno
+}
+
+// flush sends the replies.
+func (b *udpBatch) flush() {
+	if b.replies == nil {
+		return
+	}
+	l := b.replies
+	b.replies, b.used = nil, 0
+	now := l.port.loop.now()
+	for i := range b.tx.n {
+		l.port.touch(b.tx.send[i].flow, now)
+	}
+	l.port.count(b.tx.flush(l.fd, udpToClient), udpToClient)
+}

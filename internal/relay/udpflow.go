@@ -1,0 +1,165 @@
+package relay
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// udpFlow is a client of a port and its socket in the namespace.
+type udpFlow struct {
+	// source is the control message that sends from the address that the
+	// client asked; first, because it is aligned.
+	source    [udpControlSize]byte
+	sourceLen int
+	client    unix.RawSockaddrInet6 // or the RawSockaddrInet4 in its place
+	clientLen uint32
+
+	key   flowKey
+	port  *UDPPort
+	via   *udpListener
+	route Route
+	fd    int // -1: waits for a socket, or closed
+	token token
+
+	answered bool    // since the server refused last
+	refused  bool    // since the server answered last
+	closed   bool    //
+	whole    [2]bool // takes no segments, by way
+
+	seen       time.Duration // when it was used last
+	prev, next *udpFlow      // in its flowList
+	list       *flowList
+
+	round struct{ first, last int } // its slots in a listener's round; first -1: none
+	held  []heldDatagram            // what came in while it waited
+}
+
+// flowKey tells flows apart. IPv4 addresses are in IPv6's form.
+type flowKey struct {
+	client, local [16]byte // local is zero on a listener with one address
+	scope, port   uint32   // of the client
+}
+
+func keyOf(s *udpSlot) flowKey {
+	if s.name.Family == unix.AF_INET6 {
+		return flowKey{client: s.name.Addr, local: s.info.local, scope: s.name.Scope_id, port: hostPort(s.name.Port)}
+	}
+	v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&s.name))
+	return flowKey{client: mapped(v4.Addr), local: s.info.local, port: hostPort(v4.Port)}
+}
+
+// hostPort is the value of a port in a socket address.
+func hostPort(p uint16) uint32 {
+	b := (*[2]byte)(unsafe.Pointer(&p))
+	return uint32(b[0])<<8 | uint32(b[1])
+}
+
+func (k *flowKey) clientAddr() netip.AddrPort {
+	addr := netip.AddrFrom16(k.client).Unmap()
+	if k.scope != 0 {
+		addr = addr.WithZone(strconv.FormatUint(uint64(k.scope), 10))
+	}
+	return netip.AddrPortFrom(addr, uint16(k.port))
+}
+
+// open gives the flow its socket. It reports false when the pool is empty.
+func (f *udpFlow) open() (bool, error) {
+	family := unix.AF_INET6
+	if f.route.Target.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, ok := f.port.cfg.Pool(family).get()
+	if !ok {
+		return false, nil
+	}
+	err := f.port.connectUDP(fd, f.route)
+	if err == nil {
+		f.token, err = f.port.loop.register(fd, unix.EPOLLIN, f)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return true, err
+	}
+	f.fd = fd
+	return true, nil
+}
+
+// connectUDP readies a socket of the namespace for a flow.
+func (p *UDPPort) connectUDP(fd int, r Route) error {
+	setUDPBuffers(fd)
+	p.batch.enableGRO(fd)
+	if r.Source.IsValid() {
+		if err := bindSource(fd, r.Source); err != nil {
+			return fmt.Errorf("binding the source %s in the namespace: %w", r.Source, err)
+		}
+	}
+	if err := unix.Connect(fd, udpSockaddr(r.Target)); err != nil {
+		return fmt.Errorf("connecting to %s in the namespace: %w", r.Target, err)
+	}
+	return nil
+}
+
+// bindSource binds a flow's socket to the client's address, and to the client's
+// port unless the namespace uses it. Without SO_REUSEADDR the kernel tells that:
+// with it, two flows could share an address and take each other's replies.
+func bindSource(fd int, source netip.AddrPort) error {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+	err := unix.Bind(fd, udpSockaddr(source))
+	if err == unix.EADDRINUSE {
+		err = unix.Bind(fd, udpSockaddr(netip.AddrPortFrom(source.Addr(), 0)))
+	}
+	return err
+}
+
+// forward sends what came in for the flow in this round.
+func (f *udpFlow) forward() {
+	b := f.port.batch
+	for i := f.round.first; i >= 0; i = b.slots[i].next {
+		switch {
+		case f.closed:
+		case f.fd < 0:
+			f.hold(&b.slots[i])
+		default:
+			b.tx.add(f, &b.slots[i], udpToServer)
+		}
+	}
+	f.round.first = -1
+	if b.tx.n > 0 {
+		f.port.count(b.tx.flush(f.fd, udpToServer), udpToServer)
+	}
+}
+
+// ready takes the replies of the server.
+func (f *udpFlow) ready(uint32) {
+	n, errno := f.port.batch.collect(f)
+	switch {
+	case n > 0:
+		f.answered, f.refused = true, false
+	case errno != unix.EAGAIN && errno != unix.EINTR:
+		f.failed(errno)
+	}
+}
+
+// failed notes what the flow's socket told about the server. The flow stays, so
+// that its source port stays the same when the server comes back.
+func (f *udpFlow) failed(errno unix.Errno) {
+	switch errno {
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.EPERM:
+	default:
+		return
+	}
+	if !f.refused {
+		f.port.refuse(f, errno)
+	}
+	f.refused, f.answered = true, false
+}
+
+func (p *UDPPort) refuse(f *udpFlow, err error) {
+	p.stats.refused.Add(1)
+	p.fault(fmt.Sprintf("udp %s -> %s", f.key.clientAddr(), f.route.Target), err)
+}

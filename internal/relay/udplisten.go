@@ -1,0 +1,162 @@
+package relay
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// udpListener is a socket of a port in the host.
+type udpListener struct {
+	port   *UDPPort
+	fd     int
+	token  token
+	family int
+	bound  netip.AddrPort
+	// wildcard: bound is not what the clients ask, so each datagram tells.
+	wildcard bool
+	touched  []*udpFlow // by a round
+}
+
+// newUDPListener readies a bound socket.
+func newUDPListener(p *UDPPort, fd int) (*udpListener, error) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil, fmt.Errorf("getsockname of descriptor %d: %w", fd, err)
+	}
+	l := &udpListener{port: p, fd: fd, touched: make([]*udpFlow, 0, udpBatchSize)}
+	level, pktinfo := unix.SOL_IP, unix.IP_PKTINFO
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		l.family = unix.AF_INET
+		l.bound = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		l.family = unix.AF_INET6
+		addr := netip.AddrFrom16(sa.Addr)
+		if sa.ZoneId != 0 {
+			addr = addr.WithZone(strconv.FormatUint(uint64(sa.ZoneId), 10))
+		}
+		l.bound = netip.AddrPortFrom(addr, uint16(sa.Port))
+		level, pktinfo = unix.SOL_IPV6, unix.IPV6_RECVPKTINFO
+	default:
+		return nil, fmt.Errorf("descriptor %d is not an IP socket", fd)
+	}
+	if l.bound.Addr().IsUnspecified() {
+		l.wildcard = true
+		if err := unix.SetsockoptInt(fd, level, pktinfo, 1); err != nil {
+			return nil, fmt.Errorf("IP_PKTINFO: %w", err)
+		}
+	}
+	setUDPBuffers(fd)
+	return l, nil
+}
+
+// setUDPBuffers asks for as much as the system allows (net.core.rmem_max and
+// wmem_max), as bursts are lost where they do not fit. It is a bound; nothing
+// is reserved.
+func setUDPBuffers(fd int) {
+	const most = 4 << 20
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, most)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, most)
+}
+
+// ready forwards one batch of datagrams; the loop comes back for more. With no
+// events it is the end of the loop's round, when the replies are sent.
+func (l *udpListener) ready(events uint32) {
+	b := l.port.batch
+	b.flush() // the slots are needed
+	if events == 0 {
+		return
+	}
+	n, errno := b.receive(l.fd, 0, udpBatchSize)
+	if n == 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+		l.port.fault("receiving on "+l.bound.String(), errno)
+		return
+	}
+	l.sort(n)
+	for _, f := range l.touched {
+		f.forward()
+	}
+	clear(l.touched)
+	l.touched = l.touched[:0]
+}
+
+// sort gives the datagrams of the first n slots to their flows.
+func (l *udpListener) sort(n int) {
+	now := l.port.loop.now()
+	slots := l.port.batch.slots[:n]
+	for i := range slots {
+		slots[i].next = -1
+		f := l.flow(&slots[i], now)
+		switch {
+		case f == nil:
+			l.port.stats.dropped.Add(1)
+		case f.round.first < 0:
+			f.round.first, f.round.last = i, i
+			l.touched = append(l.touched, f)
+		default:
+			slots[f.round.last].next = i
+			f.round.last = i
+		}
+	}
+}
+
+// flow returns the flow of a datagram, a new one where need be; nil where there
+// is no way to the server.
+func (l *udpListener) flow(s *udpSlot, now time.Duration) *udpFlow {
+	p := l.port
+	key := keyOf(s)
+	f := p.flows.byKey[key]
+	if f == nil {
+		return l.newFlow(key, s, now)
+	}
+	if f.refused && f.round.first < 0 && l.moved(f) {
+		p.closeFlow(f)
+		return l.newFlow(key, s, now)
+	}
+	p.touch(f, now)
+	return f
+}
+
+// moved tells whether the server of a flow is to be found elsewhere now.
+func (l *udpListener) moved(f *udpFlow) bool {
+	r := l.port.cfg.Route(f.key.clientAddr(), l.asked(&f.key))
+	return r.Target != f.route.Target || r.Source != f.route.Source
+}
+
+// newFlow makes a flow for the sender of a datagram.
+func (l *udpListener) newFlow(key flowKey, s *udpSlot, now time.Duration) *udpFlow {
+	p := l.port
+	f := &udpFlow{key: key, port: p, via: l, fd: -1, client: s.name}
+	f.route = p.cfg.Route(key.clientAddr(), l.asked(&key))
+	f.round.first = -1
+	f.clientLen = unix.SizeofSockaddrInet6
+	if s.name.Family == unix.AF_INET {
+		f.clientLen = unix.SizeofSockaddrInet4
+	}
+	if l.wildcard {
+		f.sourceLen = putPktinfo(f.source[:], l.family, &s.info)
+	}
+	p.stats.accepted.Add(1)
+	opened, err := f.open()
+	if err != nil {
+		p.refuse(f, err)
+		return nil
+	}
+	if !opened && !p.wait(f) {
+		return nil
+	}
+	p.addFlow(f, now)
+	return f
+}
+
+// asked is the address that the client of a flow sends to.
+func (l *udpListener) asked(key *flowKey) netip.AddrPort {
+	if !l.wildcard {
+		return l.bound
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(key.local).Unmap(), l.bound.Port())
+}
