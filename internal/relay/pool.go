@@ -10,61 +10,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pool keeps sockets of the child's network namespace ready. A goroutine of its
-// own fills it in batches; the loops take from it and never wait.
+// Pool keeps unconnected sockets of the child's network namespace at hand, so
+// that a connection need not wait for one to be made. They come in batches.
 type Pool struct {
-	ready chan int      // its capacity is the pool's size
-	low   chan struct{} // tells the filler that half of it is gone
-	fill  FillFunc
+	fill  func(ctx context.Context, n int) ([]int, error)
+	size  int
 	log   *slog.Logger
+	short chan struct{} // a hint to the filler: there is room
 	done  chan struct{}
 
 	mu      sync.Mutex
-	waiting []waiter
+	ready   []int
+	waiting []*waiter
+	closed  bool
 }
 
-// FillFunc makes up to n unconnected, nonblocking sockets of the pool's family
-// and type. The Pool owns them.
-type FillFunc func(ctx context.Context, n int) ([]int, error)
-
-// waiter is a function to run on a loop once the pool has sockets again.
+// waiter is a connection that waits for a socket on its loop.
 type waiter struct {
 	loop *loop
-	f    func()
+	got  func(fd int) // on the loop; -1: there will be none
 }
 
+// A failed fill is tried again after retryMin, then after twice as long, up to
+// retryMax.
 const (
-	// PoolSize suits one family of TCP or UDP: at 10,000 connections a second
-	// half of it lasts for longer than a busy machine takes to refill it.
-	PoolSize = 256
-	// fillBatch is the most that one fill is asked for: what fits in one
-	// SCM_RIGHTS message (SCM_MAX_FD is 253).
-	fillBatch = 128
-	// poolShare bounds a pool to this part of the descriptors that the process
-	// may have.
-	poolShare = 16
-
-	minRefillDelay = 10 * time.Millisecond // after a failure; doubles
-	maxRefillDelay = time.Second
+	retryMin = 5 * time.Millisecond
+	retryMax = time.Second
 )
 
-// NewPool starts to fill a pool. It ends with ctx; Wait waits for that. A size
-// of 0 is PoolSize; it is bounded by a sixteenth of RLIMIT_NOFILE. log tells
-// when the pool cannot be filled; nil drops it.
-func NewPool(ctx context.Context, size int, fill FillFunc, log *slog.Logger) *Pool {
-	if size <= 0 {
-		size = PoolSize
-	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	p := &Pool{
-		ready: make(chan int, max(min(size, descriptorLimit()/poolShare), 1)),
-		low:   make(chan struct{}, 1),
-		fill:  fill,
-		log:   log,
-		done:  make(chan struct{}),
-	}
+// poolShare bounds a pool to this part of the descriptors that the process may
+// have: those that wait must not starve those that work.
+const poolShare = 16
+
+// NewPool starts to keep size sockets ready, or fewer where descriptors are
+// few (a sixteenth of RLIMIT_NOFILE). fill makes n of them, nonblocking
+// and close-on-exec; it is called by one goroutine, which ends with ctx, as do
+// the sockets that are left.
+func NewPool(ctx context.Context, size int, log *slog.Logger, fill func(ctx context.Context, n int) ([]int, error)) *Pool {
+	p := &Pool{fill: fill, size: max(min(size, descriptorLimit()/poolShare), 1), log: log, short: make(chan struct{}, 1), done: make(chan struct{})}
+	p.hint()
 	go p.run(ctx)
 	return p
 }
@@ -75,137 +59,130 @@ func descriptorLimit() int {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 1024 // the usual one
 	}
-	return int(min(limit.Cur, 1<<30))
+	return int(min(limit.Cur, 1<<20))
 }
 
-// Wait returns once the pool has closed its sockets, after its context's end.
+// Wait returns when the pool has closed its sockets, after its context ended.
 func (p *Pool) Wait() { <-p.done }
 
-// get takes a socket, which is then the caller's. It reports false when there
-// is none.
+// get returns a socket, if one is ready.
 func (p *Pool) get() (int, bool) {
-	select {
-	case fd := <-p.ready:
-		if len(p.ready) == cap(p.ready)/2 {
-			p.refill()
-		}
-		return fd, true
-	default:
-		p.refill()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.ready)
+	if n <= p.size/2 {
+		p.hint()
+	}
+	if n == 0 {
 		return -1, false
 	}
+	fd := p.ready[n-1]
+	p.ready = p.ready[:n-1]
+	return fd, true
 }
 
-// put gives a socket back that was not used.
-func (p *Pool) put(fd int) {
-	select {
-	case p.ready <- fd:
-	default:
-		unix.Close(fd)
-	}
-}
-
-func (p *Pool) refill() {
-	select {
-	case p.low <- struct{}{}:
-	default:
-	}
-}
-
-// notify runs f on the loop, once, when the pool has been filled again.
-func (p *Pool) notify(l *loop, f func()) {
+// wait has got called on the loop once there is a socket.
+func (p *Pool) wait(w *waiter) {
 	p.mu.Lock()
-	p.waiting = append(p.waiting, waiter{l, f})
+	closed := p.closed
+	if !closed {
+		p.waiting = append(p.waiting, w)
+	}
 	p.mu.Unlock()
-	p.refill()
+	p.hint()
+	if closed {
+		w.loop.post(func() { w.got(-1) })
+	}
+}
+
+func (p *Pool) hint() {
+	select {
+	case p.short <- struct{}{}:
+	default:
+	}
 }
 
 func (p *Pool) run(ctx context.Context) {
 	defer close(p.done)
-	defer p.drain()
-	delay := time.Duration(0)
+	defer p.close()
+	retry := retryMin
 	for {
-		err := p.top(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil:
-			delay = 0
-		case delay == 0:
-			p.log.Warn("no sockets of the namespace can be made; new connections wait", "error", err)
-		}
-		if err != nil {
-			delay = min(max(2*delay, minRefillDelay), maxRefillDelay)
-			if !sleep(ctx, delay) {
-				return
-			}
-			continue
-		}
 		select {
-		case <-p.low:
+		case <-p.short:
 		case <-ctx.Done():
 			return
 		}
+		if err := p.refill(ctx); err != nil {
+			p.complain(retry, err)
+			select {
+			case <-time.After(retry):
+			case <-ctx.Done():
+				return
+			}
+			retry = min(2*retry, retryMax)
+			p.hint()
+			continue
+		}
+		retry = retryMin
 	}
 }
 
-// top fills the pool up.
-func (p *Pool) top(ctx context.Context) error {
+// complain says once per shortage what is wrong.
+func (p *Pool) complain(retry time.Duration, err error) {
+	if retry == retryMin {
+		p.log.Warn("no sockets of the namespace for new connections, trying again", "error", err)
+	}
+}
+
+// refill makes what is missing.
+func (p *Pool) refill(ctx context.Context) error {
 	for {
-		missing := cap(p.ready) - len(p.ready)
-		if missing == 0 {
+		p.mu.Lock()
+		missing := p.size + len(p.waiting) - len(p.ready)
+		p.mu.Unlock()
+		if missing <= 0 {
 			return nil
 		}
-		fds, err := p.fill(ctx, min(missing, fillBatch))
+		fds, err := p.fill(ctx, min(missing, p.size))
 		if err != nil {
-			return fmt.Errorf("filling the pool: %w", err)
+			return err
 		}
-		for _, fd := range fds {
-			prepare(fd)
-			p.put(fd)
+		if len(fds) == 0 {
+			return fmt.Errorf("got none of %d sockets", missing)
 		}
-		p.wakeWaiting()
+		p.add(fds)
 	}
 }
 
-// prepare sets what every connection wants, away from the loops. Each is a
-// refinement only, and UDP sockets have not got the first.
-func prepare(fd int) {
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	// A source without a port gets one at connect, which can share it between
-	// destinations, and not at bind (Linux 4.2).
-	_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-}
-
-func (p *Pool) wakeWaiting() {
+// add serves those who wait first.
+func (p *Pool) add(fds []int) {
 	p.mu.Lock()
-	waiting := p.waiting
-	p.waiting = nil
+	n := min(len(fds), len(p.waiting))
+	served := p.waiting[:n]
+	p.waiting = append([]*waiter(nil), p.waiting[n:]...)
+	p.ready = append(p.ready, fds[n:]...)
 	p.mu.Unlock()
-	for _, w := range waiting {
-		w.loop.post(w.f)
-	}
-}
-
-func (p *Pool) drain() {
-	for {
-		select {
-		case fd := <-p.ready:
+	for i, w := range served {
+		fd := fds[i]
+		if !w.loop.post(func() { w.got(fd) }) {
 			unix.Close(fd)
-		default:
-			return
 		}
 	}
 }
 
-// sleep reports false when the context has ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
+func (p *Pool) close() {
+	p.mu.Lock()
+	ready, waiting := p.ready, p.waiting
+	p.ready, p.waiting, p.closed = nil, nil, true
+	p.mu.Unlock()
+	closeAll(ready)
+	for _, w := range waiting {
+		w.loop.post(func() { w.got(-1) })
+	}
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
 	}
 }

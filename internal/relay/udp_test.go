@@ -649,8 +649,9 @@ func TestUDPCloseUnderLoad(t *testing.T) {
 			}
 		})
 	}
+	pools, endPools := endingPools(localSockets)
 	for range 10 {
-		p, err := e.ForwardUDP(UDPConfig{Sockets: []int{fd}, Pool: localPools(t), Route: routeTo(addr)})
+		p, err := e.ForwardUDP(UDPConfig{Sockets: []int{fd}, Pool: pools, Route: routeTo(addr)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -665,6 +666,7 @@ func TestUDPCloseUnderLoad(t *testing.T) {
 	}
 	close(stop)
 	clients.Wait()
+	endPools()
 	server.Close()
 	echoing.Wait()
 	unix.Close(fd)

@@ -12,35 +12,45 @@ import (
 	"rootlesskit/internal/nstest"
 )
 
-// testPools makes a pool for each family on demand.
+// testPools has a pool for each family until the test ends.
 func testPools(t testing.TB, fill func(ctx context.Context, family, n int) ([]int, error)) func(int) *Pool {
 	t.Helper()
+	pools, end := endingPools(fill)
+	t.Cleanup(end)
+	return pools
+}
+
+// endingPools has a pool for each family until end is called.
+func endingPools(fill func(ctx context.Context, family, n int) ([]int, error)) (pool func(int) *Pool, end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
 	pools := map[int]*Pool{}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		ctx, cancel := context.WithCancel(context.Background())
-		p := NewPool(ctx, 8, slog.New(slog.DiscardHandler), func(ctx context.Context, n int) ([]int, error) {
+		pools[family] = NewPool(ctx, 8, slog.New(slog.DiscardHandler), func(ctx context.Context, n int) ([]int, error) {
 			return fill(ctx, family, n)
 		})
-		t.Cleanup(func() { cancel(); p.Wait() })
-		pools[family] = p
 	}
-	return func(family int) *Pool { return pools[family] }
+	return func(family int) *Pool { return pools[family] }, func() {
+		cancel()
+		for _, p := range pools {
+			p.Wait()
+		}
+	}
 }
 
 // localPools has sockets of the test's own namespace.
-func localPools(t testing.TB) func(int) *Pool {
-	return testPools(t, func(_ context.Context, family, n int) ([]int, error) {
-		var fds []int
-		for range n {
-			fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
-				closeAll(fds)
-				return nil, err
-			}
-			fds = append(fds, fd)
+func localPools(t testing.TB) func(int) *Pool { return testPools(t, localSockets) }
+
+func localSockets(_ context.Context, family, n int) ([]int, error) {
+	var fds []int
+	for range n {
+		fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			closeAll(fds)
+			return nil, err
 		}
-		return fds, nil
-	})
+		fds = append(fds, fd)
+	}
+	return fds, nil
 }
 
 // childPools has sockets of a child's namespace.
