@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -21,7 +20,7 @@ import (
 func plainPool(t testing.TB, family int) *Pool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	p := NewPool(ctx, 16, slog.New(slog.DiscardHandler), func(_ context.Context, n int) ([]int, error) {
+	p := NewPool(ctx, 16, func(_ context.Context, n int) ([]int, error) {
 		var fds []int
 		for range n {
 			fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -32,7 +31,7 @@ func plainPool(t testing.TB, family int) *Pool {
 			fds = append(fds, fd)
 		}
 		return fds, nil
-	})
+	}, nil)
 	t.Cleanup(func() { cancel(); p.Wait() })
 	return p
 }

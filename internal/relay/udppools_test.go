@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"log/slog"
 	"sync/atomic"
 	"testing"
 
@@ -25,9 +24,9 @@ func endingPools(fill func(ctx context.Context, family, n int) ([]int, error)) (
 	ctx, cancel := context.WithCancel(context.Background())
 	pools := map[int]*Pool{}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		pools[family] = NewPool(ctx, 8, slog.New(slog.DiscardHandler), func(ctx context.Context, n int) ([]int, error) {
+		pools[family] = NewPool(ctx, 8, func(ctx context.Context, n int) ([]int, error) {
 			return fill(ctx, family, n)
-		})
+		}, nil)
 	}
 	return func(family int) *Pool { return pools[family] }, func() {
 		cancel()
@@ -70,10 +69,10 @@ type scarcePools struct {
 func newScarcePools(t testing.TB) *scarcePools {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	none := NewPool(ctx, 1, slog.New(slog.DiscardHandler), func(ctx context.Context, _ int) ([]int, error) {
+	none := NewPool(ctx, 1, func(ctx context.Context, _ int) ([]int, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
-	})
+	}, nil)
 	t.Cleanup(func() { cancel(); none.Wait() })
 	return &scarcePools{all: localPools(t), none: none}
 }

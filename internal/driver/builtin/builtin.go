@@ -1,0 +1,188 @@
+// Package builtin is RootlessKit's own port driver: it listens in the host and
+// connects, from the parent itself, with sockets that the child made inside
+// the namespace.
+//
+//	client -> listening socket (hostsock) -> relay.Engine -> pooled socket -> server
+//	          made in the host                               made in the namespace
+//
+// A socket belongs to the network namespace that it was made in, whoever uses
+// it, so no connection needs the child: it makes sockets in batches, ahead of
+// time, and hands them over. The engine's threads start with the first port,
+// and each pool with the first port that needs it.
+package builtin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/relay"
+)
+
+// Name is the driver's name on the command line.
+const Name = "builtin"
+
+// Ports is the driver. It works with every network driver that gives the child
+// a network namespace of its own, and needs nothing of it.
+type Ports struct {
+	sb     driver.Sandbox
+	source *sourcePolicy
+	pools  *pools
+	ended  chan struct{} // closed when everything is
+
+	mu     sync.Mutex
+	engine *relay.Engine // nil before the first port
+	open   map[*port]struct{}
+	closed bool
+}
+
+// New returns the driver.
+func New(driver.Network, driver.Flags) (driver.Ports, error) {
+	return &Ports{ended: make(chan struct{}), open: map[*port]struct{}{}}, nil
+}
+
+// Start implements driver.Ports. It starts nothing that costs.
+func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) error {
+	p.sb = sb
+	p.source = newSourcePolicy(link, sb.Log)
+	p.pools = newPools(ctx, sb)
+	context.AfterFunc(ctx, p.end)
+	return nil
+}
+
+// end closes everything, after Start's context has ended.
+func (p *Ports) end() {
+	p.mu.Lock()
+	p.closed = true
+	var open []*port
+	for port := range p.open {
+		open = append(open, port)
+	}
+	p.mu.Unlock()
+	for _, port := range open {
+		port.Close()
+	}
+	p.pools.wait()
+	if p.engine != nil {
+		p.engine.Close()
+	}
+	close(p.ended)
+}
+
+// Wait implements driver.Ports.
+func (p *Ports) Wait() error {
+	<-p.ended
+	return nil
+}
+
+// Info implements driver.Ports.
+func (p *Ports) Info() api.PortDriverInfo {
+	return api.PortDriverInfo{
+		Driver: Name,
+		Protos: []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"},
+		Extra:  map[string]string{"sourceIPTransparentBackend": p.source.backend()},
+	}
+}
+
+// Forward implements driver.Ports.
+func (p *Ports) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error) {
+	to, err := target(spec, hostIPv4())
+	if err != nil {
+		return nil, err
+	}
+	sockets, err := hostsock.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.startEngine(); err != nil {
+		closeAll(sockets)
+		return nil, err
+	}
+	forward := p.forwardTCP
+	if strings.HasPrefix(spec.Proto, "udp") {
+		forward = p.forwardUDP
+	}
+	relayed, err := forward(sockets, to)
+	if err != nil {
+		return nil, fmt.Errorf("forwarding %s: %w", spec, err)
+	}
+	port := &port{relayed: relayed, driver: p}
+	p.open[port] = struct{}{}
+	return port, nil
+}
+
+// startEngine starts the engine with the first port.
+func (p *Ports) startEngine() (err error) {
+	if p.closed {
+		return errors.New("the builtin port driver has ended")
+	}
+	if p.engine == nil {
+		p.engine, err = relay.New(relay.Options{Log: p.sb.Log})
+	}
+	return err
+}
+
+func (p *Ports) forwardTCP(listeners []int, to netip.AddrPort) (relayed, error) {
+	p.pools.get(unix.SOCK_STREAM, familyOf(to.Addr()))
+	return p.engine.ForwardTCP(relay.TCPConfig{
+		Listeners: listeners,
+		Pool:      func(family int) *relay.Pool { return p.pools.get(unix.SOCK_STREAM, family) },
+		Route:     func(client, _ netip.AddrPort) relay.Route { return p.source.tcp(client.Addr(), to) },
+		Log:       p.sb.Log,
+	})
+}
+
+func (p *Ports) forwardUDP(sockets []int, to netip.AddrPort) (relayed, error) {
+	p.pools.get(unix.SOCK_DGRAM, familyOf(to.Addr()))
+	return p.engine.ForwardUDP(relay.UDPConfig{
+		Sockets: sockets,
+		Pool:    func(family int) *relay.Pool { return p.pools.get(unix.SOCK_DGRAM, family) },
+		Route:   func(client, _ netip.AddrPort) relay.Route { return p.source.udp(client.Addr(), to) },
+		Log:     p.sb.Log,
+	})
+}
+
+// relayed is a relay.TCPPort or relay.UDPPort.
+type relayed interface {
+	io.Closer
+	driver.Detailer
+}
+
+// port is what Forward returns.
+type port struct {
+	relayed
+	driver *Ports
+}
+
+// Close implements io.Closer; it may be called again.
+func (p *port) Close() error {
+	err := p.relayed.Close() // under way elsewhere, it returns when that does
+	p.driver.mu.Lock()
+	defer p.driver.mu.Unlock()
+	delete(p.driver.open, p)
+	return err
+}
+
+func familyOf(ip netip.Addr) int {
+	if ip.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

@@ -1,0 +1,67 @@
+package builtin
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/relay"
+	"rootlesskit/internal/wire"
+)
+
+// pools hold the sockets of the namespace that ports connect with, a pool for
+// each type and family that was asked for.
+type pools struct {
+	ctx   context.Context
+	child wire.Caller
+	log   *slog.Logger
+
+	mu   sync.Mutex
+	made map[poolKey]*relay.Pool
+}
+
+type poolKey struct{ sockType, family int }
+
+// newPools returns no pools yet. All end with ctx.
+func newPools(ctx context.Context, sb driver.Sandbox) *pools {
+	return &pools{ctx: ctx, child: sb.Child, log: sb.Log, made: map[poolKey]*relay.Pool{}}
+}
+
+// get returns a pool, which starts to fill when it is asked for first.
+func (p *pools) get(sockType, family int) *relay.Pool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := poolKey{sockType, family}
+	pool := p.made[key]
+	if pool == nil {
+		pool = relay.NewPool(p.ctx, relay.PoolSize, func(ctx context.Context, n int) ([]int, error) {
+			return p.fill(ctx, key, n)
+		}, p.log)
+		p.made[key] = pool
+	}
+	return pool
+}
+
+// wait waits for the pools to have ended, after their context.
+func (p *pools) wait() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, pool := range p.made {
+		pool.Wait()
+	}
+}
+
+// fill makes sockets inside the namespace, of which the child is root, so that
+// they may have any source address (IP_TRANSPARENT). It makes n of them, or one
+// where that many fail, as they do when descriptors are short.
+func (p *pools) fill(ctx context.Context, key poolKey, n int) ([]int, error) {
+	req := netns.SocketRequest{Family: key.family, Type: key.sockType, Count: min(n, wire.MaxFDs), Transparent: true}
+	fds, err := netns.Sockets(ctx, p.child, req)
+	if err != nil && n > 1 && ctx.Err() == nil {
+		req.Count = 1
+		return netns.Sockets(ctx, p.child, req)
+	}
+	return fds, err
+}

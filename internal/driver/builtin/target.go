@@ -1,0 +1,66 @@
+package builtin
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"rootlesskit/api"
+)
+
+var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// target returns the address of the namespace that a port leads to.
+//
+// Without a child IP it is 127.0.0.1, except that a specific parent IP leads to
+// the same address inside: 127.0.0.2 to 127.0.0.2, ::1 to ::1. Container
+// engines match it there, by their own port rules. The host's own address,
+// hostIPv4, is one that they do not know, and so leads to 127.0.0.1 like a
+// wildcard. The wildcard :: leads to ::1.
+func target(spec api.PortSpec, hostIPv4 netip.Addr) (netip.AddrPort, error) {
+	ip, err := targetIP(spec, hostIPv4)
+	return netip.AddrPortFrom(ip, uint16(spec.ChildPort)), err
+}
+
+func targetIP(spec api.PortSpec, hostIPv4 netip.Addr) (netip.Addr, error) {
+	if spec.ChildIP != "" {
+		return parseIP("child", spec.ChildIP)
+	}
+	if spec.ParentIP == "" {
+		return loopback4, nil
+	}
+	parent, err := parseIP("parent", spec.ParentIP)
+	switch {
+	case err != nil:
+		return parent, err
+	case parent == hostIPv4, parent == netip.IPv4Unspecified():
+		return loopback4, nil
+	case parent == netip.IPv6Unspecified():
+		return netip.IPv6Loopback(), nil
+	}
+	return parent.WithZone(""), nil // zones are the host's
+}
+
+func parseIP(whose, s string) (netip.Addr, error) {
+	ip, err := netip.ParseAddr(s)
+	if err != nil {
+		return ip, fmt.Errorf("invalid %s IP %q", whose, s)
+	}
+	return ip.Unmap(), nil
+}
+
+// hostIPv4 returns the host's first IPv4 address that is not loopback; it is
+// invalid where there is none.
+func hostIPv4() netip.Addr {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, a := range addrs {
+		prefix, err := netip.ParsePrefix(a.String())
+		if ip := prefix.Addr(); err == nil && ip.Is4() && !ip.IsLoopback() {
+			return ip
+		}
+	}
+	return netip.Addr{}
+}
