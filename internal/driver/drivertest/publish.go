@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/driver"
 )
 
 // patience bounds every wait: what has not come by then does not come.
@@ -55,10 +56,24 @@ func (s *suite) forward(t testing.TB, spec api.PortSpec) *published {
 		}
 	}}
 	t.Cleanup(func() { p.close(t) })
-	if d, ok := closer.(interface{ Details() api.PortDetails }); ok {
+	if d, ok := closer.(driver.Detailer); ok {
 		p.details = d.Details
 	}
 	return p
+}
+
+// expectDetails waits for the counters, where the driver counts, to be as they
+// have to: a peer may know of an event before it is counted.
+func (p *published) expectDetails(t testing.TB, what string, right func(api.PortDetails) bool) {
+	t.Helper()
+	if p.details == nil {
+		return
+	}
+	for deadline := time.Now().Add(patience); !right(p.details()); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: counted as %+v", what, p.details())
+		}
+	}
 }
 
 // address is where clients reach the port; a wildcard is reached on loopback.

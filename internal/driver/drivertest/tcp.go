@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rootlesskit/api"
 )
 
 // tcp is what a driver promises of the connections of one protocol.
@@ -34,12 +36,9 @@ func (e endpoint) testEcho(t *testing.T) {
 	port := e.publish(t, e.serveTCP(t, echo))
 	const message = "there and back"
 	exchange(t, port.dial(t), message)
-	if port.details == nil {
-		return
-	}
-	if d := port.details(); d.Accepted != 1 || d.BytesIn != uint64(len(message)) || d.BytesOut != d.BytesIn || d.Refused != 0 {
-		t.Errorf("one echo of %d bytes is counted as %+v", len(message), d)
-	}
+	port.expectDetails(t, "one echo", func(d api.PortDetails) bool {
+		return d.Accepted == 1 && d.Active == 1 && d.Refused == 0 && d.BytesIn == uint64(len(message)) && d.BytesOut == d.BytesIn
+	})
 }
 
 func (e endpoint) testHalfCloseByClient(t *testing.T) {
@@ -89,12 +88,9 @@ func (e endpoint) testRefused(t *testing.T) {
 	if fastest > soon {
 		t.Errorf("the client learns of it after %v at best", fastest)
 	}
-	if port.details == nil {
-		return
-	}
-	if d := port.details(); d.Refused != 5 || d.Active != 0 || d.LastError == "" {
-		t.Errorf("five refused connections are counted as %+v", d)
-	}
+	port.expectDetails(t, "five refused connections", func(d api.PortDetails) bool {
+		return d.Refused == 5 && d.Active == 0 && d.LastError != ""
+	})
 }
 
 // testSlowReader has a server that does not read until the client cannot send
@@ -232,9 +228,7 @@ func (e endpoint) testRemoveCuts(t *testing.T) {
 		expectEnd(t, conn)
 	}
 	port.expectRefused(t)
-	if port.details != nil && port.details().Active != 0 {
-		t.Errorf("the removed port is counted as %+v", port.details())
-	}
+	port.expectDetails(t, "a removed port", func(d api.PortDetails) bool { return d.Active == 0 })
 }
 
 // testAddAgain removes a port with a connection and adds it at once.

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rootlesskit/api"
 )
 
 // maxDatagram is the largest payload of UDP over IPv4: 65,535 less the headers.
@@ -124,13 +126,19 @@ func askUntil(t testing.TB, conn *net.UDPConn, question, answer string) {
 }
 
 func (e endpoint) testDatagrams(t *testing.T) {
-	client := e.publish(t, e.serveUDP(t)).dialUDP(t)
+	port := e.publish(t, e.serveUDP(t))
+	client := port.dialUDP(t)
+	var total uint64
 	for _, size := range []int{1, 0, 1472, 1473, 9000, 2} {
 		message := string(make([]byte, size))
 		if err := ask(client, message, message); err != nil {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
+		total += uint64(size)
 	}
+	port.expectDetails(t, "echoes", func(d api.PortDetails) bool {
+		return d.Accepted == 1 && d.Active == 1 && d.Refused == 0 && d.BytesIn == total && d.BytesOut == total
+	})
 }
 
 func (e endpoint) testBigDatagram(t *testing.T) {
