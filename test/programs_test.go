@@ -6,31 +6,28 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 )
 
-// TestExecutedPrograms: what a system call can do needs no program.
+// TestExecutedPrograms: what a system call can do needs no program. A run has
+// all it needs where only the tools for id maps and the command are on PATH.
 func TestExecutedPrograms(t *testing.T) {
-	trace := filepath.Join(t.TempDir(), "trace")
-	r := runCmd(t, exec.CommandContext(t.Context(), "strace", "-f", "-qq", "-s", "256", "-e", "trace=execve", "-e", "signal=none", "-o", trace,
-		bin("rootlesskit"), "--net=gvisor-tap-vsock", "--copy-up=/etc", "--port-driver=builtin", "-p", "127.0.0.1:28080:80/tcp", "--pidns", "true"))
-	if r.code != 0 {
-		t.Fatalf("code %d: %s", r.code, r.stderr)
-	}
-	b, err := os.ReadFile(trace)
-	if err != nil {
-		t.Fatal(err)
-	}
-	allowed := map[string]bool{"rootlesskit": true, "exe": true, "newuidmap": true, "newgidmap": true, "getsubids": true, "true": true}
-	for _, m := range regexp.MustCompile(`execve\("([^"]*)".* = 0`).FindAllStringSubmatch(string(b), -1) {
-		if !allowed[filepath.Base(m[1])] {
-			t.Errorf("executed %s", m[1])
+	dir := t.TempDir()
+	for _, name := range []string{"newuidmap", "newgidmap", "getsubids", "true"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if !strings.Contains(string(b), "newuidmap") {
-		t.Errorf("the trace is empty: %s", b)
+	cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), "--net=gvisor-tap-vsock", "--disable-host-loopback", "--copy-up=/etc",
+		"--port-driver=builtin", "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", freePort(t)), "--pidns", "true")
+	cmd.Env = append(os.Environ(), "PATH="+dir)
+	if r := runCmd(t, cmd); r.code != 0 || r.stderr != "" {
+		t.Errorf("code %d: %s", r.code, r.stderr)
 	}
 }
 

@@ -255,6 +255,10 @@ func parsePublish(specs []string) ([]api.PortSpec, error) {
 		if err != nil {
 			return nil, err
 		}
+		// A protocol that no driver has is theirs to refuse.
+		if err := spec.Validate(); err != nil && !strings.HasPrefix(spec.Proto, "sctp") {
+			return nil, err
+		}
 		out = append(out, spec)
 	}
 	return out, nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -34,12 +35,8 @@ func Run(ctx context.Context, cfg Config) (code int, err error) {
 	// One context ends everything; its cause is what the user is told.
 	ctx, cancel := context.WithCancelCause(ctx)
 	r := &run{cfg: &cfg, state: state, cancel: cancel}
-	starting, started := context.WithCancel(ctx)
-	go abortOnSignal(starting, caught, cancel)
-	err = r.start(ctx)
-	started()
-	if err == nil {
-		go forwardSignals(ctx, caught, r.child)
+	go r.handleSignals(ctx, caught)
+	if err = r.start(ctx); err == nil {
 		code, err = r.awaitEnd(ctx)
 	} else {
 		code = 1
@@ -59,20 +56,25 @@ type run struct {
 	child  *process
 	link   driver.Link
 	table  *ports.Table
+	// started says that signals are the command's; child is set by then.
+	started atomic.Bool
 	// backends are the goroutines that wait for the drivers, api the one that
 	// serves the REST API.
 	backends, api sync.WaitGroup
 }
 
-// abortOnSignal ends the run when a signal comes while it is being set up.
-func abortOnSignal(ctx context.Context, caught chan os.Signal, cancel context.CancelCauseFunc) {
+// handleSignals passes signals to the child; one that comes while the run is
+// still being set up ends it.
+func (r *run) handleSignals(ctx context.Context, caught <-chan os.Signal) {
 	for {
 		select {
 		case s := <-caught:
-			switch s {
-			case unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT:
-				cancel(fmt.Errorf("interrupted during the start: signal: %v", s))
-				return
+			sig := s.(syscall.Signal)
+			switch {
+			case r.started.Load():
+				r.child.signal(ctx, sig)
+			case sig == unix.SIGINT, sig == unix.SIGTERM, sig == unix.SIGHUP, sig == unix.SIGQUIT:
+				r.cancel(fmt.Errorf("interrupted during the start: signal: %v", sig))
 			}
 		case <-ctx.Done():
 			return
@@ -108,6 +110,7 @@ func (r *run) start(ctx context.Context) (err error) {
 	if err := r.serveAPI(ctx); err != nil {
 		return err
 	}
+	r.started.Store(true)
 	if _, err := r.child.client.Call(ctx, execMethod, nil, nil); err != nil {
 		// The child says itself what is wrong with the command.
 		r.cfg.Log.Debug("the command did not start", "error", err)
@@ -176,7 +179,8 @@ func (r *run) publish(ctx context.Context, sb driver.Sandbox) error {
 	r.table = ports.New(r.cfg.Ports)
 	for _, spec := range r.cfg.Publish {
 		if _, err := r.table.Publish(ctx, spec); err != nil {
-			return fmt.Errorf("failed to expose port %v: %w", spec, err)
+			return fmt.Errorf("failed to expose port {%s %s %d %d %s}: %w",
+				spec.Proto, spec.ParentIP, spec.ParentPort, spec.ChildPort, spec.ChildIP, err)
 		}
 	}
 	return nil

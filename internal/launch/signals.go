@@ -69,20 +69,12 @@ func catchSignals() chan os.Signal {
 	return caught
 }
 
-// forwardSignals is the parent's part. It ends with ctx.
-func forwardSignals(ctx context.Context, caught <-chan os.Signal, child *process) {
-	for {
-		select {
-		case s := <-caught:
-			sig := s.(syscall.Signal)
-			if ofTerminal(sig) {
-				_, _ = child.client.Call(ctx, signalMethod, signalRequest{sig}, nil)
-			} else {
-				_ = unix.Kill(child.pid, sig)
-			}
-		case <-ctx.Done():
-			return
-		}
+// signal is the parent's part.
+func (p *process) signal(ctx context.Context, sig unix.Signal) {
+	if ofTerminal(sig) {
+		_, _ = p.client.Call(ctx, signalMethod, signalRequest{sig}, nil)
+	} else {
+		_ = unix.Kill(p.pid, sig)
 	}
 }
 

@@ -230,6 +230,7 @@ func (c *tcpConn) abort() {
 // finish closes the sockets and forgets the connection.
 func (c *tcpConn) finish() {
 	c.dead = true
+	c.part.port.stats.closed.Add(1) // before a peer can know
 	for i := range c.side {
 		s := &c.side[i]
 		if s.token != (token{}) {
@@ -246,7 +247,6 @@ func (c *tcpConn) finish() {
 		c.part.loop.stopTimer(c.router.deadline)
 	}
 	c.part.conns.remove(c)
-	c.part.port.stats.closed.Add(1)
 }
 
 func noDelay(fd int) { _ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
