@@ -127,12 +127,12 @@ func (p *Pool) run(ctx context.Context) {
 			return
 		}
 		if err := p.refill(ctx); err != nil {
-			p.complain(retry, err)
 			select {
 			case <-time.After(retry):
 			case <-ctx.Done():
-				return
+				return // the failure was that of the end
 			}
+			p.complain(retry, err)
 			retry = min(2*retry, retryMax)
 			p.hint()
 			continue
