@@ -67,6 +67,9 @@ func answer(ctx context.Context, c *Conn, handlers Handlers, req Message) {
 }
 
 func dispatch(ctx context.Context, handlers Handlers, req Message) (any, []int, error) {
+	if req.Error != "" {
+		return nil, nil, errors.New(req.Error)
+	}
 	h, ok := handlers[req.Kind]
 	if !ok {
 		closeAll(req.FDs)

@@ -121,11 +121,12 @@ func (c *Conn) Recv() (Message, error) {
 		return Message{}, fmt.Errorf("receiving: %w", err)
 	}
 	fds, err := parseRights(c.oob[:oobn])
-	if err == nil && n == 0 && len(fds) == 0 {
+	lost := flags&unix.MSG_CTRUNC != 0
+	if err == nil && n == 0 && len(fds) == 0 && !lost {
 		return Message{}, io.EOF
 	}
-	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
-		err = fmt.Errorf("message was truncated (flags %#x)", flags)
+	if err == nil && flags&unix.MSG_TRUNC != 0 {
+		err = errors.New("message was truncated")
 	}
 	var m Message
 	if err == nil {
@@ -134,6 +135,13 @@ func (c *Conn) Recv() (Message, error) {
 	if err != nil {
 		closeAll(fds)
 		return Message{}, err
+	}
+	if lost {
+		// The process has no room for all of the descriptors, so it gets none.
+		// That is the failure of this message alone.
+		closeAll(fds)
+		m.Error = fmt.Sprintf("descriptors of %q were lost: %v", m.Kind, unix.EMFILE)
+		return m, nil
 	}
 	m.FDs = fds
 	return m, nil

@@ -215,3 +215,50 @@ func FuzzReceive(f *testing.F) {
 		}
 	})
 }
+
+// TestDescriptorsThatDoNotFit has room for one descriptor where two come: that
+// message fails and leaks nothing, and the connection stays.
+func TestDescriptorsThatDoNotFit(t *testing.T) {
+	a, b := pair(t)
+	two := wire.Message{Kind: "two", ID: 7, FDs: []int{0, 0}}
+	before := nstest.OpenFDs()
+	leaveRoomForOne(t)
+	for range 2 {
+		if err := b.Send(two); err != nil {
+			t.Fatal(err)
+		}
+		m, err := a.Recv()
+		if err != nil || m.ID != 7 || len(m.FDs) > 0 || !strings.Contains(m.Error, "too many open files") {
+			t.Errorf("got %+v, error %v", m, err)
+		}
+	}
+	raiseLimit(t)
+	if leaked := nstest.LeakedFDs(before); len(leaked) > 0 {
+		t.Errorf("left open: %v", leaked)
+	}
+}
+
+// leaveRoomForOne lowers the limit of descriptors to the lowest free one.
+func leaveRoomForOne(t *testing.T) {
+	fd, err := unix.Dup(0)
+	if err != nil {
+		t.Error(err)
+	}
+	unix.Close(fd)
+	setLimit(t, func(l *unix.Rlimit) { l.Cur = uint64(fd) + 1 })
+	t.Cleanup(func() { raiseLimit(t) })
+}
+
+func raiseLimit(t *testing.T) { setLimit(t, func(l *unix.Rlimit) { l.Cur = l.Max }) }
+
+func setLimit(t *testing.T, change func(*unix.Rlimit)) {
+	var limit unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	if err == nil {
+		change(&limit)
+		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
