@@ -1,0 +1,56 @@
+package helper
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"time"
+)
+
+// Binary is an installed helper program.
+type Binary struct {
+	Path    string
+	options map[string]bool
+}
+
+// probeTimeout bounds how long a program may take to print its help.
+const probeTimeout = 10 * time.Second
+
+var longOption = regexp.MustCompile(`--[a-z0-9][a-z0-9-]*`)
+
+// Probe finds a program by its name or path and reads from its --help which
+// options it has. The error of the look-up is package exec's, unchanged.
+func Probe(name string) (*Binary, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "--help")
+	cmd.WaitDelay = time.Second
+	// Some versions of pasta exit with 1 after printing their help.
+	out, err := cmd.CombinedOutput()
+	b := &Binary{Path: path, options: map[string]bool{}}
+	for _, option := range longOption.FindAllString(string(out), -1) {
+		b.options[option] = true
+	}
+	if len(b.options) == 0 {
+		return nil, fmt.Errorf("%s --help names no options (%v): %.200q", path, err, out)
+	}
+	return b, nil
+}
+
+// Has tells whether the program has an option, such as "--mtu".
+func (b *Binary) Has(option string) bool { return b.options[option] }
+
+// Lacks returns the first of the options that the program does not have, or "".
+func (b *Binary) Lacks(options ...string) string {
+	for _, o := range options {
+		if !b.options[o] {
+			return o
+		}
+	}
+	return ""
+}

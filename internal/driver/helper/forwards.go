@@ -1,0 +1,172 @@
+package helper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/hostsock"
+)
+
+// Forwarder asks a running program to publish a port. It is called by one
+// goroutine at a time.
+type Forwarder interface {
+	// Check judges a port before anything is done; open lists those that are
+	// published. May refuse what the program would do wrong.
+	Check(spec api.PortSpec, open []api.PortSpec) error
+	// Add publishes a port that is free on the host. It returns once the port
+	// is open, and how to close it in the same way.
+	Add(ctx context.Context, spec api.PortSpec) (remove func(context.Context) error, err error)
+}
+
+// Forwards are the ports published through a Program: the part that port
+// drivers share. What it holds is guarded by the program's turn.
+type Forwards struct {
+	program   *Program
+	forwarder Forwarder
+	open      []*forward
+	ctx       context.Context
+	done      chan struct{}
+}
+
+type forward struct {
+	forwards *Forwards
+	spec     api.PortSpec
+	remove   func(context.Context) error
+}
+
+// requestTimeout bounds one request to a program.
+const requestTimeout = 10 * time.Second
+
+// NewForwards returns an empty list. Its Restore belongs into the Config of the
+// program that Start is given.
+func NewForwards(f Forwarder) *Forwards {
+	return &Forwards{forwarder: f, done: make(chan struct{})}
+}
+
+// Start readies the list until ctx ends, which closes all ports.
+func (f *Forwards) Start(ctx context.Context, program *Program) error {
+	if program == nil {
+		return errors.New("the network is not attached")
+	}
+	f.ctx, f.program = ctx, program
+	go func() {
+		defer close(f.done)
+		<-ctx.Done()
+		_ = program.Do(context.WithoutCancel(ctx), f.closeAll) // it fails where the program has ended, ports and all
+	}()
+	return nil
+}
+
+// Wait blocks until all ports are closed after Start's context ended. The
+// death of the program is the network's to report.
+func (f *Forwards) Wait() error {
+	<-f.done
+	return nil
+}
+
+// Forward publishes a port.
+func (f *Forwards) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
+	if f.program == nil || f.ctx.Err() != nil {
+		return nil, errors.New("the port driver has ended")
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	fw := &forward{forwards: f, spec: spec}
+	var refused error // not for want of a program
+	err := f.program.Do(ctx, func() error {
+		if refused = f.check(spec); refused != nil {
+			return nil
+		}
+		return f.add(ctx, fw)
+	})
+	if err = errors.Join(refused, err); err != nil {
+		return nil, err
+	}
+	return fw, nil
+}
+
+// check has the error of a port that cannot be bound in the words of package
+// net, which the programs' own are not.
+func (f *Forwards) check(spec api.PortSpec) error {
+	var open []api.PortSpec
+	for _, o := range f.open {
+		open = append(open, o.spec)
+	}
+	if err := f.forwarder.Check(spec, open); err != nil {
+		return err
+	}
+	return checkFree(spec)
+}
+
+func checkFree(spec api.PortSpec) error {
+	fds, err := hostsock.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	return err
+}
+
+func (f *Forwards) add(ctx context.Context, fw *forward) (err error) {
+	if fw.remove, err = f.forwarder.Add(ctx, fw.spec); err != nil {
+		return err
+	}
+	f.open = append(f.open, fw)
+	return nil
+}
+
+// Restore publishes all ports again, on a program that knows none of them.
+func (f *Forwards) Restore(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	for _, fw := range f.open {
+		err := checkFree(fw.spec)
+		if err == nil {
+			fw.remove, err = f.forwarder.Add(ctx, fw.spec)
+		}
+		if err != nil {
+			return fmt.Errorf("port %s: %w", fw.spec, err)
+		}
+	}
+	return nil
+}
+
+// Close implements io.Closer. It returns when the port is closed.
+func (fw *forward) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	err := fw.forwards.program.Do(ctx, func() error { return fw.forwards.close(ctx, fw) })
+	if errors.Is(err, ErrEnded) {
+		return nil // and its ports with it
+	}
+	return err
+}
+
+func (f *Forwards) close(ctx context.Context, fw *forward) error {
+	i := slices.Index(f.open, fw)
+	if i < 0 {
+		return nil
+	}
+	if err := fw.remove(ctx); err != nil {
+		return err
+	}
+	f.open = slices.Delete(f.open, i, i+1)
+	return nil
+}
+
+func (f *Forwards) closeAll() error {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	for len(f.open) > 0 {
+		if err := f.close(ctx, f.open[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package helper
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/netns"
+)
+
+// Plan is who has which address, as slirp4netns(1) lays them out: in --cidr
+// (10.0.2.0/24) .2 is the gateway, which stands for the host, .3 the name server
+// and .100 the child; in IPv6 the same in fd00::/64, which slirp4netns cannot
+// change.
+type Plan struct {
+	Child4, Child6     netip.Prefix // Child6 is invalid without IPv6
+	Gateway4, Gateway6 netip.Addr
+	DNS4, DNS6         netip.Addr
+}
+
+// NewPlan lays the addresses out for a validated configuration.
+func NewPlan(cfg driver.NetworkConfig) Plan {
+	host := func(n byte) netip.Addr {
+		a := cfg.CIDR.Masked().Addr().As4()
+		a[3] |= n
+		return netip.AddrFrom4(a)
+	}
+	p := Plan{
+		Child4:   netip.PrefixFrom(host(100), cfg.CIDR.Bits()),
+		Gateway4: host(2),
+		DNS4:     host(3),
+	}
+	if cfg.IPv6 {
+		p.Child6 = netip.MustParsePrefix("fd00::100/64")
+		p.Gateway6 = netip.MustParseAddr("fd00::2")
+		p.DNS6 = netip.MustParseAddr("fd00::3")
+	}
+	return p
+}
+
+// Device is the interface in the namespace that a program serves. It outlives
+// the program: addresses, routes and all that is tied to the interface stay
+// when the program dies, and its successor finds it.
+type Device struct {
+	Name string
+	MTU  int
+	Plan Plan
+}
+
+// Make makes the device, without configuring it.
+func (d Device) Make(ctx context.Context, sb driver.Sandbox) error {
+	fd, err := netns.OpenTAP(ctx, sb.Child, netns.TAPRequest{Name: d.Name})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
+		return fmt.Errorf("making the TAP device %q persistent: %w", d.Name, err)
+	}
+	return nil
+}
+
+// Configure gives the device its addresses and routes; a program serves it
+// already.
+func (d Device) Configure(ctx context.Context, sb driver.Sandbox) error {
+	req := netns.LinkRequest{
+		Name: d.Name, MTU: d.MTU,
+		Addrs: []netip.Prefix{d.Plan.Child4}, Gateways: []netip.Addr{d.Plan.Gateway4},
+	}
+	if d.Plan.Child6.IsValid() {
+		req.Addrs = append(req.Addrs, d.Plan.Child6)
+		req.Gateways = append(req.Gateways, d.Plan.Gateway6)
+	}
+	return netns.Configure(ctx, sb.Child, req)
+}
+
+// Link describes the device to the launcher.
+func (d Device) Link(dns ...netip.Addr) driver.Link {
+	return driver.Link{Ifname: d.Name, MTU: d.MTU, IPv4: d.Plan.Child4, IPv6: d.Plan.Child6, DNS: dns}
+}
+
+// PrivateDir makes a directory of the state directory for sockets of a program,
+// which makes them with whatever mode the umask leaves.
+func PrivateDir(sb driver.Sandbox, name string) (string, error) {
+	dir := filepath.Join(sb.StateDir, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", fmt.Errorf("making the directory for the helper's sockets: %w", err)
+	}
+	return dir, nil
+}
+
+// DNS lists the name servers of the families that the plan has.
+func (p Plan) DNS() []netip.Addr {
+	if p.DNS6.IsValid() {
+		return []netip.Addr{p.DNS4, p.DNS6}
+	}
+	return []netip.Addr{p.DNS4}
+}

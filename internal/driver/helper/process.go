@@ -1,0 +1,132 @@
+package helper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// process is one life of a program.
+type process struct {
+	cancel context.CancelFunc // kills it
+	output *output
+
+	exited chan struct{} // closed when it has ended and err is set
+	err    error
+	// reclaimed is closed when the supervisor has taken the turn back.
+	reclaimed chan struct{}
+}
+
+// startProcess starts the program; it is killed when ctx ends.
+func startProcess(ctx context.Context, c *Command, log *slog.Logger) (*process, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &process{
+		cancel:    cancel,
+		output:    &output{log: log},
+		exited:    make(chan struct{}),
+		reclaimed: make(chan struct{}),
+	}
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Stdout, cmd.Stderr = p.output, p.output
+	cmd.ExtraFiles = c.Files
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = time.Second // should it leave a process with its standard error
+	log.Debug("starting", "args", cmd.Args)
+
+	started := make(chan error)
+	go p.run(cmd, c, started)
+	if err := <-started; err != nil {
+		cancel()
+		return nil, err
+	}
+	return p, nil
+}
+
+// run starts the command and waits for its end, on one thread, whose end would
+// kill the command (PR_SET_PDEATHSIG in prctl(2)).
+func (p *process) run(cmd *exec.Cmd, c *Command, started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := cmd.Start()
+	for _, f := range c.Files {
+		f.Close()
+	}
+	if c.Held != nil {
+		defer c.Held.Close()
+	}
+	started <- err
+	if err != nil {
+		c.Ready.Close()
+		return
+	}
+	if p.err = cmd.Wait(); p.err == nil {
+		p.err = errors.New("exit status 0")
+	}
+	p.cancel()
+	close(p.exited)
+}
+
+// awaitReady reads ready until the program writes to it.
+func (p *process) awaitReady(ctx context.Context, ready *os.File) error {
+	result := make(chan error, 1)
+	go func() {
+		_, err := ready.Read(make([]byte, 1))
+		result <- err
+	}()
+	err, read := error(nil), false
+	select {
+	case err = <-result:
+		read = true
+	case <-p.exited:
+		err = p.reason()
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-time.After(readyTimeout):
+		err = fmt.Errorf("it is not ready after %v", readyTimeout)
+	}
+	ready.Close() // ends the read
+	if !read {
+		<-result
+	}
+	if errors.Is(err, io.EOF) { // its end of the pipe is closed: it is ending
+		p.diesWithin(readyTimeout)
+		err = p.reason()
+	}
+	return err
+}
+
+// diesWithin tells whether the process has ended, or does so soon.
+func (p *process) diesWithin(d time.Duration) bool {
+	select {
+	case <-p.exited:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
+// reason says how the process ended, with the end of what it printed.
+func (p *process) reason() error {
+	select {
+	case <-p.exited:
+	default:
+		return errors.New("it closed the descriptor that says that it is ready")
+	}
+	if last := p.output.tail(); last != "" {
+		return fmt.Errorf("%w: %s", p.err, last)
+	}
+	return p.err
+}
+
+// stop kills the process and waits for its end.
+func (p *process) stop() {
+	p.cancel()
+	<-p.exited
+}

@@ -1,0 +1,74 @@
+package pasta
+
+import (
+	"fmt"
+	"strconv"
+
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/driver/helper"
+)
+
+// required are the options without which the driver does not work. All are in
+// the version of March 2023 (Debian 12).
+var required = []string{
+	"--foreground", "--pid", "--userns", "--netns", "--ns-ifname", "--mtu", "--address", "--netmask", "--gateway",
+	"--dns-forward", "--no-map-gw", "--ipv4-only", "--tcp-ports", "--udp-ports", "--tcp-ns", "--udp-ns",
+	"--no-dhcp", "--no-dhcpv6", "--no-ra",
+}
+
+func probe(flags driver.Flags) (*helper.Binary, error) {
+	binary, err := helper.Probe(flags.String("pasta-binary"))
+	if err != nil {
+		return nil, err
+	}
+	if lacks := binary.Lacks(required...); lacks != "" {
+		return nil, fmt.Errorf("pasta is too old: %s has no %s, a version of 2023_03 or later is needed", binary.Path, lacks)
+	}
+	return binary, nil
+}
+
+// args are the program's options that do not change between starts.
+func (n *Network) args() []string {
+	bits := n.plan.Child4.Bits()
+	args := []string{
+		"--foreground", "--quiet",
+		"--ns-ifname=" + n.cfg.Ifname, "--mtu=" + strconv.Itoa(n.cfg.MTU),
+		"--address=" + n.plan.Child4.Addr().String(), "--netmask=" + strconv.Itoa(bits),
+		"--gateway=" + n.plan.Gateway4.String(), "--dns-forward=" + n.plan.DNS4.String(),
+		// The addresses are set already.
+		"--no-dhcp", "--no-dhcpv6", "--no-ra",
+	}
+	if n.cfg.IPv6 {
+		args = append(args,
+			"--address="+n.plan.Child6.Addr().String(),
+			"--gateway="+n.plan.Gateway6.String(), "--dns-forward="+n.plan.DNS6.String())
+	} else {
+		args = append(args, "--ipv4-only")
+	}
+	return append(append(args, n.loopbackArgs()...), n.portArgs()...)
+}
+
+// loopbackArgs decide on the host's loopback: it is the gateway, and by
+// default pasta also splices connections to loopback addresses inside that go
+// to a port which only the host listens on.
+func (n *Network) loopbackArgs() []string {
+	if n.cfg.DisableHostLoopback {
+		return []string{"--no-map-gw", "--tcp-ns=none", "--udp-ns=none"}
+	}
+	return []string{"--tcp-ns=auto", "--udp-ns=auto"}
+}
+
+func (n *Network) portArgs() []string {
+	switch {
+	case n.implicit:
+		args := []string{"--tcp-ports=auto", "--udp-ports=auto"}
+		// Versions without the option do so anyway.
+		if n.binary.Has("--host-lo-to-ns-lo") {
+			args = append(args, "--host-lo-to-ns-lo")
+		}
+		return args
+	case n.pesto != nil:
+		return []string{"--tcp-ports=none", "--udp-ports=none", "--conf-path=" + n.confSocket()}
+	}
+	return []string{"--tcp-ports=none", "--udp-ports=none"}
+}

@@ -1,0 +1,192 @@
+package pasta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/driver/helper"
+	"rootlesskit/internal/netns"
+)
+
+// Ports is the port driver of --port-driver=pesto. pesto has pasta change its
+// rules, and succeeds once pasta has them; that pasta can then bind the port is
+// not said. So the driver looks at the kernel's list of sockets for the port to
+// be open, or closed.
+//
+// pesto cannot say which address of the namespace a port leads to: it is the
+// namespace's own.
+type Ports struct {
+	*helper.Forwards
+	network *Network
+	binary  *helper.Binary
+}
+
+// NewPorts makes the port driver. It works with the Network of this package
+// alone.
+func NewPorts(network driver.Network, flags driver.Flags) (driver.Ports, error) {
+	n, ok := network.(*Network)
+	if !ok {
+		return nil, errors.New("port driver \"pesto\" requires --net=pasta")
+	}
+	binary, err := helper.Probe(flags.String("pesto-binary"))
+	if err != nil {
+		return nil, err
+	}
+	if !n.binary.Has("--conf-path") {
+		return nil, errors.New("port driver \"pesto\" requires pasta with --conf-path support (passt >= 2026_05_07.1afd4ed)")
+	}
+	if lacks := binary.Lacks("--add", "--delete", "--tcp-ports", "--udp-ports"); lacks != "" {
+		return nil, fmt.Errorf("%s has no %s: this is no pesto that can publish ports", binary.Path, lacks)
+	}
+	n.pesto = &Ports{network: n, binary: binary}
+	n.pesto.Forwards = helper.NewForwards(n.pesto)
+	return n.pesto, nil
+}
+
+// Start implements driver.Ports.
+func (p *Ports) Start(ctx context.Context, _ driver.Sandbox, _ driver.Link) error {
+	return p.Forwards.Start(ctx, p.network.program)
+}
+
+// Info implements driver.Ports.
+func (p *Ports) Info() api.PortDriverInfo {
+	info := api.PortDriverInfo{
+		Driver:                  "pesto",
+		Protos:                  []string{"tcp", "tcp4", "udp", "udp4"},
+		DisallowLoopbackChildIP: true,
+	}
+	if p.network.cfg.IPv6 {
+		info.Protos = append(info.Protos, "tcp6", "udp6")
+	}
+	return info
+}
+
+// Check implements helper.Forwarder. A loopback address of the namespace is
+// taken for its own: clients that do not know the driver ask for it.
+func (p *Ports) Check(spec api.PortSpec, _ []api.PortSpec) error {
+	if addr, err := netip.ParseAddr(spec.ParentIP); err == nil && !addr.Is4() && !p.network.cfg.IPv6 && !addr.IsUnspecified() {
+		return fmt.Errorf("publishing on %s needs --ipv6", addr)
+	}
+	addr, err := netip.ParseAddr(spec.ChildIP)
+	own := []netip.Addr{p.network.plan.Child4.Addr(), p.network.plan.Child6.Addr()}
+	if err != nil || addr.IsUnspecified() || addr.IsLoopback() || slices.Contains(own, addr) {
+		return nil
+	}
+	return fmt.Errorf("child IP %s: the port driver pesto can only forward to the namespace's own address %s", addr, own[0])
+}
+
+// listener is where a port is open on the host.
+type listener struct {
+	proto int // unix.IPPROTO_TCP or unix.IPPROTO_UDP
+	addrs []netip.Addr
+	port  uint16
+	rule  []string // pesto's words for it
+}
+
+func (p *Ports) listener(spec api.PortSpec) listener {
+	l := listener{proto: unix.IPPROTO_TCP, port: uint16(spec.ParentPort)}
+	option := "--tcp-ports="
+	if strings.HasPrefix(spec.Proto, "udp") {
+		l.proto, option = unix.IPPROTO_UDP, "--udp-ports="
+	}
+	ports := fmt.Sprintf("%d:%d", spec.ParentPort, spec.ChildPort)
+	l.addrs = p.addrs(spec)
+	if len(l.addrs) == 1 {
+		ports = l.addrs[0].String() + "/" + ports
+	}
+	l.rule = []string{option + ports}
+	return l
+}
+
+// addrs are the addresses that a port listens on, by the rules of package
+// hostsock as far as the network has IPv6.
+func (p *Ports) addrs(spec api.PortSpec) []netip.Addr {
+	addr, err := netip.ParseAddr(spec.ParentIP)
+	if err == nil && !addr.IsUnspecified() {
+		return []netip.Addr{addr.Unmap()}
+	}
+	v4, v6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	switch {
+	case strings.HasSuffix(spec.Proto, "6"):
+		return []netip.Addr{v6}
+	case strings.HasSuffix(spec.Proto, "4"), !p.network.cfg.IPv6:
+		return []netip.Addr{v4}
+	}
+	return []netip.Addr{v4, v6}
+}
+
+// Add implements helper.Forwarder.
+func (p *Ports) Add(ctx context.Context, spec api.PortSpec) (func(context.Context) error, error) {
+	l := p.listener(spec)
+	if err := p.run(ctx, "--add", l); err != nil {
+		return nil, err
+	}
+	remove := func(ctx context.Context) error {
+		if err := p.run(ctx, "--delete", l); err != nil {
+			return err
+		}
+		return l.await(ctx, false)
+	}
+	if err := l.await(ctx, true); err != nil {
+		// A rule that pasta fails at keeps it from all later ones.
+		return nil, errors.Join(err, remove(context.WithoutCancel(ctx)))
+	}
+	return remove, nil
+}
+
+func (p *Ports) run(ctx context.Context, action string, l listener) error {
+	args := append([]string{action}, l.rule...)
+	cmd := exec.CommandContext(ctx, p.binary.Path, append(args, p.network.confSocket())...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("pesto %s: %w: %s", strings.Join(args, " "), err, strings.Join(strings.Fields(string(out)), " "))
+	}
+	return nil
+}
+
+// pastaPatience bounds how long pasta takes to follow its rules.
+const pastaPatience = 2 * time.Second
+
+// await waits for the port to be open, or closed.
+func (l listener) await(ctx context.Context, open bool) error {
+	for deadline := time.Now().Add(pastaPatience); ; time.Sleep(time.Millisecond) {
+		isOpen, err := l.isOpen()
+		if err != nil || isOpen == open {
+			return err
+		}
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			break
+		}
+	}
+	state := "open"
+	if !open {
+		state = "close"
+	}
+	return fmt.Errorf("pasta has the rule for port %s but does not %s the port; see its messages with --debug",
+		strconv.Itoa(int(l.port)), state)
+}
+
+func (l listener) isOpen() (bool, error) {
+	found, err := netns.Listeners(l.proto, l.port)
+	if err != nil {
+		return false, err
+	}
+	for _, addr := range l.addrs {
+		if slices.Contains(found, addr) {
+			return true, nil
+		}
+	}
+	return false, nil
+}

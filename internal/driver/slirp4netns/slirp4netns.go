@@ -1,0 +1,98 @@
+// Package slirp4netns is the network and port driver backed by slirp4netns(1),
+// versions 0.4.0 and later.
+//
+// slirp4netns serves a TAP device of the namespace, which the child has made
+// and which outlives it (package helper). Ports are published over the
+// program's API socket (api.go, ports.go). It ends with the launcher: it polls
+// the end of a pipe (--exit-fd) whose other end the launcher holds.
+package slirp4netns
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/driver/helper"
+)
+
+// Name is the name of both drivers on the command line.
+const Name = "slirp4netns"
+
+// Network is the network driver.
+type Network struct {
+	cfg     driver.NetworkConfig
+	plan    helper.Plan
+	options options
+	ports   *Ports // nil without a port driver of this package
+
+	program *helper.Program
+}
+
+// New makes the network driver.
+func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
+	o, err := newOptions(cfg, flags)
+	if err != nil {
+		return nil, err
+	}
+	return &Network{cfg: cfg, plan: helper.NewPlan(cfg), options: o}, nil
+}
+
+// Attach implements driver.Network.
+func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, error) {
+	device := helper.Device{Name: n.cfg.Ifname, MTU: n.cfg.MTU, Plan: n.plan}
+	if err := device.Make(ctx, sb); err != nil {
+		return driver.Link{}, err
+	}
+	cfg := helper.Config{
+		Name:    Name,
+		Command: func() (*helper.Command, error) { return n.command(sb) },
+		Log:     sb.Log,
+	}
+	if n.ports != nil {
+		if err := n.ports.prepare(sb); err != nil {
+			return driver.Link{}, err
+		}
+		cfg.Restore = n.ports.Restore
+	}
+	var err error
+	if n.program, err = helper.Start(ctx, cfg); err != nil {
+		return driver.Link{}, err
+	}
+	if err := device.Configure(ctx, sb); err != nil {
+		return driver.Link{}, err
+	}
+	return device.Link(n.plan.DNS()...), nil
+}
+
+// command makes one start of the program. Its descriptors are 3, to say that
+// it is ready, and 4, whose end is its own.
+func (n *Network) command(sb driver.Sandbox) (*helper.Command, error) {
+	ready, theirReady, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("making a pipe for slirp4netns: %w", err)
+	}
+	theirExit, exit, err := os.Pipe()
+	if err != nil {
+		ready.Close()
+		theirReady.Close()
+		return nil, fmt.Errorf("making a pipe for slirp4netns: %w", err)
+	}
+	args := append([]string{"--ready-fd=3", "--exit-fd=4"}, n.options.args(n.cfg)...)
+	if n.ports != nil {
+		_ = os.Remove(n.ports.api.path) // the one of a program that died
+		args = append(args, "--api-socket="+n.ports.api.path)
+	}
+	args = append(args,
+		"--userns-path="+filepath.Join("/proc", strconv.Itoa(sb.PID), "ns/user"),
+		"--netns-type=path", sb.NetnsPath, n.cfg.Ifname)
+	return &helper.Command{
+		Path: n.options.binary.Path, Args: args,
+		Files: []*os.File{theirReady, theirExit}, Ready: ready, Held: exit,
+	}, nil
+}
+
+// Wait implements driver.Network.
+func (n *Network) Wait() error { return n.program.Wait() }
