@@ -51,7 +51,8 @@ type UDPConfig struct {
 	Pool func(family int) *Pool
 	// Route says where a client's datagrams go and what source the server is
 	// to see. It is called on the loop thread, once per flow and again after
-	// the server refused, and must not block. An invalid Target drops the datagram.
+	// the server refused, and must not block. An invalid Target refuses.
+	// Prelude is not used.
 	Route func(client, local netip.AddrPort) Route
 	// MaxFlows bounds the flows of the port; the one that was silent longest
 	// goes, first among those without a reply. Each takes a descriptor. 0 is
@@ -68,7 +69,7 @@ type UDPConfig struct {
 
 func (c *UDPConfig) setDefaults() {
 	if c.MaxFlows <= 0 {
-		c.MaxFlows = defaultMaxFlows()
+		c.MaxFlows = min(max(descriptorLimit()/4, 1), 4096)
 	}
 	if c.UnansweredTimeout <= 0 {
 		c.UnansweredTimeout = 30 * time.Second
@@ -79,15 +80,6 @@ func (c *UDPConfig) setDefaults() {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-}
-
-func defaultMaxFlows() int {
-	const most = 4096
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return most
-	}
-	return int(min(max(limit.Cur/4, 1), most))
 }
 
 // UDPPort is a published UDP port.
@@ -119,23 +111,17 @@ func (e *Engine) ForwardUDP(cfg UDPConfig) (*UDPPort, error) {
 	for i, fd := range cfg.Sockets {
 		l, err := newUDPListener(p, fd)
 		if err != nil {
-			closeFDs(cfg.Sockets)
+			closeAll(cfg.Sockets)
 			return nil, fmt.Errorf("UDP listener %d: %w", i, err)
 		}
 		p.listeners = append(p.listeners, l)
 	}
 	err := errors.New("the event loop has ended")
 	if p.loop.call(func() { err = p.start() }); err != nil {
-		closeFDs(cfg.Sockets)
+		closeAll(cfg.Sockets)
 		return nil, fmt.Errorf("forwarding UDP: %w", err)
 	}
 	return p, nil
-}
-
-func closeFDs(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
 }
 
 func (p *UDPPort) start() (err error) {
@@ -174,7 +160,6 @@ func (p *UDPPort) stop() {
 		p.closeFlow(f)
 	}
 	p.loop.stopTimer(p.expiry)
-	p.loop.stopTimer(p.waiting.retry)
 }
 
 // Details tells what the port has done. A flow counts once as refused until its

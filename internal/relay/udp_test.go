@@ -485,7 +485,7 @@ func TestUDPFlowsWaitForSockets(t *testing.T) {
 		eventually(t, p, "waiting", func(d api.PortDetails) bool { return d.Accepted == uint64(i+1) })
 	}
 	eventually(t, p, "full", func(api.PortDetails) bool { return p.stats.dropped.Load() >= 3*4 })
-	pools.filled.Store(true)
+	close(pools.fill)
 	next := map[byte]int{}
 	for range 2 * maxHeldDatagrams {
 		msg := receive(t, server)
@@ -498,8 +498,8 @@ func TestUDPFlowsWaitForSockets(t *testing.T) {
 		t.Error("a flow that was ended got its socket")
 	}
 	p.loop.call(func() {
-		if w := &p.waiting; w.bytes != 0 || len(w.flows) != 0 || w.retry != nil {
-			t.Errorf("still waiting: %+v", w)
+		if p.waiting != (waitingFlows{}) {
+			t.Errorf("still waiting: %+v", p.waiting)
 		}
 	})
 	if d := p.Details(); d.AcceptErrors != 4 { // three waited, one was ended
@@ -524,8 +524,17 @@ func TestUDPEndsWhileFlowsWait(t *testing.T) {
 		}
 	})
 	_ = p.Close()
-	if p.waiting.bytes != 0 || p.waiting.flows != nil && len(p.waiting.flows) != 0 {
+	if p.waiting.bytes != 0 {
 		t.Errorf("still waiting: %+v", p.waiting)
+	}
+	before := nstest.OpenFDs()
+	close(pools.fill) // for flows that have ended
+	eventually(t, p, "answered", func(api.PortDetails) (done bool) {
+		p.loop.call(func() { done = p.waiting.flows == 0 })
+		return done
+	})
+	if extra := len(nstest.LeakedFDs(before)); extra > 2*8 { // the pools' own
+		t.Errorf("%d descriptors left", extra)
 	}
 }
 
@@ -605,16 +614,21 @@ func TestUDPSource(t *testing.T) {
 	}
 }
 
-func TestUDPNeverUsesAnotherSource(t *testing.T) {
-	_, addr := udpServer(t, "127.0.0.1:0")
-	p := forwardUDP(t, UDPConfig{Route: func(_, _ netip.AddrPort) Route {
-		return Route{Source: netip.MustParseAddrPort("203.0.113.7:5555"), Target: addr} // not permitted here
-	}})
-	c := dialPort(t, p, "")
-	send(t, c, "1")
-	d := eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })
-	if d.Active != 0 || !strings.Contains(d.LastError, "203.0.113.7:5555") {
-		t.Errorf("details: %+v", d)
+func TestUDPRefusesWithoutARoute(t *testing.T) {
+	_, target := udpServer(t, "127.0.0.1:0")
+	for want, route := range map[string]Route{
+		// Never by another source than asked. This one is not permitted here.
+		"203.0.113.7:5555": {Source: netip.MustParseAddrPort("203.0.113.7:5555"), Target: target},
+		"families":         {Source: netip.MustParseAddrPort("[::1]:5555"), Target: target},
+		"no route":         {},
+	} {
+		p := forwardUDP(t, UDPConfig{Route: func(_, _ netip.AddrPort) Route { return route }})
+		c := dialPort(t, p, "")
+		send(t, c, "1")
+		d := eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })
+		if d.Active != 0 || !strings.Contains(d.LastError, want) {
+			t.Errorf("details: %+v, want %q", d, want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -67,51 +68,66 @@ func (k *flowKey) clientAddr() netip.AddrPort {
 	return netip.AddrPortFrom(addr, uint16(k.port))
 }
 
-// open gives the flow its socket. It reports false when the pool is empty.
+// open gives the flow its socket, or has it wait for one. It reports false when
+// neither is possible.
 func (f *udpFlow) open() (bool, error) {
-	family := unix.AF_INET6
-	if f.route.Target.Addr().Is4() {
-		family = unix.AF_INET
+	if err := checkUDPRoute(f.route); err != nil {
+		return false, err
 	}
-	fd, ok := f.port.cfg.Pool(family).get()
+	pool := f.port.cfg.Pool(familyOf(f.route.Target.Addr()))
+	fd, ok := pool.get()
 	if !ok {
-		return false, nil
+		return f.wait(pool), nil
 	}
+	return true, f.connect(fd)
+}
+
+// connect makes a socket of the namespace the flow's own.
+func (f *udpFlow) connect(fd int) error {
 	err := f.port.connectUDP(fd, f.route)
 	if err == nil {
 		f.token, err = f.port.loop.register(fd, unix.EPOLLIN, f)
 	}
 	if err != nil {
 		unix.Close(fd)
-		return true, err
+		return err
 	}
 	f.fd = fd
-	return true, nil
+	return nil
+}
+
+func checkUDPRoute(r Route) error {
+	if !r.Target.IsValid() {
+		return errors.New("there is no route to the namespace")
+	}
+	if r.Source.IsValid() && familyOf(r.Source.Addr()) != familyOf(r.Target.Addr()) {
+		return fmt.Errorf("the source %s and the target %s are of different families", r.Source, r.Target)
+	}
+	return nil
 }
 
 // connectUDP readies a socket of the namespace for a flow.
 func (p *UDPPort) connectUDP(fd int, r Route) error {
+	family := familyOf(r.Target.Addr())
 	setUDPBuffers(fd)
 	p.batch.enableGRO(fd)
 	if r.Source.IsValid() {
-		if err := bindSource(fd, r.Source); err != nil {
+		if err := bindSource(fd, r.Source, family); err != nil {
 			return fmt.Errorf("binding the source %s in the namespace: %w", r.Source, err)
 		}
 	}
-	if err := unix.Connect(fd, udpSockaddr(r.Target)); err != nil {
+	if err := unix.Connect(fd, sockaddrOf(r.Target, family)); err != nil {
 		return fmt.Errorf("connecting to %s in the namespace: %w", r.Target, err)
 	}
 	return nil
 }
 
 // bindSource binds a flow's socket to the client's address, and to the client's
-// port unless the namespace uses it. Without SO_REUSEADDR the kernel tells that:
-// with it, two flows could share an address and take each other's replies.
-func bindSource(fd int, source netip.AddrPort) error {
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
-	err := unix.Bind(fd, udpSockaddr(source))
+// port unless another socket of the namespace has it.
+func bindSource(fd int, source netip.AddrPort, family int) error {
+	err := unix.Bind(fd, sockaddrOf(source, family))
 	if err == unix.EADDRINUSE {
-		err = unix.Bind(fd, udpSockaddr(netip.AddrPortFrom(source.Addr(), 0)))
+		err = unix.Bind(fd, sockaddrOf(netip.AddrPortFrom(source.Addr(), 0), family))
 	}
 	return err
 }
@@ -160,6 +176,6 @@ func (f *udpFlow) failed(errno unix.Errno) {
 }
 
 func (p *UDPPort) refuse(f *udpFlow, err error) {
-	p.stats.refused.Add(1)
 	p.fault(fmt.Sprintf("udp %s -> %s", f.key.clientAddr(), f.route.Target), err)
+	p.stats.refused.Add(1)
 }

@@ -141,12 +141,11 @@ func (l *udpListener) newFlow(key flowKey, s *udpSlot, now time.Duration) *udpFl
 		f.sourceLen = putPktinfo(f.source[:], l.family, &s.info)
 	}
 	p.stats.accepted.Add(1)
-	opened, err := f.open()
+	ok, err := f.open()
 	if err != nil {
 		p.refuse(f, err)
-		return nil
 	}
-	if !opened && !p.wait(f) {
+	if err != nil || !ok {
 		return nil
 	}
 	p.addFlow(f, now)

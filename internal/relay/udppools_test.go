@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -59,27 +58,22 @@ func childPools(t testing.TB, c *nstest.Child) func(int) *Pool {
 	})
 }
 
-// scarcePools is empty until filled is set.
+// scarcePools has sockets of the test's own namespace once it is filled.
 type scarcePools struct {
-	all    func(int) *Pool
-	none   *Pool
-	filled atomic.Bool
+	pool func(int) *Pool
+	fill chan struct{} // to be closed
 }
 
 func newScarcePools(t testing.TB) *scarcePools {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	none := NewPool(ctx, 1, func(ctx context.Context, _ int) ([]int, error) {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}, nil)
-	t.Cleanup(func() { cancel(); none.Wait() })
-	return &scarcePools{all: localPools(t), none: none}
-}
-
-func (s *scarcePools) pool(family int) *Pool {
-	if s.filled.Load() {
-		return s.all(family)
-	}
-	return s.none
+	s := &scarcePools{fill: make(chan struct{})}
+	s.pool = testPools(t, func(ctx context.Context, family, n int) ([]int, error) {
+		select {
+		case <-s.fill:
+			return localSockets(ctx, family, n)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	})
+	return s
 }

@@ -2,8 +2,6 @@ package relay
 
 import (
 	"encoding/binary"
-	"net/netip"
-	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -97,12 +95,4 @@ func putCmsg(b []byte, level, typ int32, size int) []byte {
 	h.Level, h.Type = level, typ
 	h.SetLen(unix.CmsgLen(size))
 	return b[unix.CmsgLen(0):unix.CmsgLen(size)]
-}
-
-func udpSockaddr(ap netip.AddrPort) unix.Sockaddr {
-	if ap.Addr().Is4() {
-		return &unix.SockaddrInet4{Addr: ap.Addr().As4(), Port: int(ap.Port())}
-	}
-	zone, _ := strconv.ParseUint(ap.Addr().Zone(), 10, 32)
-	return &unix.SockaddrInet6{Addr: ap.Addr().As16(), Port: int(ap.Port()), ZoneId: uint32(zone)}
 }

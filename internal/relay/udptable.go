@@ -61,9 +61,8 @@ func (p *UDPPort) closeFlow(f *udpFlow) {
 		p.loop.forget(f.token)
 		unix.Close(f.fd)
 		f.fd = -1
-	} else {
-		p.unwait(f)
 	}
+	f.dropHeld()
 	p.stats.active.Store(uint64(len(p.flows.byKey)))
 }
 

@@ -2,24 +2,23 @@ package relay
 
 import (
 	"bytes"
-	"slices"
-	"time"
+	"errors"
 )
 
 // Flows that wait for a socket of the namespace: the pool is refilled from the
 // child, and both processes may be out of descriptors for a while. Their first
-// datagrams are kept, within bounds.
+// datagrams are kept, within bounds. A flow that ends while it waits still counts
+// until the pool has answered, so that those that come and go cannot pile up
+// there.
 type waitingFlows struct {
-	flows []*udpFlow // oldest first
-	bytes int        // held
-	retry *timer
+	flows int // that the pool has to answer
+	bytes int // held
 }
 
 const (
 	maxWaitingFlows  = 256     // of a port
 	maxHeldBytes     = 1 << 20 // of a port
 	maxHeldDatagrams = 16      // of a flow
-	waitRetry        = 5 * time.Millisecond
 )
 
 // heldDatagram is a copy of a received message.
@@ -28,34 +27,40 @@ type heldDatagram struct {
 	info udpInfo
 }
 
-// wait puts a flow in the queue for a socket. It reports false when that is full.
-func (p *UDPPort) wait(f *udpFlow) bool {
+// wait asks the pool for a socket. It reports false when too many wait.
+func (f *udpFlow) wait(pool *Pool) bool {
+	p := f.port
 	p.shortage("no sockets of the namespace at hand; new UDP flows wait")
-	w := &p.waiting
-	if len(w.flows) >= maxWaitingFlows {
+	if p.waiting.flows >= maxWaitingFlows {
 		return false
 	}
-	w.flows = append(w.flows, f)
-	if w.retry == nil {
-		w.retry = p.loop.after(waitRetry, p.retryWaiting)
-	}
+	p.waiting.flows++
+	pool.wait(&waiter{loop: p.loop, got: f.gotSocket})
 	return true
 }
 
-// unwait takes a flow that ends out of the queue.
-func (p *UDPPort) unwait(f *udpFlow) {
-	w := &p.waiting
-	if i := slices.Index(w.flows, f); i >= 0 {
-		w.flows = slices.Delete(w.flows, i, i+1)
-	}
-	p.dropHeld(f)
-}
+var errPoolEnded = errors.New("no more sockets of the namespace")
 
-func (p *UDPPort) dropHeld(f *udpFlow) {
-	for _, d := range f.held {
-		p.waiting.bytes -= len(d.data)
+// gotSocket is the pool's answer.
+func (f *udpFlow) gotSocket(fd int) {
+	p := f.port
+	p.waiting.flows--
+	switch {
+	case f.closed:
+		if fd >= 0 {
+			closeAll([]int{fd})
+		}
+	case fd < 0:
+		p.refuse(f, errPoolEnded)
+		p.closeFlow(f)
+	default:
+		if err := f.connect(fd); err != nil {
+			p.refuse(f, err)
+			p.closeFlow(f)
+			return
+		}
+		f.sendHeld()
 	}
-	f.held = nil
 }
 
 // hold keeps a datagram for when the flow has its socket.
@@ -69,35 +74,21 @@ func (f *udpFlow) hold(s *udpSlot) {
 	f.held = append(f.held, heldDatagram{bytes.Clone(s.buf[:s.len]), s.info})
 }
 
-// retryWaiting gives sockets to the flows that wait, in their order.
-func (p *UDPPort) retryWaiting() {
-	p.batch.flush() // the slots are needed
-	w := &p.waiting
-	w.retry = nil
-	for len(w.flows) > 0 {
-		f := w.flows[0]
-		opened, err := f.open()
-		if err != nil {
-			p.refuse(f, err)
-			p.closeFlow(f)
-			continue
-		}
-		if !opened {
-			w.retry = p.loop.after(waitRetry, p.retryWaiting)
-			return
-		}
-		w.flows = slices.Delete(w.flows, 0, 1)
-		f.sendHeld()
-	}
-}
-
 func (f *udpFlow) sendHeld() {
 	b := f.port.batch
+	b.flush() // the slots are needed
 	for i, d := range f.held {
 		s := &b.slots[i]
 		s.len, s.info = copy(s.buf[:], d.data), d.info
 		b.tx.add(f, s, udpToServer)
 	}
-	f.port.dropHeld(f)
+	f.dropHeld()
 	f.port.count(b.tx.flush(f.fd, udpToServer), udpToServer)
+}
+
+func (f *udpFlow) dropHeld() {
+	for _, d := range f.held {
+		f.port.waiting.bytes -= len(d.data)
+	}
+	f.held = nil
 }
