@@ -47,6 +47,9 @@ type PortDetails struct {
 	// AcceptErrors counts the times that the host was short of a resource
 	// (file descriptors, memory) when a connection came in.
 	AcceptErrors uint64 `json:"acceptErrors"`
+	// Dropped counts the datagrams (UDP) for which there was no room. Since API
+	// version 1.2.0.
+	Dropped uint64 `json:"dropped,omitempty"`
 	// LastError is the reason of the latest refused or failed connection.
 	LastError string `json:"lastError,omitempty"`
 }

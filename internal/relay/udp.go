@@ -173,6 +173,7 @@ func (p *UDPPort) Details() api.PortDetails {
 		BytesIn:      p.stats.bytesIn.Load(),
 		BytesOut:     p.stats.bytesOut.Load(),
 		AcceptErrors: p.stats.shortages.Load(),
+		Dropped:      p.stats.dropped.Load(),
 	}
 	if e := p.stats.lastError.Load(); e != nil {
 		d.LastError = *e

@@ -484,7 +484,7 @@ func TestUDPFlowsWaitForSockets(t *testing.T) {
 		}
 		eventually(t, p, "waiting", func(d api.PortDetails) bool { return d.Accepted == uint64(i+1) })
 	}
-	eventually(t, p, "full", func(api.PortDetails) bool { return p.stats.dropped.Load() >= 3*4 })
+	eventually(t, p, "full", func(d api.PortDetails) bool { return d.Dropped >= 3*4 })
 	close(pools.fill)
 	next := map[byte]int{}
 	for range 2 * maxHeldDatagrams {
