@@ -1,0 +1,79 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"rootlesskit/api"
+)
+
+// options is the argument vector of docker-proxy.
+type options struct {
+	proto         string
+	hostIP        string
+	hostPort      int
+	containerIP   string
+	containerPort int
+}
+
+func parseOptions(args []string) (options, error) {
+	var o options
+	set := flag.NewFlagSet("rootlesskit-docker-proxy", flag.ContinueOnError)
+	set.StringVar(&o.proto, "proto", "tcp", "proxy protocol")
+	set.StringVar(&o.hostIP, "host-ip", "", "host ip")
+	set.IntVar(&o.hostPort, "host-port", -1, "host port")
+	set.StringVar(&o.containerIP, "container-ip", "", "container ip")
+	set.IntVar(&o.containerPort, "container-port", -1, "container port")
+	set.Bool("use-listen-fd", false, "ignored")
+	if err := set.Parse(args); err != nil {
+		return o, err
+	}
+	if set.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", set.Arg(0))
+	}
+	return o, nil
+}
+
+func (o options) hostAddr() string { return net.JoinHostPort(o.hostIP, strconv.Itoa(o.hostPort)) }
+
+// spec is the port to publish. Docker asks for each family by itself, so the
+// protocol is a strict one. Inside, docker-proxy listens on the loopback address
+// of the family, or where the port driver cannot reach that, on the namespace's
+// own address.
+func (o options) spec(info *api.Info) (api.PortSpec, error) {
+	family, childIP := "4", "127.0.0.1"
+	if o.hostIP != "" {
+		ip, err := netip.ParseAddr(o.hostIP)
+		if err != nil {
+			return api.PortSpec{}, fmt.Errorf("-host-ip=%s is not an IP address: %w", o.hostIP, err)
+		}
+		if ip.Is6() && !ip.Is4In6() {
+			family, childIP = "6", "::1"
+		}
+	}
+	if info.PortDriver.DisallowLoopbackChildIP {
+		if info.NetworkDriver == nil || info.NetworkDriver.ChildIP == "" {
+			return api.PortSpec{}, fmt.Errorf("port driver %q needs an address of the namespace, which has none", info.PortDriver.Driver)
+		}
+		childIP = info.NetworkDriver.ChildIP
+	}
+	return api.PortSpec{
+		Proto:      o.proto + family,
+		ParentIP:   o.hostIP,
+		ParentPort: o.hostPort,
+		ChildIP:    childIP,
+		ChildPort:  o.hostPort,
+	}, nil
+}
+
+// proxyArgs is docker-proxy's argument vector: as ours, listening on listenIP.
+func (o options) proxyArgs(listenIP string) []string {
+	return []string{
+		"-proto", o.proto,
+		"-host-ip", listenIP, "-host-port", strconv.Itoa(o.hostPort),
+		"-container-ip", o.containerIP, "-container-port", strconv.Itoa(o.containerPort),
+	}
+}
