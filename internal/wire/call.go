@@ -116,7 +116,7 @@ func (c *Client) Call(ctx context.Context, method string, request, reply any) ([
 		return nil, err
 	}
 	if err := c.conn.Send(Message{Kind: method, ID: id, Body: body}); err != nil {
-		c.forget(id)
+		c.forget(id, answer)
 		return nil, err
 	}
 	select {
@@ -126,7 +126,7 @@ func (c *Client) Call(ctx context.Context, method string, request, reply any) ([
 		}
 		return m.result(method, reply)
 	case <-ctx.Done():
-		c.forget(id)
+		c.forget(id, answer)
 		return nil, ctx.Err()
 	}
 }
@@ -159,16 +159,12 @@ func (c *Client) register() (uint64, chan Message, error) {
 }
 
 // forget gives a call up; an answer that came meanwhile loses its descriptors.
-func (c *Client) forget(id uint64) {
+func (c *Client) forget(id uint64, answer <-chan Message) {
 	c.mu.Lock()
-	answer := c.waiting[id]
 	delete(c.waiting, id)
 	c.mu.Unlock()
-	if answer == nil {
-		return
-	}
 	select {
-	case m := <-answer:
+	case m := <-answer: // delivered before the call was given up, or the end
 		closeAll(m.FDs)
 	default:
 	}

@@ -155,6 +155,32 @@ func TestACallEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// TestAnAnswerThatMeetsTheEndOfItsContext has both at the same time: the
+// descriptors are the caller's, or closed.
+func TestAnAnswerThatMeetsTheEndOfItsContext(t *testing.T) {
+	before := nstest.OpenFDs()
+	t.Run("race", func(t *testing.T) {
+		cancels := make(chan context.CancelFunc, 1)
+		client := serve(t, wire.Handlers{"fast": func(context.Context, wire.Message) (any, []int, error) {
+			fds := make([]int, 2)
+			err := unix.Pipe2(fds, unix.O_CLOEXEC)
+			go (<-cancels)()
+			return nil, fds, err
+		}})
+		for range 5000 {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancels <- cancel
+			fds, _ := client.Call(ctx, "fast", nil, nil)
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+		}
+	})
+	if leaked := nstest.LeakedFDs(before); len(leaked) > 0 {
+		t.Errorf("left open: %d, such as %s", len(leaked), leaked[0])
+	}
+}
+
 func TestTooLargeAMessageIsRefused(t *testing.T) {
 	a, _ := pair(t)
 	if err := a.SendBody("big", strings.Repeat("x", wire.MaxMessage)); err == nil {
