@@ -1,0 +1,215 @@
+package builtin
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/nstest"
+)
+
+var testLink = driver.Link{
+	IPv4: netip.MustParsePrefix("10.0.2.100/24"),
+	IPv6: netip.MustParsePrefix("fd00::100/64"),
+}
+
+func TestSourcePolicy(t *testing.T) {
+	withIPv4 := driver.Link{IPv4: testLink.IPv4}
+	for _, c := range []struct {
+		name           string
+		link           driver.Link
+		client, target string
+		tcp, udp       string // source -> target
+	}{
+		{"a local client stays local", testLink, "127.0.0.1", "127.0.0.1", "any -> 127.0.0.1", "any -> 127.0.0.1"},
+		{"a local client of the other family", testLink, "::1", "127.0.0.1", "any -> 127.0.0.1", "any -> 127.0.0.1"},
+		{"a local client in the mapped form", testLink, "::ffff:127.0.0.1", "127.0.0.1", "any -> 127.0.0.1", "any -> 127.0.0.1"},
+		{"a remote client", testLink, "203.0.113.7", "127.0.0.1", "10.0.2.100 -> 127.0.0.1", "any -> 10.0.2.100"},
+		{"a remote client of the other family", testLink, "2001:db8::7", "127.0.0.1", "10.0.2.100 -> 127.0.0.1", "any -> 10.0.2.100"},
+		{"another loopback address", testLink, "203.0.113.7", "127.0.0.2", "10.0.2.100 -> 127.0.0.2", "any -> 10.0.2.100"},
+		{"an IPv6 target", testLink, "2001:db8::7", "::1", "fd00::100 -> ::1", "any -> fd00::100"},
+		{"a target that is not loopback", testLink, "203.0.113.7", "10.0.2.100", "any -> 10.0.2.100", "any -> 10.0.2.100"},
+		{"no network", driver.Link{}, "203.0.113.7", "127.0.0.1", "any -> 127.0.0.1", "any -> 127.0.0.1"},
+		{"no network of the target's family", withIPv4, "2001:db8::7", "::1", "any -> ::1", "any -> ::1"},
+	} {
+		p := newSourcePolicy(c.link, slog.New(slog.DiscardHandler))
+		client, target := netip.MustParseAddr(c.client), netip.AddrPortFrom(netip.MustParseAddr(c.target), 80)
+		show := func(source, target netip.AddrPort) string {
+			from := "any"
+			if source.IsValid() {
+				from = source.Addr().String()
+			}
+			return from + " -> " + target.Addr().String()
+		}
+		if r := p.tcp(client, target); show(r.Source, r.Target) != c.tcp {
+			t.Errorf("%s: TCP %s, want %s", c.name, show(r.Source, r.Target), c.tcp)
+		}
+		if r := p.udp(client, target); show(r.Source, r.Target) != c.udp {
+			t.Errorf("%s: UDP %s, want %s", c.name, show(r.Source, r.Target), c.udp)
+		}
+	}
+}
+
+// TestLoopbackIsAdmittedOnce: without a network there is no other source, which
+// the log tells once.
+func TestLoopbackIsAdmittedOnce(t *testing.T) {
+	var log strings.Builder
+	p := newSourcePolicy(driver.Link{}, slog.New(slog.NewTextHandler(&log, nil)))
+	for range 3 {
+		p.tcp(netip.MustParseAddr("203.0.113.7"), netip.MustParseAddrPort("127.0.0.1:80"))
+	}
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 {
+		t.Errorf("logged %d warnings:\n%s", n, log.String())
+	}
+}
+
+// remoteTest is a driver with clients that are not of its host: they and the
+// ports' sockets are in a namespace of their own, which stands for the outside.
+type remoteTest struct {
+	driver         *Ports
+	child, outside *nstest.Child
+}
+
+var (
+	outsideIPv4 = netip.MustParsePrefix("203.0.113.7/24")
+	outsideIPv6 = netip.MustParsePrefix("2001:db8::7/64")
+)
+
+func newRemoteTest(t *testing.T) *remoteTest {
+	r := &remoteTest{child: nstest.NewChild(t), outside: nstest.NewChild(t)}
+	addAddresses(t, r.child, testLink.IPv4, testLink.IPv6)
+	addAddresses(t, r.outside, outsideIPv4, outsideIPv6)
+	ports, err := New(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.driver = ports.(*Ports)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	sb := driver.Sandbox{Child: r.child, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	if err := r.driver.Start(ctx, sb, testLink); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = r.driver.Wait()
+	})
+	if err := r.driver.startEngine(); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func addAddresses(t *testing.T, c *nstest.Child, addrs ...netip.Prefix) {
+	t.Helper()
+	tap, err := netns.OpenTAP(t.Context(), c, netns.TAPRequest{Name: "tap0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(tap) })
+	if err := netns.Configure(t.Context(), c, netns.LinkRequest{Name: "tap0", Addrs: addrs}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// publish forwards a socket of the outside until the test ends.
+func publish(t *testing.T, socket syscall.Conn, to string, forward func([]int, netip.AddrPort) (relayed, error)) {
+	t.Helper()
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := -1
+	_ = raw.Control(func(s uintptr) { fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := forward([]int{fd}, netip.MustParseAddrPort(to))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { port.Close() })
+}
+
+func TestRemoteTCPClientIsNotLoopback(t *testing.T) {
+	r := newRemoteTest(t)
+	for i, c := range []struct{ outside, target, want string }{
+		{"203.0.113.7:8080", "127.0.0.1:80", "10.0.2.100"},
+		{"[2001:db8::7]:8080", "127.0.0.1:81", "10.0.2.100"},
+		{"[2001:db8::7]:8081", "[::1]:82", "fd00::100"},
+		{"127.0.0.1:8080", "127.0.0.1:83", "127.0.0.1"},
+		{"[::1]:8080", "127.0.0.1:84", "127.0.0.1"},
+	} {
+		server := r.child.ListenTCP(t, "tcp", c.target)
+		publish(t, r.outside.ListenTCP(t, "tcp", c.outside), c.target, r.driver.forwardTCP)
+		r.connect(t, netip.MustParseAddrPort(c.outside))
+		_ = server.SetDeadline(time.Now().Add(10 * time.Second))
+		conn, err := server.AcceptTCP()
+		if err != nil {
+			t.Fatalf("case %d: %v", i, err)
+		}
+		conn.Close()
+		if got := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(); got.String() != c.want {
+			t.Errorf("a client of %s appears as %s, want %s", c.outside, got, c.want)
+		}
+	}
+}
+
+// connect connects to an address of the outside, from the same address.
+func (r *remoteTest) connect(t *testing.T, to netip.AddrPort) {
+	t.Helper()
+	var addr unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	if to.Addr().Is4() {
+		addr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	fds, err := netns.Sockets(t.Context(), r.outside, netns.SocketRequest{Family: familyOf(to.Addr()), Type: unix.SOCK_STREAM, Count: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeAll(fds) })
+	if err := unix.Connect(fds[0], addr); err != nil && err != unix.EINPROGRESS {
+		t.Fatal(err)
+	}
+}
+
+func TestRemoteUDPClientIsNotLoopback(t *testing.T) {
+	r := newRemoteTest(t)
+	for i, c := range []struct{ outside, client, server, target, want string }{
+		{"203.0.113.7:8080", "203.0.113.7:0", "0.0.0.0:80", "127.0.0.1:80", "10.0.2.100"},
+		{"[2001:db8::7]:8080", "[2001:db8::7]:0", "[::]:81", "[::1]:81", "fd00::100"},
+		{"[2001:db8::7]:8081", "[2001:db8::7]:0", "0.0.0.0:82", "127.0.0.1:82", "10.0.2.100"},
+		{"127.0.0.1:8080", "127.0.0.1:0", "127.0.0.1:83", "127.0.0.1:83", "127.0.0.1"},
+	} {
+		server := r.child.ListenUDP(t, "udp", c.server)
+		publish(t, r.outside.ListenUDP(t, "udp", c.outside), c.target, r.driver.forwardUDP)
+		client := r.outside.ListenUDP(t, "udp", c.client)
+		for _, s := range []*net.UDPConn{server, client} {
+			_ = s.SetDeadline(time.Now().Add(10 * time.Second))
+		}
+		if _, err := client.WriteToUDPAddrPort([]byte("?"), netip.MustParseAddrPort(c.outside)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 10)
+		_, from, err := server.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			t.Fatalf("case %d: %v", i, err)
+		}
+		if got := from.Addr().Unmap(); got.String() != c.want {
+			t.Errorf("a client of %s appears as %s, want %s", c.outside, got, c.want)
+		}
+		if _, err := server.WriteToUDPAddrPort([]byte("!"), from); err != nil {
+			t.Fatal(err)
+		}
+		if _, from, err = client.ReadFromUDPAddrPort(buf); err != nil || from.String() != c.outside {
+			t.Errorf("case %d: the answer comes from %v, %v", i, from, err)
+		}
+	}
+}
