@@ -163,15 +163,6 @@ func (l *loop) register(fd int, events uint32, h handler) (token, error) {
 	return t, nil
 }
 
-// modify changes the events that a registered descriptor is waited for. With
-// EPOLLET it also asks for what is already there to be reported again.
-func (l *loop) modify(fd int, t token, events uint32) error {
-	if err := epollCtl(l.epfd, unix.EPOLL_CTL_MOD, fd, events, t); err != nil {
-		return fmt.Errorf("epoll_ctl: changing descriptor %d: %w", fd, err)
-	}
-	return nil
-}
-
 // unregister ends the registration of a descriptor that stays open.
 func (l *loop) unregister(fd int, t token) {
 	_ = epollCtl(l.epfd, unix.EPOLL_CTL_DEL, fd, 0, t)
