@@ -114,7 +114,8 @@ func (a *app) networkConfig(c *cli.Command, cfg *launch.Config) error {
 	case name == "vpnkit":
 		return errors.New("network driver \"vpnkit\" is retired: use gvisor-tap-vsock (embedded), slirp4netns or pasta")
 	case d == nil:
-		return fmt.Errorf("network driver %q is not in this build: it has host, %s", name, strings.Join(registeredNetworks(a.registry), ", "))
+		return fmt.Errorf("network driver %q was left out at build time: this binary has %s", name,
+			strings.Join(append([]string{"host"}, registeredNetworks(a.registry)...), ", "))
 	}
 	cfg.Network, err = d.New(net, c)
 	return err
@@ -195,10 +196,10 @@ func (a *app) portConfig(c *cli.Command, cfg *launch.Config) (err error) {
 	if cfg.Publish, err = parsePublish(c.StringSlice("publish")); err != nil {
 		return err
 	}
-	if name == "none" || name == "implicit" {
-		if len(cfg.Publish) > 0 {
-			return fmt.Errorf("port driver %q does not support publishing ports", name)
-		}
+	if (name == "none" || name == "implicit") && len(cfg.Publish) > 0 {
+		return fmt.Errorf("port driver %q does not support publishing ports", name)
+	}
+	if name == "none" {
 		return nil
 	}
 	if err := checkSourceIP(c, name); err != nil {
@@ -206,7 +207,8 @@ func (a *app) portConfig(c *cli.Command, cfg *launch.Config) (err error) {
 	}
 	d := a.registry.PortDriver(name)
 	if d == nil {
-		return fmt.Errorf("port driver %q is not in this build: it has none, %s", name, strings.Join(registeredPorts(a.registry), ", "))
+		return fmt.Errorf("port driver %q was left out at build time: this binary has %s", name,
+			strings.Join(append([]string{"none"}, registeredPorts(a.registry)...), ", "))
 	}
 	cfg.Ports, err = d.New(cfg.Network, c)
 	return err

@@ -45,7 +45,8 @@ type PortDriver struct {
 	// but host.
 	Networks []string
 	// New validates the driver's own flags. network is the driver of the same
-	// run, for backends that serve both roles.
+	// run, for backends that serve both roles. A backend that publishes ports
+	// unasked returns nil: there is no driver to speak to.
 	New func(network Network, flags Flags) (Ports, error)
 }
 

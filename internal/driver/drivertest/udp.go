@@ -28,7 +28,7 @@ func (s *suite) udp(t *testing.T, at endpoint) {
 	run(t, "ServerSpeaksLater", true, at.testServerSpeaksLater)
 	run(t, "ServerComesLater", true, at.testServerComesLater)
 	run(t, "ManyClients", true, at.testManySenders)
-	run(t, "Remove", true, at.testRemoveUDP)
+	run(t, "Remove", s.can(CutFlows), at.testRemoveUDP)
 	run(t, "AddAgainAtOnce", true, at.testAddUDPAgain)
 	run(t, "InUse", true, at.testInUse)
 }

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
 	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/netns"
 )
 
 // Forwarder asks a running program to publish a port. It is called by one
@@ -92,23 +94,32 @@ func (f *Forwards) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, e
 	return fw, nil
 }
 
-// check has the error of a port that cannot be bound in the words of package
-// net, which the programs' own are not.
+// check judges a port before the program is asked for it.
 func (f *Forwards) check(spec api.PortSpec) error {
+	if err := checkFree(spec); err != nil {
+		return err
+	}
 	var open []api.PortSpec
 	for _, o := range f.open {
 		open = append(open, o.spec)
 	}
-	if err := f.forwarder.Check(spec, open); err != nil {
-		return err
-	}
-	return checkFree(spec)
+	return f.forwarder.Check(spec, open)
 }
 
+// checkFree has the error of a port that cannot be bound in the words of
+// package net, which the programs' own are not.
 func checkFree(spec api.PortSpec) error {
 	fds, err := hostsock.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
 	for _, fd := range fds {
 		unix.Close(fd)
+	}
+	if errors.Is(err, unix.EADDRINUSE) && strings.HasPrefix(spec.Proto, "udp") {
+		// pasta keeps flows of a port that it has closed, in sockets that it
+		// shares the port with; nobody listens there.
+		servers, diagErr := netns.Listeners(unix.IPPROTO_UDP, uint16(spec.ParentPort))
+		if diagErr == nil && len(servers) == 0 {
+			return nil
+		}
 	}
 	return err
 }

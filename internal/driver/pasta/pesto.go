@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -91,7 +90,7 @@ type listener struct {
 	proto int // unix.IPPROTO_TCP or unix.IPPROTO_UDP
 	addrs []netip.Addr
 	port  uint16
-	rule  []string // pesto's words for it
+	rule  string // pesto's words for it
 }
 
 func (p *Ports) listener(spec api.PortSpec) listener {
@@ -105,7 +104,7 @@ func (p *Ports) listener(spec api.PortSpec) listener {
 	if len(l.addrs) == 1 {
 		ports = l.addrs[0].String() + "/" + ports
 	}
-	l.rule = []string{option + ports}
+	l.rule = option + ports
 	return l
 }
 
@@ -146,8 +145,8 @@ func (p *Ports) Add(ctx context.Context, spec api.PortSpec) (func(context.Contex
 }
 
 func (p *Ports) run(ctx context.Context, action string, l listener) error {
-	args := append([]string{action}, l.rule...)
-	cmd := exec.CommandContext(ctx, p.binary.Path, append(args, p.network.confSocket())...)
+	args := []string{action, l.rule, p.network.confSocket()}
+	cmd := exec.CommandContext(ctx, p.binary.Path, args...)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -174,10 +173,10 @@ func (l listener) await(ctx context.Context, open bool) error {
 	if !open {
 		state = "close"
 	}
-	return fmt.Errorf("pasta has the rule for port %s but does not %s the port; see its messages with --debug",
-		strconv.Itoa(int(l.port)), state)
+	return fmt.Errorf("pasta has the rule for port %d but does not %s the port; see its messages with --debug", l.port, state)
 }
 
+// isOpen goes by any of the addresses: the host may lack a family.
 func (l listener) isOpen() (bool, error) {
 	found, err := netns.Listeners(l.proto, l.port)
 	if err != nil {
