@@ -16,7 +16,7 @@ import (
 // process is one life of a program.
 type process struct {
 	cancel context.CancelFunc // kills it
-	output *output
+	errors *output // its standard error
 
 	exited chan struct{} // closed when it has ended and err is set
 	err    error
@@ -29,12 +29,12 @@ func startProcess(ctx context.Context, c *Command, log *slog.Logger) (*process, 
 	ctx, cancel := context.WithCancel(ctx)
 	p := &process{
 		cancel:    cancel,
-		output:    &output{log: log},
+		errors:    &output{log: log},
 		exited:    make(chan struct{}),
 		reclaimed: make(chan struct{}),
 	}
 	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
-	cmd.Stdout, cmd.Stderr = p.output, p.output
+	cmd.Stdout, cmd.Stderr = &output{log: log}, p.errors
 	cmd.ExtraFiles = c.Files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second // should it leave a process with its standard error
@@ -112,14 +112,14 @@ func (p *process) diesWithin(d time.Duration) bool {
 	}
 }
 
-// reason says how the process ended, with the end of what it printed.
+// reason says how the process ended, with the end of its standard error.
 func (p *process) reason() error {
 	select {
 	case <-p.exited:
 	default:
 		return errors.New("it closed the descriptor that says that it is ready")
 	}
-	if last := p.output.tail(); last != "" {
+	if last := p.errors.tail(); last != "" {
 		return fmt.Errorf("%w: %s", p.err, last)
 	}
 	return p.err

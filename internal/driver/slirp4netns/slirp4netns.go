@@ -11,7 +11,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	"rootlesskit/internal/driver"
@@ -85,13 +84,20 @@ func (n *Network) command(sb driver.Sandbox) (*helper.Command, error) {
 		_ = os.Remove(n.ports.api.path) // the one of a program that died
 		args = append(args, "--api-socket="+n.ports.api.path)
 	}
-	args = append(args,
-		"--userns-path="+filepath.Join("/proc", strconv.Itoa(sb.PID), "ns/user"),
-		"--netns-type=path", sb.NetnsPath, n.cfg.Ifname)
+	args = append(append(args, target(sb)...), n.cfg.Ifname)
 	return &helper.Command{
 		Path: n.options.binary.Path, Args: args,
 		Files: []*os.File{theirReady, theirExit}, Ready: ready, Held: exit,
 	}, nil
+}
+
+// target names the namespaces. The sandbox works with a process ID only.
+func target(sb driver.Sandbox) []string {
+	pid := strconv.Itoa(sb.PID)
+	if !sb.Detached {
+		return []string{pid}
+	}
+	return []string{"--userns-path=/proc/" + pid + "/ns/user", "--netns-type=path", sb.NetnsPath}
 }
 
 // Wait implements driver.Network.
