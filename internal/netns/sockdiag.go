@@ -58,9 +58,18 @@ func (diagRequest) Len() int { return diagRequestLen }
 func (r diagRequest) Serialize() []byte {
 	b := make([]byte, diagRequestLen)
 	b[0], b[1] = r.family, r.proto
-	binary.NativeEndian.PutUint32(b[4:], 1<<stateListen|1<<stateClose)
+	binary.NativeEndian.PutUint32(b[4:], r.states())
 	binary.BigEndian.PutUint16(b[8:], r.port)
 	return b
+}
+
+// states returns the one state that a server's socket is in. Were TCP asked for
+// another one than stateListen, the kernel would go through all connections.
+func (r diagRequest) states() uint32 {
+	if r.proto == unix.IPPROTO_UDP {
+		return 1 << stateClose
+	}
+	return 1 << stateListen
 }
 
 // parseDiag returns the addresses of one struct inet_diag_msg: none where the

@@ -3,6 +3,7 @@ package sourceip
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -34,8 +35,7 @@ const (
 
 // Handlers are the methods of this package that the child answers.
 func Handlers(ns *netns.Namespace) wire.Handlers {
-	a := &agent{ns: ns, backends: []backend{nft{}, iptables{ns}}}
-	return a.handlers()
+	return newAgent(ns, nft{}, iptables{ns}).handlers()
 }
 
 func (a *agent) handlers() wire.Handlers {
@@ -65,6 +65,23 @@ type agent struct {
 	marker  backend // the one of backends that has made marks
 	watched bool
 }
+
+func newAgent(ns *netns.Namespace, backends ...backend) *agent {
+	a := &agent{ns: ns}
+	for _, b := range backends {
+		a.backends = append(a.backends, known{b, sync.OnceValue(b.usable)})
+	}
+	return a
+}
+
+// known is a backend that is tried once only: what a kernel can do does not
+// change.
+type known struct {
+	backend
+	once func() error
+}
+
+func (k known) usable() error { return k.once() }
 
 // The families are indices of the agent's fields.
 var families = [2]int{unix.AF_INET, unix.AF_INET6}
@@ -103,31 +120,36 @@ func (a *agent) answerProbe(_ context.Context, msg wire.Message) (any, []int, er
 	return p, nil, err
 }
 
-// probe returns the name of the backend to use, or "none" and why.
+// probe returns the name of the first usable backend, or "none" and why.
 func (a *agent) probe(want string) (name, problem string) {
-	candidates, err := a.candidates(want)
-	if len(candidates) == 0 {
+	b, err := a.first(want, backend.usable)
+	if b == nil {
 		return "none", err.Error()
 	}
-	return candidates[0].name(), ""
+	return b.name(), ""
 }
 
-// candidates returns the usable backends; where there is none, the error says
-// why.
-func (a *agent) candidates(want string) ([]backend, error) {
-	var usable []backend
+// first returns the first wanted backend with which try succeeds. Where there
+// is none, the error tells of all.
+func (a *agent) first(want string, try func(backend) error) (backend, error) {
 	var problems []error
 	for _, b := range a.backends {
 		if want != b.name() && want != "auto" {
 			continue
 		}
-		if err := b.usable(); err != nil {
-			problems = append(problems, err)
-			continue
+		err := b.usable()
+		if err == nil {
+			err = try(b)
 		}
-		usable = append(usable, b)
+		if err == nil {
+			return b, nil
+		}
+		problems = append(problems, err)
 	}
-	return usable, errors.Join(problems...)
+	if problems == nil {
+		return nil, fmt.Errorf("unknown backend %q", want)
+	}
+	return nil, errors.Join(problems...)
 }
 
 func (a *agent) answerPlan(ctx context.Context, msg wire.Message) (any, []int, error) {
@@ -137,6 +159,10 @@ func (a *agent) answerPlan(ctx context.Context, msg wire.Message) (any, []int, e
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if req.Backend != "" && !a.watched {
+		// Without the watch, plans still look after everything by and by.
+		a.watched = a.startWatch(ctx) == nil
+	}
 	var p plan
 	err := a.ns.Do(func() (err error) {
 		p, err = a.plan(req)
@@ -144,10 +170,6 @@ func (a *agent) answerPlan(ctx context.Context, msg wire.Message) (any, []int, e
 	})
 	if err != nil {
 		return nil, nil, err
-	}
-	if req.Backend != "" && !a.watched {
-		// Without the watch, plans still look after everything by and by.
-		a.watched = a.startWatch(ctx) == nil
 	}
 	return p, nil, nil
 }
@@ -168,7 +190,7 @@ func (a *agent) plan(req request) (plan, error) {
 		f.err = a.makeRules(i)
 		f.rules, f.marks = f.err == nil, f.err == nil
 	}
-	v.nat = a.marker != nil || hasNAT()
+	v.tracked = a.marker != nil || tracked()
 	p, needsMarks := choose(v)
 	if needsMarks {
 		for i, f := range v.both() {
@@ -192,13 +214,8 @@ func (a *agent) makeMarks(i int, want string) error {
 		if a.marker != nil {
 			return a.marker.ensure(families[i])
 		}
-		candidates, err := a.candidates(want)
-		for _, b := range candidates {
-			if err = b.ensure(families[i]); err == nil {
-				a.marker = b
-				return nil
-			}
-		}
+		marker, err := a.first(want, func(b backend) error { return b.ensure(families[i]) })
+		a.marker = marker
 		return err
 	})
 }

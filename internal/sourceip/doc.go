@@ -23,8 +23,8 @@
 //     connection, and a rule sends marked packets to lo.
 //
 // Conntrack slows down all of the namespace's traffic on lo, so the marks are
-// made no sooner than a client comes that needs them, or the namespace has NAT
-// and so conntrack already; the rules, when the first remote client comes. No
+// made no sooner than a client comes that needs them, or conntrack is found at
+// work already, as for NAT; the rules, when the first remote client comes. No
 // sysctl is touched: packets on lo keep the route they were sent by, so that
 // rp_filter and martian checks do not see them, and NAT turns the source of a
 // bridge's reply back only after its route was looked up.

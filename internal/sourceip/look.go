@@ -1,10 +1,10 @@
 package sourceip
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -20,12 +20,16 @@ const loIndex = 1
 // address of RFC 7600, which no host ever has.
 var dummy = netip.MustParsePrefix("192.0.0.8/32")
 
+// maxInner bounds what is told of a namespace's networks, for the size of a
+// message.
+const maxInner = 1000
+
 // outside are addresses for documentation (RFC 5737, RFC 3849), to ask for the
 // default routes with.
 var outside = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 
 // look gathers what a plan follows from, of the calling thread's namespace,
-// but for rules, marks and NAT. It also returns the index of the interface
+// but for rules, marks and conntrack. It also returns the index of the interface
 // that leads outside for each family, 0 for none.
 func look(req request) (v view, uplinks [2]int, err error) {
 	v = view{udp: req.Proto == unix.IPPROTO_UDP, target: req.Target.Addr()}
@@ -40,6 +44,9 @@ func look(req request) (v view, uplinks [2]int, err error) {
 			return v, uplinks, err
 		}
 		v.inner = append(v.inner, nets...)
+	}
+	if len(v.inner) > maxInner {
+		return v, uplinks, fmt.Errorf("the namespace has %d routes, more than %d", len(v.inner), maxInner)
 	}
 	if !v.v4.own.IsValid() && addDummy() == nil {
 		v.v4.own = dummy.Addr()
@@ -57,7 +64,7 @@ func (f *family) look(af int, outside netip.Addr) (uplink int) {
 			return routes[0].LinkIndex
 		}
 	}
-	addrs, err := netlink.AddrList(nil, af)
+	addrs, err := undisturbed(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, af) })
 	if err != nil {
 		return 0 // a kernel without the family
 	}
@@ -79,7 +86,7 @@ func addDummy() error {
 // inner lists the networks that the namespace reaches other than by its
 // default route's interface.
 func inner(af, uplink int) ([]netip.Prefix, error) {
-	routes, err := netlink.RouteList(nil, af) // the main table
+	routes, err := undisturbed(func() ([]netlink.Route, error) { return netlink.RouteList(nil, af) }) // the main table
 	if err != nil {
 		return nil, fmt.Errorf("listing routes: %w", err)
 	}
@@ -97,14 +104,44 @@ func inner(af, uplink int) ([]netip.Prefix, error) {
 	return nets, nil
 }
 
-// hasNAT tells whether the calling thread's namespace translates addresses,
-// by nf_tables (nft, iptables-nft) or by the older iptables.
-func hasNAT() bool {
-	for _, name := range []string{"ip_tables_names", "ip6_tables_names"} {
-		tables, _ := os.ReadFile("/proc/thread-self/net/" + name)
-		if slices.Contains(strings.Fields(string(tables)), "nat") {
-			return true
+// undisturbed repeats a listing that changes have come in between of.
+func undisturbed[T any](list func() (T, error)) (all T, err error) {
+	for range 10 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
 		}
 	}
-	return nftHasNAT()
+	return all, err
+}
+
+// tracked tells whether conntrack is at work in the calling thread's namespace:
+// then there may be NAT, by whatever tool, and what conntrack costs is paid. It
+// looks whether a datagram leaves an entry.
+func tracked() bool {
+	if err := sendToSelf(); err != nil {
+		return true // cannot tell
+	}
+	// /proc/sys/net shows the namespace of the thread that reads it.
+	count, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+	if errors.Is(err, os.ErrNotExist) {
+		return false // a kernel without
+	}
+	return err != nil || strings.TrimSpace(string(count)) != "0"
+}
+
+// sendToSelf sends an empty datagram on lo.
+func sendToSelf() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback4.Addr().As4()}); err != nil {
+		return err
+	}
+	self, err := unix.Getsockname(fd)
+	if err != nil {
+		return err
+	}
+	return unix.Sendto(fd, nil, 0, self)
 }

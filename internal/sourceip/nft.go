@@ -108,13 +108,6 @@ func nftComplete(t *nftables.Table) bool {
 	return true
 }
 
-// nftHasNAT tells whether there is a chain of the type nat. iptables-nft makes
-// such ones as well.
-func nftHasNAT() bool {
-	chains, err := withNFT(func(c *nftables.Conn) ([]*nftables.Chain, error) { return c.ListChains() })
-	return err == nil && slices.ContainsFunc(chains, func(c *nftables.Chain) bool { return c.Type == nftables.ChainTypeNAT })
-}
-
 // withNFT calls f with a connection to nf_tables of the calling thread's
 // namespace.
 func withNFT[T any](f func(*nftables.Conn) (T, error)) (T, error) {

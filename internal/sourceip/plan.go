@@ -37,7 +37,7 @@ type view struct {
 	udp       bool
 	target    netip.Addr // of the port
 	listeners []netip.Addr
-	nat       bool // the namespace translates addresses
+	tracked   bool // conntrack is at work, and so there may be NAT
 	v4, v6    family
 	inner     []netip.Prefix
 }
@@ -62,12 +62,12 @@ func (v *view) both() [2]*family { return [2]*family{&v.v4, &v.v6} }
 func choose(v view) (p plan, needsMarks bool) {
 	p = plan{
 		Inner:  v.inner,
-		Silent: v.target.IsLoopback() && !v.nat && !v.answers(v.v4) && !v.answers(v.v6),
+		Silent: v.target.IsLoopback() && !v.tracked && !v.answers(v.v4) && !v.answers(v.v6),
 		V4:     v.paths(v.v4, v.v6),
 		V6:     v.paths(v.v6, v.v4),
 	}
 	beyondLo := func(a netip.Addr) bool { return a.IsValid() && !a.IsLoopback() }
-	return p, v.nat || beyondLo(p.V4.Real) || beyondLo(p.V6.Real)
+	return p, v.tracked || beyondLo(p.V4.Real) || beyondLo(p.V6.Real)
 }
 
 func (v view) paths(f, other family) paths {
@@ -101,7 +101,7 @@ func (v view) real(f family) netip.Addr {
 			return f.own
 		}
 	case v.answers(v.v4), v.answers(v.v6): // in the other family
-	case lo == v.target && (f.marks || !v.nat):
+	case lo == v.target && (f.marks || !v.tracked):
 		return lo // where NAT may know the server
 	}
 	return netip.Addr{}
@@ -155,7 +155,7 @@ func (v view) listens(a netip.Addr) bool { return slices.Contains(v.listeners, a
 
 // route applies the plan to a client. The target is invalid where there is no
 // way.
-func (p plan) route(client netip.AddrPort, port uint16) Route {
+func (p *plan) route(client netip.AddrPort, port uint16) Route {
 	ip := client.Addr()
 	ways := p.paths(ip)
 	if ways.Real.IsValid() && p.genuine(ip) {
@@ -172,16 +172,16 @@ func (p plan) route(client netip.AddrPort, port uint16) Route {
 }
 
 // paths returns the ways for a client.
-func (p plan) paths(client netip.Addr) paths {
+func (p *plan) paths(client netip.Addr) *paths {
 	if client.Is6() {
-		return p.V6
+		return &p.V6
 	}
-	return p.V4
+	return &p.V4
 }
 
 // genuine tells whether an address means the same client to the server as it
 // does outside.
-func (p plan) genuine(ip netip.Addr) bool {
+func (p *plan) genuine(ip netip.Addr) bool {
 	if !ip.IsGlobalUnicast() && !(ip.Is4() && ip.IsLinkLocalUnicast()) {
 		return false
 	}

@@ -67,11 +67,18 @@ func (p *Policy) say(problem string) {
 
 // Route is the way of one client into the namespace.
 type Route struct {
-	// Source is what to bind the socket to. An address that is the client's
-	// needs IP_TRANSPARENT; where its port is taken (EADDRINUSE from bind,
-	// EADDRNOTAVAIL from connect), port 0 keeps the address at least. With port
-	// 0, IP_BIND_ADDRESS_NO_PORT (Linux 4.2) lets connections to different
-	// targets share ports. Invalid: do not bind.
+	// Source is what to bind the socket to; invalid: do not bind.
+	//
+	// With a port, it is the client's address, which needs IP_TRANSPARENT, and
+	// SO_REUSEADDR for a client that uses one port towards several published
+	// ones. Where the port is taken all the same (EADDRINUSE of bind by a server
+	// at that port of the namespace; EADDRNOTAVAIL of connect, where the client
+	// has such a connection to this server already), port 0 keeps the address at
+	// least.
+	//
+	// With port 0, SO_REUSEADDR must not be set for UDP, or two sockets may get
+	// the same port, and IP_BIND_ADDRESS_NO_PORT (Linux 4.2) should be set for
+	// TCP, so that connections to different targets share ports.
 	Source netip.AddrPort
 	// Target is what to connect to, maybe of another address family than the
 	// client's. Invalid: there is no way, the client has to be refused.
@@ -83,14 +90,8 @@ type Port struct {
 	policy *Policy
 	proto  int
 	target netip.AddrPort
-	latest atomic.Pointer[knownPlan]
-	asking chan struct{} // a semaphore: one question at a time
-}
-
-// knownPlan is a plan and when it has to be made anew.
-type knownPlan struct {
-	plan
-	expires time.Time
+	known  atomic.Pointer[plan] // nil where the child has to be asked
+	asking chan struct{}        // a semaphore: one question at a time
 }
 
 // planTTL bounds how long a server may be missed that has moved to another
@@ -116,7 +117,7 @@ func (p *Port) Route(client netip.AddrPort) (r Route, ok bool) {
 	if client.Addr().IsLoopback() {
 		return Route{Target: p.target}, true
 	}
-	if known := p.latest.Load(); known != nil && time.Now().Before(known.expires) {
+	if known := p.known.Load(); known != nil {
 		return known.route(client, p.target.Port()), true
 	}
 	return Route{}, false
@@ -132,7 +133,8 @@ func (p *Port) Resolve(ctx context.Context, client netip.AddrPort) Route {
 	case p.asking <- struct{}{}:
 		defer func() { <-p.asking }()
 	case <-ctx.Done():
-		return p.fallback().route(client, p.target.Port())
+		plan := p.fallback()
+		return plan.route(client, p.target.Port())
 	}
 	if r, ok := p.Route(client); ok { // another has asked meanwhile
 		return r
@@ -146,22 +148,31 @@ func (p *Port) Resolve(ctx context.Context, client netip.AddrPort) Route {
 
 // ask asks the child and keeps its plan.
 func (p *Port) ask(ctx context.Context) plan {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	req := request{Proto: p.proto, Target: p.target, Backend: p.policy.cfg.Backend}
 	var answer plan
-	if _, err := p.policy.cfg.Child.Call(ctx, planMethod, req, &answer); err != nil {
+	if _, err := p.policy.cfg.Child.Call(asking, planMethod, req, &answer); err != nil {
 		answer = p.fallback()
 		answer.V4.Problem, answer.V6.Problem = err.Error(), err.Error()
 	} else {
 		p.policy.backend.Store(&answer.Backend)
 	}
+	if ctx.Err() == nil {
+		p.keep(&answer)
+	}
+	return answer
+}
+
+// keep keeps a plan for a while. A timer ends that, rather than Route read the
+// clock.
+func (p *Port) keep(plan *plan) {
 	ttl := planTTL
-	if answer.Silent {
+	if plan.Silent {
 		ttl = silentTTL
 	}
-	p.latest.Store(&knownPlan{answer, time.Now().Add(ttl)})
-	return answer
+	p.known.Store(plan)
+	time.AfterFunc(ttl, func() { p.known.CompareAndSwap(plan, nil) })
 }
 
 // fallback is the plan where the child cannot be asked.

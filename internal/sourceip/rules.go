@@ -60,7 +60,7 @@ func newRule(af, priority, table int) *netlink.Rule {
 // ensureRules makes a family's rules and the route that they lead to, where
 // missing, in the calling thread's namespace.
 func ensureRules(af, uplink int) error {
-	present, err := netlink.RuleList(af)
+	present, err := undisturbed(func() ([]netlink.Rule, error) { return netlink.RuleList(af) })
 	if err != nil {
 		return fmt.Errorf("listing routing rules: %w", err)
 	}

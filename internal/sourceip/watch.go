@@ -10,10 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settle is how long the watch waits after a repair, so that a tool that makes
-// many changes, or undoes ours for ever, costs little. Its own changes are
-// seen as well, and found complete.
-const settle = 100 * time.Millisecond
+// The watch pauses after a repair, longer and longer while changes keep coming:
+// a tool that makes many, or undoes ours for ever, shall cost little. Our own
+// changes are seen as well, and found complete.
+const (
+	minPause = 100 * time.Millisecond
+	maxPause = time.Second
+)
 
 // startWatch repairs the rules and marks whenever nf_tables or the routing
 // rules of the namespace have changed, until ctx ends.
@@ -52,7 +55,7 @@ func (a *agent) startWatch(ctx context.Context) error {
 }
 
 func (a *agent) repairOn(ctx context.Context, changed <-chan struct{}) {
-	for {
+	for pause := minPause; ; {
 		select {
 		case <-changed:
 			a.repair()
@@ -60,9 +63,14 @@ func (a *agent) repairOn(ctx context.Context, changed <-chan struct{}) {
 			return
 		}
 		select {
-		case <-time.After(settle):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
+		}
+		if len(changed) > 0 {
+			pause = min(2*pause, maxPause)
+		} else {
+			pause = minPause
 		}
 	}
 }

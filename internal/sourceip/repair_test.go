@@ -1,0 +1,220 @@
+package sourceip
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/nstest"
+)
+
+// eventually polls a condition.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("timeout: %s", what)
+		}
+	}
+}
+
+// openMarked opens connections that rely on marks.
+func openMarked(t *testing.T, w *world, backend string) map[string]net.Conn {
+	t.Helper()
+	// What goes astray is sent, not queued for a neighbour that never answers.
+	w.run(t, "ip neigh add 10.0.2.2 lladdr 02:00:00:00:00:02 dev tap0; ip neigh add fd00::2 lladdr 02:00:00:00:00:02 dev tap0")
+	conns := map[string]net.Conn{}
+	policy := w.policy(t, backend)
+	for _, proto := range protos {
+		for listen, client := range map[string]struct{ addr, want string }{
+			"10.0.2.100:1001":  {"127.0.0.1:1001", client4.String()},
+			"[fd00::100]:1002": {"[::1]:1002", client6.String()},
+		} {
+			w.serve(t, proto, listen)
+			p := policy.Port(protoNumber(proto), addrPort(client.addr))
+			c, err := w.dial(t, proto, p.Resolve(t.Context(), addrPort(client.want)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := ask(c); got != client.want {
+				t.Fatalf("%s %s: got %q, %v; want %s", proto, listen, got, err, client.want)
+			}
+			conns[proto+" "+listen] = c
+		}
+	}
+	return conns
+}
+
+// Nobody asks for a plan after the flush, so it is the watch that repairs.
+func TestFlushIsRepaired(t *testing.T) {
+	for _, place := range []string{own, detached} {
+		for name, flush := range map[string]string{
+			"nft flush ruleset": "nft flush ruleset",
+			"nft delete table":  "nft delete table ip rootlesskit; nft delete table ip6 rootlesskit",
+			"nft flush table":   "nft flush table ip rootlesskit; nft flush table ip6 rootlesskit",
+			"nft reload":        "nft flush ruleset; nft add table ip mine; nft add chain ip mine x",
+			"ip rule flush":     "ip rule flush; ip -6 rule flush; ip rule add pref 32766 lookup main; ip -6 rule add pref 32766 lookup main",
+		} {
+			t.Run(place+name, func(t *testing.T) {
+				w := newWorld(t, place)
+				conns := openMarked(t, w, "auto")
+				w.run(t, flush)
+				start := time.Now()
+				for name, c := range conns {
+					eventually(t, name+" works again", func() bool { return answers(c) })
+				}
+				t.Logf("repaired within %v", time.Since(start))
+			})
+		}
+	}
+}
+
+func answers(c net.Conn) bool {
+	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := c.Write([]byte("still there?")); err != nil {
+		return false
+	}
+	_, err := c.Read(make([]byte, 128))
+	return err == nil
+}
+
+// The table is not made again when it is complete: its rules keep their
+// handles through changes of others.
+func TestRepairLeavesACompleteTable(t *testing.T) {
+	w := newWorld(t, own)
+	openMarked(t, w, "nft")
+	list := func() string { return w.run(t, "nft -a list table ip rootlesskit") }
+	before := list()
+	for i := range 5 {
+		w.run(t, fmt.Sprintf("nft add table ip other%d", i))
+	}
+	// A repair is over within settle of the first change; this one shows that
+	// the watch is awake.
+	w.run(t, "nft delete table ip6 rootlesskit")
+	eventually(t, "the other table is back", func() bool {
+		return strings.Contains(w.run(t, "nft list tables"), "ip6 rootlesskit")
+	})
+	if after := list(); after != before {
+		t.Errorf("the table was made again:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
+func TestOthersMarksAreKept(t *testing.T) {
+	w := newWorld(t, own)
+	w.run(t, `nft -f - <<RULES
+table ip mine {
+	chain output {
+		type route hook output priority mangle
+		ct mark set ct mark | 0x42
+		meta mark set 0x80
+	}
+	chain late {
+		type filter hook output priority filter
+		meta mark 0x10000080 ct mark 0x10000042 counter
+	}
+}
+RULES`)
+	openMarked(t, w, "nft")
+	if out := w.run(t, "nft list chain ip mine late"); strings.Contains(out, "packets 0 ") {
+		t.Errorf("the replies have lost the marks of others:\n%s", out)
+	}
+}
+
+// The programs of both iptables; the older one takes effect without nf_tables.
+func TestIptables(t *testing.T) {
+	for _, variant := range []string{"nft", "legacy"} {
+		t.Run(variant, func(t *testing.T) {
+			w := newWorld(t, own)
+			w.run(t, "true", "XTABLES_LOCKFILE="+filepath.Join(t.TempDir(), "lock"), "PATH="+iptablesPath(t, variant))
+			conns := openMarked(t, w, "iptables")
+			if out := w.run(t, "nft list tables"); strings.Contains(out, "rootlesskit") {
+				t.Errorf("nf_tables was used as well:\n%s", out)
+			}
+			for _, p := range []string{"iptables", "ip6tables"} {
+				if out := w.run(t, p+"-"+variant+" -t mangle -S"); !strings.Contains(out, "ROOTLESSKIT-OUTPUT") {
+					t.Errorf("%s has no chain of ours:\n%s", p, out)
+				}
+			}
+			if variant == "legacy" {
+				return // its changes are not told, see recheck
+			}
+			w.run(t, "iptables -t mangle -F; ip6tables -t mangle -F")
+			for name, c := range conns {
+				eventually(t, name+" works again", func() bool { return answers(c) })
+			}
+		})
+	}
+}
+
+// iptablesPath is a PATH with one variant of iptables in front.
+func iptablesPath(t *testing.T, variant string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"iptables", "iptables-restore", "ip6tables", "ip6tables-restore"} {
+		base, restore := strings.CutSuffix(name, "-restore")
+		target := "/usr/sbin/" + base + "-" + variant
+		if restore {
+			target += "-restore"
+		}
+		if _, err := os.Stat(target); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir + ":/usr/sbin:" + os.Getenv("PATH")
+}
+
+// What the watch does not see, the next plan repairs after a while.
+func TestLayerIsCheckedAgain(t *testing.T) {
+	made := 0
+	var l layer
+	l.checked = time.Now().Add(-recheck - time.Second)
+	for range 3 {
+		if err := l.ensure(func() error { made++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if made != 1 {
+		t.Errorf("made %d times, want 1", made)
+	}
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	a := newAgent(netns.Own(), absent{})
+	if err := a.startWatch(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if len(netlinkSockets()) == 0 {
+		t.Error("there is no watch")
+	}
+	cancel()
+	eventually(t, "the watch's sockets are closed", func() bool { return len(netlinkSockets()) == 0 })
+}
+
+// netlinkSockets lists the process's sockets of netlink, by inode.
+func netlinkSockets() (found []string) {
+	table, _ := os.ReadFile("/proc/self/net/netlink")
+	for _, target := range nstest.OpenFDs() {
+		inode, isSocket := strings.CutPrefix(target, "socket:[")
+		if isSocket && strings.Contains(string(table), " "+strings.TrimSuffix(inode, "]")) {
+			found = append(found, inode)
+		}
+	}
+	return found
+}
+
+func TestUnknownBackend(t *testing.T) {
+	name, problem := newAgent(netns.Own(), absent{}).probe("ipfw")
+	if name != "none" || !strings.Contains(problem, "ipfw") {
+		t.Errorf("%s, %s", name, problem)
+	}
+}

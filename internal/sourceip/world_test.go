@@ -1,0 +1,419 @@
+package sourceip
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/wire"
+)
+
+func TestMain(m *testing.M) { nstest.Main(m, Handlers, placeHandlers) }
+
+// Places are the network namespaces of a test's child. The names of methods
+// start with the place's, but for the child's own namespace.
+const (
+	own      = ""
+	detached = "detached." // as with --detach-netns
+	inner_   = "inner."    // a container's
+	bare     = "bare."     // the child's own, without nf_tables and iptables
+)
+
+const runMethod = "test.run"
+
+type runRequest struct {
+	Script string   `json:"script"`
+	Env    []string `json:"env"`
+}
+
+// placeHandlers answer for the namespaces beside the child's own. Those are
+// made when they are first used.
+func placeHandlers(ns *netns.Namespace) wire.Handlers {
+	without := newAgent(ns, absent{})
+	all := wire.Handlers{runMethod: runner(ns)}
+	for name, h := range without.handlers() {
+		all[bare+name] = h
+	}
+	for _, place := range []string{detached, inner_} {
+		handlers := sync.OnceValues(func() (wire.Handlers, error) { return makePlace(place) })
+		for _, name := range []string{runMethod, planMethod, probeMethod, "netns.sockets", "netns.tap", "netns.link"} {
+			all[place+name] = func(ctx context.Context, msg wire.Message) (any, []int, error) {
+				h, err := handlers()
+				if err != nil {
+					return nil, nil, err
+				}
+				return h[name](ctx, msg)
+			}
+		}
+	}
+	return all
+}
+
+func makePlace(name string) (wire.Handlers, error) {
+	path := placePath(name)
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return nil, err
+	}
+	ns, err := netns.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := ns.LoopbackUp(); err != nil {
+		return nil, err
+	}
+	all := ns.Handlers()
+	all[runMethod] = runner(ns)
+	for name, h := range Handlers(ns) {
+		all[name] = h
+	}
+	return all, nil
+}
+
+func placePath(name string) string {
+	return fmt.Sprintf("%s/sourceip-%d-%s", os.TempDir(), os.Getpid(), strings.Trim(name, "."))
+}
+
+// runner runs shell scripts in a namespace. $INNER is the path of the inner
+// one.
+func runner(ns *netns.Namespace) wire.Handler {
+	return func(_ context.Context, msg wire.Message) (any, []int, error) {
+		var req runRequest
+		if err := msg.Decode(&req); err != nil {
+			return nil, nil, err
+		}
+		for _, kv := range req.Env {
+			k, v, _ := strings.Cut(kv, "=")
+			os.Setenv(k, v)
+		}
+		var out bytes.Buffer
+		cmd := exec.Command("sh", "-ec", "PATH=$PATH:/usr/sbin:/sbin\n"+req.Script)
+		cmd.Env = append(os.Environ(), "INNER="+placePath(inner_))
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := ns.Run(cmd); err != nil {
+			return nil, nil, fmt.Errorf("%w: %s", err, out.Bytes())
+		}
+		return out.String(), nil, nil
+	}
+}
+
+// absent is a packet filter that the kernel does not have.
+type absent struct{}
+
+func (absent) name() string     { return "nft" }
+func (absent) usable() error    { return fmt.Errorf("nf_tables: %w", unix.EPROTONOSUPPORT) }
+func (absent) ensure(int) error { return unix.EPROTONOSUPPORT }
+
+// world is a child with a network, seen from one of its places.
+type world struct {
+	*nstest.Child
+	place string
+	log   *bytes.Buffer
+}
+
+// Call implements wire.Caller for the place.
+func (w *world) Call(ctx context.Context, method string, request, reply any) ([]int, error) {
+	return w.Child.Call(ctx, w.place+method, request, reply)
+}
+
+// at is the same world seen from another place.
+func (w *world) at(place string) *world { return &world{w.Child, place, w.log} }
+
+// The network of the namespace, and a client of the outside.
+var (
+	tap4    = netip.MustParsePrefix("10.0.2.100/24")
+	tap6    = netip.MustParsePrefix("fd00::100/64")
+	client4 = netip.MustParseAddrPort("203.0.113.7:45678")
+	client6 = netip.MustParseAddrPort("[2001:db8:1::7]:45678")
+)
+
+func bareWorld(t *testing.T) *world {
+	return &world{Child: nstest.NewChild(t), log: &bytes.Buffer{}}
+}
+
+// newWorld has a TAP with addresses and default routes of both families.
+func newWorld(t *testing.T, place string) *world {
+	t.Helper()
+	w := bareWorld(t).at(place)
+	w.addTAP(t, netns.LinkRequest{
+		Addrs:    []netip.Prefix{tap4, tap6},
+		Gateways: []netip.Addr{netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00::2")},
+	})
+	return w
+}
+
+func (w *world) addTAP(t *testing.T, link netns.LinkRequest) {
+	t.Helper()
+	link.Name, link.MTU = "tap0", 1500
+	tap, err := netns.OpenTAP(t.Context(), w, netns.TAPRequest{Name: link.Name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(tap) })
+	if err := netns.Configure(t.Context(), w, link); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs a shell script in the place and returns what it printed.
+func (w *world) run(t *testing.T, script string, env ...string) string {
+	t.Helper()
+	var out string
+	if _, err := w.Call(t.Context(), runMethod, runRequest{script, env}, &out); err != nil {
+		t.Fatalf("%s: %v", script, err)
+	}
+	return out
+}
+
+func (w *world) policy(t *testing.T, backend string) *Policy {
+	return New(t.Context(), Config{
+		Child: w, Backend: backend, IPv4: tap4.Addr(), IPv6: tap6.Addr(),
+		Log: slog.New(slog.NewTextHandler(w.log, nil)),
+	})
+}
+
+// port is the port of a fresh policy that picks what is there.
+func (w *world) port(t *testing.T, proto string, target string) *Port {
+	return w.policy(t, "auto").Port(protoNumber(proto), netip.MustParseAddrPort(target))
+}
+
+func protoNumber(proto string) int {
+	if proto == "udp" {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
+}
+
+// socket makes a socket of the place for an address.
+func (w *world) socket(t *testing.T, proto string, ip netip.Addr, transparent bool) int {
+	t.Helper()
+	req := netns.SocketRequest{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Count: 1, Transparent: transparent}
+	if ip.Is6() {
+		req.Family = unix.AF_INET6
+	}
+	if proto == "udp" {
+		req.Type = unix.SOCK_DGRAM
+	}
+	fds, err := netns.Sockets(t.Context(), w, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fds[0]
+}
+
+// bind makes a server's socket at an address of the place.
+func (w *world) bind(t *testing.T, proto, address string) *os.File {
+	t.Helper()
+	addr := netip.MustParseAddrPort(address)
+	fd := w.socket(t, proto, addr.Addr(), false)
+	if proto == "udp" {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if err := unix.Bind(fd, sockaddr(addr)); err != nil {
+		t.Fatalf("bind %s: %v", address, err)
+	}
+	return os.NewFile(uintptr(fd), address)
+}
+
+// serve runs a server that answers everything with the address of the peer.
+func (w *world) serve(t *testing.T, proto, address string) {
+	t.Helper()
+	if proto == "udp" {
+		serveUDP(t, w.listenUDP(t, address))
+		return
+	}
+	f := w.bind(t, proto, address)
+	defer f.Close()
+	serveTCP(t, f)
+}
+
+func (w *world) listenUDP(t *testing.T, address string) net.PacketConn {
+	t.Helper()
+	f := w.bind(t, "udp", address)
+	defer f.Close()
+	pc, err := net.FilePacketConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = pc.SetReadDeadline(time.Now().Add(time.Minute))
+	t.Cleanup(func() { pc.Close() })
+	return pc
+}
+
+func serveTCP(t *testing.T, f *os.File) {
+	t.Helper()
+	if err := unix.Listen(int(f.Fd()), 16); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns sync.WaitGroup
+	accepted := make(chan net.Conn, 64)
+	conns.Go(func() {
+		defer close(accepted)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+			conns.Go(func() { answerTCP(c) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		for c := range accepted {
+			c.Close()
+		}
+		conns.Wait()
+	})
+}
+
+func answerTCP(c net.Conn) {
+	buf := make([]byte, 64)
+	for {
+		if _, err := c.Read(buf); err != nil {
+			return
+		}
+		fmt.Fprintf(c, "%s", peer(c.RemoteAddr()))
+	}
+}
+
+func serveUDP(t *testing.T, pc net.PacketConn) {
+	t.Helper()
+	var loop sync.WaitGroup
+	loop.Go(func() {
+		buf := make([]byte, 64)
+		for {
+			_, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = pc.WriteTo([]byte(peer(from)), from)
+		}
+	})
+	t.Cleanup(func() { pc.Close(); loop.Wait() })
+}
+
+// peer writes an address without the mapping of dual-stack sockets.
+func peer(a net.Addr) string {
+	addr := netip.MustParseAddrPort(a.String())
+	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()).String()
+}
+
+// dial goes a route, as the relay does.
+func (w *world) dial(t *testing.T, proto string, r Route) (net.Conn, error) {
+	t.Helper()
+	if !r.Target.IsValid() {
+		t.Fatal("there is no way to the server")
+	}
+	fd := w.socket(t, proto, r.Target.Addr(), true)
+	f := os.NewFile(uintptr(fd), "client")
+	defer f.Close()
+	if r.Source.Port() != 0 {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if r.Source.IsValid() {
+		if err := unix.Bind(fd, sockaddr(r.Source)); err != nil {
+			return nil, os.NewSyscallError("bind", err)
+		}
+	}
+	err := unix.Connect(fd, sockaddr(r.Target))
+	if err == unix.EINPROGRESS {
+		err = await(fd)
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("connect", err)
+	}
+	c, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c, nil
+}
+
+// await waits for a connection under way.
+func await(fd int) error {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 5000)
+	if err != nil || n == 0 {
+		return unix.ETIMEDOUT
+	}
+	if code, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); code != 0 {
+		return unix.Errno(code)
+	}
+	return nil
+}
+
+// ask sends a message and returns the answer.
+func ask(c net.Conn) (string, error) {
+	if _, err := c.Write([]byte("who am I?")); err != nil {
+		return "", err
+	}
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	buf := make([]byte, 128)
+	n, err := c.Read(buf)
+	return string(buf[:n]), err
+}
+
+// seen returns the address that a server sees of a client that goes a route.
+func (w *world) seen(t *testing.T, proto string, r Route) string {
+	t.Helper()
+	c, err := w.dial(t, proto, r)
+	if err != nil {
+		t.Fatalf("route %v: %v", r, err)
+	}
+	answer, err := ask(c)
+	if err != nil {
+		t.Fatalf("route %v: no answer: %v", r, err)
+	}
+	return answer
+}
+
+// expectReal checks that the server of a port sees a client's own address.
+func (w *world) expectReal(t *testing.T, proto string, p *Port, client netip.AddrPort) {
+	t.Helper()
+	if got := w.seen(t, proto, p.Resolve(t.Context(), client)); got != client.String() {
+		t.Errorf("the server sees %s, want %s", got, client)
+	}
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}
+
+var discard = slog.New(slog.DiscardHandler)
+
+// countingCaller counts calls.
+type countingCaller struct {
+	*world
+	calls atomic.Int32
+}
+
+func (c *countingCaller) Call(ctx context.Context, method string, request, reply any) ([]int, error) {
+	c.calls.Add(1)
+	return c.world.Call(ctx, method, request, reply)
+}
+
+// callerFunc is a child that fails.
+type callerFunc func() error
+
+func (f callerFunc) Call(context.Context, string, any, any) ([]int, error) { return nil, f() }
