@@ -8,7 +8,20 @@ import (
 )
 
 // dgramSocket is a datagram socket of the host.
-type dgramSocket struct{ *sharedFD }
+type dgramSocket struct {
+	*sharedFD
+	// queued is told of each entry of the socket's queue of errors; nil if the
+	// socket does not queue errors.
+	queued func(received)
+}
+
+// received is a datagram, or an entry of the queue of errors, whose address is
+// where the datagram in question was sent. It is valid during a call only.
+type received struct {
+	data []byte
+	from *socketAddr
+	oob  []byte
+}
 
 // openDatagrams makes a datagram socket that queues the ICMP errors it is
 // sent.
@@ -25,98 +38,130 @@ func openDatagrams(socket socketFunc, family, protocol int) (*dgramSocket, error
 	if err != nil {
 		return nil, err
 	}
-	return &dgramSocket{s}, nil
+	return &dgramSocket{sharedFD: s}, nil
 }
 
-// maxDatagram is larger than any UDP or ICMP payload.
-const maxDatagram = 64 << 10
+const (
+	// maxDatagram is larger than any UDP or ICMP payload.
+	maxDatagram = 64 << 10
+	// dgramBatch is how many datagrams are received at once.
+	dgramBatch = 8
+)
 
-// dgramBuffers is a place to receive one datagram.
+// dgramBuffers are places to receive datagrams.
 type dgramBuffers struct {
-	data [maxDatagram]byte
-	oob  [256]byte
+	data [dgramBatch][maxDatagram]byte
+	from [dgramBatch]socketAddr
+	oob  [dgramBatch][128]byte
+	iovs [dgramBatch]unix.Iovec
+	msgs [dgramBatch]mmsghdr
 }
 
 // dgramPool holds buffers for the sockets that have something to receive: an
 // idle socket needs none.
 var dgramPool = sync.Pool{New: func() any { return new(dgramBuffers) }}
 
-// received is a datagram, or an error of the socket's queue of errors.
-type received struct {
-	data []byte
-	from unix.Sockaddr
-	oob  []byte
+// receive receives up to count datagrams.
+func (b *dgramBuffers) receive(fd, count, flags int) (int, unix.Errno) {
+	for i := range count {
+		b.iovs[i].Base = &b.data[i][0]
+		b.iovs[i].SetLen(maxDatagram)
+		h := &b.msgs[i].hdr
+		h.Name = &b.from[i].bytes()[0]
+		h.Namelen = unix.SizeofSockaddrInet6
+		h.Iov = &b.iovs[i]
+		h.SetIovlen(1)
+		h.Control = &b.oob[i][0]
+		h.SetControllen(len(b.oob[i]))
+	}
+	return recvmmsg(fd, b.msgs[:count], flags)
 }
 
-// serve receives datagrams until the socket is closed. failed is told of
-// errors of the socket, such as ECONNREFUSED; after each, the socket's queue
-// of errors has been read, if there is one, and each entry given to queued.
-func (d *dgramSocket) serve(handle func(received), queued func(received)) {
+// at returns the datagram of an index.
+func (b *dgramBuffers) at(i int) received {
+	m := &b.msgs[i]
+	b.from[i].len = m.hdr.Namelen
+	return received{
+		data: b.data[i][:m.len],
+		from: &b.from[i],
+		oob:  b.oob[i][:min(int(m.hdr.Controllen), len(b.oob[i]))],
+	}
+}
+
+// serve receives datagrams until the socket is closed.
+func (d *dgramSocket) serve(handle func(received)) {
 	_ = d.raw.Read(func(fd uintptr) bool {
 		b := dgramPool.Get().(*dgramBuffers)
 		defer dgramPool.Put(b)
 		for !d.closed() {
-			r, err := b.receive(int(fd), 0)
-			switch err {
-			case nil:
-				handle(r)
+			n, errno := b.receive(int(fd), dgramBatch, 0)
+			switch errno {
+			case 0:
+				for i := range n {
+					handle(b.at(i))
+				}
+				if n < dgramBatch {
+					return false // no more: the next one wakes up
+				}
 			case unix.EAGAIN:
-				// An error in the queue wakes up too.
-				b.drainErrors(int(fd), queued)
 				return false
-			case unix.EINTR:
 			default:
-				b.drainErrors(int(fd), queued)
+				d.drainErrors(int(fd), b)
 			}
 		}
 		return true
 	})
 }
 
-func (b *dgramBuffers) receive(fd, flags int) (received, error) {
-	n, oobn, _, from, err := unix.Recvmsg(fd, b.data[:], b.oob[:], flags)
-	if err != nil {
-		return received{}, err
-	}
-	return received{data: b.data[:n], from: from, oob: b.oob[:oobn]}, nil
-}
-
-func (b *dgramBuffers) drainErrors(fd int, queued func(received)) {
-	if queued == nil {
+// drainErrors reads the queue of errors, after an error of the socket.
+func (d *dgramSocket) drainErrors(fd int, b *dgramBuffers) {
+	if d.queued == nil {
 		return
 	}
 	for {
-		r, err := b.receive(fd, unix.MSG_ERRQUEUE)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
+		if n, errno := b.receive(fd, 1, unix.MSG_ERRQUEUE); errno != 0 || n == 0 {
 			return
 		}
-		queued(r)
+		d.queued(b.at(0))
 	}
 }
 
-// send sends a datagram, in segments if segment is not 0. A full buffer loses
-// it, as a full queue of a router would.
-func (d *dgramSocket) send(payload, oob []byte, to unix.Sockaddr) error {
+// send sends a datagram. A full buffer loses it, as a full queue of a router
+// would.
+func (d *dgramSocket) send(payload, oob []byte, to *socketAddr) error {
 	fd, ok := d.acquire()
 	if !ok {
 		return unix.EBADF
 	}
 	defer d.release()
-	// An error that is pending from an earlier datagram is reported once, and
-	// not this one's.
-	for range 2 {
-		_, err := unix.SendmsgN(fd, payload, oob, to, unix.MSG_NOSIGNAL)
-		switch err {
-		case nil, unix.EAGAIN, unix.ENOBUFS:
+	// The error of an earlier datagram is reported once, in place of sending
+	// this one; the queue of errors tells which it was.
+	const attempts = 3
+	var errno unix.Errno
+	for range attempts {
+		errno = sendmsg(fd, payload, oob, to)
+		switch errno {
+		case 0, unix.EAGAIN, unix.ENOBUFS:
 			return nil
-		case unix.EINTR, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH:
-			continue
+		case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EMSGSIZE, unix.EPROTO, unix.EACCES:
+			if !d.explain(fd) {
+				return errno
+			}
+		default:
+			return errno
 		}
-		return err
 	}
-	_, err := unix.SendmsgN(fd, payload, oob, to, unix.MSG_NOSIGNAL)
-	return err
+	return errno
+}
+
+// explain reads the queue of errors where there is one, and is true if the
+// error may have been an earlier datagram's.
+func (d *dgramSocket) explain(fd int) bool {
+	if d.queued == nil {
+		return false
+	}
+	b := dgramPool.Get().(*dgramBuffers)
+	defer dgramPool.Put(b)
+	d.drainErrors(fd, b)
+	return true
 }

@@ -67,12 +67,12 @@ func (r *dnsRelay) answer(client, server netip.AddrPort, query []byte) {
 	b := dgramPool.Get().(*dgramBuffers)
 	defer dgramPool.Put(b)
 	for _, upstream := range r.resolvers.servers() {
-		n, err := r.ask(upstream, query, b.data[:])
+		n, err := r.ask(upstream, query, b.data[0][:])
 		if r.ctx.Err() != nil {
 			return
 		}
 		if err == nil {
-			r.frames.udp(server, client, b.data[:n])
+			r.frames.udp(server, client, b.data[0][:n])
 			return
 		}
 		r.log.Debug("name server did not answer", "server", upstream, "error", err)

@@ -110,7 +110,6 @@ func (r *reader) readBurst(fd int) (wait bool, err error) {
 		switch {
 		case errno == unix.EAGAIN:
 			return true, nil
-		case errno == unix.EINTR:
 		case errno != 0:
 			return false, errno
 		case n > headLen:
@@ -125,8 +124,7 @@ func (r *reader) read(fd int) (int, unix.Errno) {
 	r.iov[0].SetLen(headLen)
 	r.iov[1].Base = unsafe.SliceData(r.view.AsSlice())
 	r.iov[1].SetLen(maxPacket)
-	n, _, errno := unix.RawSyscall(unix.SYS_READV, uintptr(fd), uintptr(unsafe.Pointer(&r.iov)), 2)
-	return int(n), errno
+	return readvFD(fd, &r.iov)
 }
 
 // frame handles the frame in head and view.
@@ -203,12 +201,7 @@ func (l *link) write(v *vectors) {
 		return
 	}
 	defer l.tap.release()
-	for {
-		_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&v.iov)), uintptr(v.n))
-		if errno != unix.EINTR {
-			return
-		}
-	}
+	_ = writevFD(fd, v.iov[:v.n])
 }
 
 // WritePackets implements stack.LinkWriter.

@@ -42,7 +42,7 @@ type udpSource struct {
 	socket *dgramSocket
 
 	lastDst netip.AddrPort // what lastTo stands for
-	lastTo  unix.Sockaddr
+	lastTo  socketAddr
 }
 
 func newOutboundUDP(log *slog.Logger, p *plan, pol *policy, w *frameWriter, socket socketFunc) *outboundUDP {
@@ -94,6 +94,7 @@ func (o *outboundUDP) source(inside netip.AddrPort) (*udpSource, error) {
 		return nil, err
 	}
 	s := &udpSource{outboundUDP: o, inside: inside, socket: socket}
+	socket.queued = s.failed
 	// Counted before it is added, so that close waits for it.
 	o.readers.Add(1)
 	if !o.sources.add(inside, s) {
@@ -103,7 +104,7 @@ func (o *outboundUDP) source(inside netip.AddrPort) (*udpSource, error) {
 	}
 	go func() {
 		defer o.readers.Done()
-		socket.serve(s.receive, s.failed)
+		socket.serve(s.receive)
 	}()
 	return s, nil
 }
@@ -118,15 +119,15 @@ func (o *outboundUDP) open(is6 bool) (*dgramSocket, error) {
 
 func (s *udpSource) send(d datagram, dst netip.AddrPort) error {
 	if s.lastDst != dst {
-		s.lastTo, _ = sockaddr(dst)
+		s.lastTo = newSocketAddr(dst)
 		s.lastDst = dst
 	}
-	return s.socket.sendSegments(d.payload, d.segment, nil, s.lastTo)
+	return s.socket.sendSegments(d.payload, d.segment, nil, &s.lastTo)
 }
 
 // receive carries a datagram of the world in.
 func (s *udpSource) receive(r received) {
-	from := addrPort(r.from)
+	from := r.from.addrPort()
 	if src, ok := s.policy.replySource(from.Addr()); ok {
 		s.frames.udp(netip.AddrPortFrom(src, from.Port()), s.inside, r.data)
 	}
@@ -135,7 +136,7 @@ func (s *udpSource) receive(r received) {
 // failed carries an ICMP error in. The entry's address is where the datagram
 // was sent.
 func (s *udpSource) failed(r received) {
-	to := addrPort(r.from)
+	to := r.from.addrPort()
 	reportNetworkError(s.frames, s.policy, r.oob, flow{header.UDPProtocolNumber, s.inside, to}, 0)
 }
 

@@ -97,8 +97,8 @@ func (g *pinger) forward(f flow, p packet) error {
 	if err != nil {
 		return err
 	}
-	to, _ := sockaddr(netip.AddrPortFrom(addr, 0))
-	return s.socket.send(p.payload, nil, to)
+	to := newSocketAddr(netip.AddrPortFrom(addr, 0))
+	return s.socket.send(p.payload, nil, &to)
 }
 
 func (g *pinger) source(inside netip.AddrPort) (*pingSource, error) {
@@ -111,6 +111,7 @@ func (g *pinger) source(inside netip.AddrPort) (*pingSource, error) {
 		return nil, err
 	}
 	s := &pingSource{pinger: g, inside: inside, socket: socket}
+	socket.queued = s.failed
 	g.readers.Add(1) // before it is added, so that close waits for it
 	if !g.sources.add(inside, s) {
 		g.readers.Done()
@@ -119,7 +120,7 @@ func (g *pinger) source(inside netip.AddrPort) (*pingSource, error) {
 	}
 	go func() {
 		defer g.readers.Done()
-		socket.serve(s.receive, s.failed)
+		socket.serve(s.receive)
 	}()
 	return s, nil
 }
@@ -144,7 +145,7 @@ func (s *pingSource) receive(r received) {
 	if len(r.data) < echoLen {
 		return
 	}
-	src, ok := s.policy.replySource(addrPort(r.from).Addr())
+	src, ok := s.policy.replySource(r.from.addrPort().Addr())
 	if !ok {
 		return
 	}
@@ -160,6 +161,6 @@ func (s *pingSource) failed(r received) {
 	if len(r.data) >= echoLen {
 		seq = uint32(binary.BigEndian.Uint16(r.data[6:]))
 	}
-	to := addrPort(r.from)
+	to := r.from.addrPort()
 	reportNetworkError(s.frames, s.policy, r.oob, flow{echoProtocol(to.Addr().Is6()), s.inside, to}, seq)
 }

@@ -53,6 +53,8 @@ func (p *Ports) Start(ctx context.Context, _ driver.Sandbox, link driver.Link) e
 		return errors.New("the gvisor-tap-vsock network is not attached")
 	}
 	p.ctx, p.link = ctx, link
+	// Here, and not in the network: another port driver has threads of its own.
+	limitProcessors()
 	go func() {
 		defer close(p.done)
 		<-ctx.Done()
@@ -166,7 +168,7 @@ func (p *Ports) serveTCP(spec api.PortSpec, sockets []*sharedFD, child netip.Add
 func (p *Ports) serveUDP(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) io.Closer {
 	port := &udpPort{published: p.network.published, clients: map[clientKey]*udpFlow{}}
 	for _, s := range sockets {
-		port.sockets = append(port.sockets, &dgramSocket{s})
+		port.sockets = append(port.sockets, &dgramSocket{sharedFD: s})
 	}
 	for _, s := range port.sockets {
 		is6 := isSocket6(s.sharedFD)

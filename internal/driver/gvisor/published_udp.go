@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -41,8 +39,8 @@ type udpFlow struct {
 	socket *dgramSocket
 	client clientKey
 	inside insideKey
-	to     unix.Sockaddr // the client; only the link's reader uses it
-	oob    []byte        // makes answers come from the local address
+	to     socketAddr
+	oob    []byte // makes answers come from the local address
 }
 
 func newPublishedUDP(w *frameWriter, p *policy) *publishedUDP {
@@ -61,7 +59,7 @@ func (p *publishedUDP) reply(d datagram) bool {
 		return false
 	}
 	f.port.counters.bytesOut.Add(uint64(len(d.payload)))
-	if err := f.socket.sendSegments(d.payload, d.segment, f.oob, f.to); err != nil {
+	if err := f.socket.sendSegments(d.payload, d.segment, f.oob, &f.to); err != nil {
 		f.port.counters.failed(err)
 	}
 	return true
@@ -83,18 +81,18 @@ type udpPort struct {
 // says that the socket has no address of its own.
 func (p *udpPort) serve(socket *dgramSocket, target netip.AddrPort) {
 	socket.serve(func(r received) {
-		key := clientKey{client: addrPort(r.from), local: localAddr(r.oob)}
-		f := p.flow(socket, key, target)
+		key := clientKey{client: r.from.addrPort(), local: localAddr(r.oob)}
+		f := p.flow(socket, key, r.from, target)
 		if f == nil {
 			return
 		}
 		p.counters.bytesIn.Add(uint64(len(r.data)))
 		p.published.frames.udp(f.inside.source, f.inside.target, r.data)
-	}, nil)
+	})
 }
 
 // flow returns the flow of a client, nil if there cannot be one.
-func (p *udpPort) flow(socket *dgramSocket, key clientKey, target netip.AddrPort) *udpFlow {
+func (p *udpPort) flow(socket *dgramSocket, key clientKey, from *socketAddr, target netip.AddrPort) *udpFlow {
 	p.mu.Lock()
 	f := p.clients[key]
 	p.mu.Unlock()
@@ -102,8 +100,7 @@ func (p *udpPort) flow(socket *dgramSocket, key clientKey, target netip.AddrPort
 		p.published.flows.get(f.inside) // marks it as used
 		return f
 	}
-	f = &udpFlow{port: p, socket: socket, client: key, oob: packetInfo(key.local)}
-	f.to, _ = sockaddr(key.client)
+	f = &udpFlow{port: p, socket: socket, client: key, to: *from, oob: packetInfo(key.local)}
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()

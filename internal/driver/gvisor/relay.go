@@ -44,9 +44,14 @@ type relay struct {
 	// bytesIn and bytesOut count towards and from the namespace.
 	bytesIn, bytesOut *atomic.Uint64
 
+	copied int // bytes since the receive buffer was last adjusted
+
 	closeOnce sync.Once
 	reason    error // why it was aborted
 }
+
+// moderateStep is after how many bytes to adjust the receive buffer.
+const moderateStep = 64 << 10
 
 // past is a deadline that wakes up at once.
 var past = time.Unix(1, 0)
@@ -112,11 +117,20 @@ func (r *relay) down() error {
 	writable, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	r.wq.EventRegister(&writable)
 	defer r.wq.EventUnregister(&writable)
+	var src *socketReader // only while there is something to move
+	defer func() { r.putReader(src) }()
 	for {
 		var full bool
 		var failure error
 		err := r.raw.Read(func(fd uintptr) bool {
-			full, failure = r.fill(int(fd))
+			if src == nil {
+				src = r.takeReader(int(fd))
+			}
+			full, failure = r.fill(src)
+			if !full && len(src.head) == 0 {
+				r.putReader(src)
+				src = nil
+			}
 			return full || failure != nil
 		})
 		switch {
@@ -131,12 +145,25 @@ func (r *relay) down() error {
 	}
 }
 
+func (r *relay) takeReader(fd int) *socketReader {
+	s := readerPool.Get().(*socketReader)
+	s.fd, s.count = fd, r.bytesIn
+	return s
+}
+
+func (r *relay) putReader(s *socketReader) {
+	if s != nil {
+		s.count, s.head, s.err = nil, nil, nil
+		readerPool.Put(s)
+	}
+}
+
 // fill moves bytes to the namespace until the socket has no more, or the
 // endpoint's send queue is full.
-func (r *relay) fill(fd int) (full bool, err error) {
-	src := socketReader{fd: fd, count: r.bytesIn}
+func (r *relay) fill(src *socketReader) (full bool, err error) {
+	src.err = nil
 	for {
-		_, tcpErr := r.ep.Write(&src, tcpip.WriteOptions{})
+		_, tcpErr := r.ep.Write(src, tcpip.WriteOptions{})
 		switch {
 		case src.err == unix.EAGAIN:
 			return false, nil
@@ -182,8 +209,9 @@ func (r *relay) drain(fd int) (empty bool, err error) {
 	dst := socketWriter{fd: fd, count: r.bytesOut}
 	for {
 		res, tcpErr := r.ep.Read(&dst, tcpip.ReadOptions{})
-		if res.Count > 0 {
-			r.ep.ModerateRecvBuf(res.Count)
+		if r.copied += res.Count; r.copied >= moderateStep {
+			r.ep.ModerateRecvBuf(r.copied) // lets the receive buffer grow
+			r.copied = 0
 		}
 		switch {
 		case dst.err == unix.EAGAIN:
@@ -228,37 +256,44 @@ func stackError(err tcpip.Error) error {
 }
 
 // socketReader lets an endpoint take bytes from a socket: a tcpip.Payloader.
+//
+// Most reads are small, and one system call is enough for them: it reads into
+// a small buffer. Only if that is filled, the rest is asked for, and read right
+// from the socket.
 type socketReader struct {
 	fd    int
 	count *atomic.Uint64 // bytes taken
-	one   [1]byte        // a byte read to tell the end of file from no data
-	n     int            // bytes in one
-	err   error
+	head  []byte         // bytes read that were not yet taken
+	err   error          // why there is nothing to take
+	buf   [smallRead]byte
 }
 
-// Len implements tcpip.Payloader: how much can be read without blocking. Where
-// that is nothing, err says why.
+// smallRead is the size of a small read.
+const smallRead = 2 << 10
+
+var readerPool = sync.Pool{New: func() any { return new(socketReader) }}
+
+// Len implements tcpip.Payloader: how much can be taken without blocking.
+// Where that is nothing, err says why.
 func (s *socketReader) Len() int {
-	available, err := unix.IoctlGetInt(s.fd, unix.SIOCINQ)
-	if err != nil {
-		s.err = err
-		return 0
+	if len(s.head) > 0 {
+		return len(s.head)
 	}
-	if available > 0 {
-		return available
-	}
-	// An empty queue or the end of file: only reading tells.
-	n, err := readRetry(s.fd, s.one[:])
+	n, errno := readFD(s.fd, s.buf[:])
 	switch {
-	case err != nil:
-		s.err = err
+	case errno != 0:
+		s.err = errno
+		return 0
 	case n == 0:
 		s.err = io.EOF
-	default:
-		s.n = n
-		s.count.Add(1)
+		return 0
 	}
-	return s.n
+	s.count.Add(uint64(n))
+	s.head = s.buf[:n]
+	if n < len(s.buf) {
+		return n
+	}
+	return n + readable(s.fd)
 }
 
 // Read implements io.Reader.
@@ -266,15 +301,16 @@ func (s *socketReader) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
-	if s.n > 0 {
-		b[0], s.n = s.one[0], 0
-		return 1, nil
+	if len(s.head) > 0 {
+		n := copy(b, s.head)
+		s.head = s.head[n:]
+		return n, nil
 	}
-	n, err := readRetry(s.fd, b)
-	if err != nil {
-		return 0, err
-	}
-	if n == 0 {
+	n, errno := readFD(s.fd, b)
+	switch {
+	case errno != 0:
+		return 0, errno
+	case n == 0:
 		// Len promised more. Not io.EOF, which the stack would read again for.
 		return 0, io.ErrUnexpectedEOF
 	}
@@ -294,25 +330,13 @@ func (s *socketWriter) Write(b []byte) (int, error) {
 	s.count.Add(uint64(len(b))) // before the peer can have them
 	done := 0
 	for done < len(b) {
-		n, err := unix.Write(s.fd, b[done:])
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			s.err = err
+		n, errno := writeFD(s.fd, b[done:])
+		if errno != 0 {
+			s.err = errno
 			s.count.Add(-uint64(len(b) - done))
-			return done, err
+			return done, errno
 		}
 		done += n
 	}
 	return done, nil
-}
-
-func readRetry(fd int, b []byte) (int, error) {
-	for {
-		n, err := unix.Read(fd, b)
-		if err != unix.EINTR {
-			return n, err
-		}
-	}
 }

@@ -11,7 +11,7 @@ import (
 // sendSegments sends a payload as datagrams of the size of a segment, or as
 // one if that is 0. Where the kernel cannot cut it (UDP_SEGMENT in udp(7),
 // Linux 4.18: not if a segment needs fragmentation), they are sent one by one.
-func (d *dgramSocket) sendSegments(payload []byte, segment int, oob []byte, to unix.Sockaddr) error {
+func (d *dgramSocket) sendSegments(payload []byte, segment int, oob []byte, to *socketAddr) error {
 	if segment <= 0 || segment >= len(payload) {
 		return d.send(payload, oob, to)
 	}
