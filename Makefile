@@ -4,6 +4,13 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 GO      ?= go
 
+# Build tags that leave drivers out, e.g. make TAGS=no_gvisortapvsock: see
+# docs/BUILDING.md. SHIP_TAGS leave out what would keep the linker from dropping
+# dead code (text/template), and HTTP/2, which a Unix socket has no use for.
+TAGS      ?=
+SHIP_TAGS := urfave_cli_no_template,nethttpomithttp2
+GOBUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags "$(SHIP_TAGS),$(TAGS)" -ldflags "-s -w"
+
 # Flags for "go test", e.g. make test TESTFLAGS="-race -v", and the packages.
 TESTFLAGS ?=
 PACKAGES  ?= ./...
@@ -16,7 +23,7 @@ TOOL      = $(GO) tool -modfile=tools/go.mod
 all: build
 
 build: ## build the commands into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w" -o bin/ $(COMMANDS:%=./cmd/%)
+	$(GOBUILD) -o bin/ $(COMMANDS:%=./cmd/%)
 
 test: ## run all tests; as root, first make this machine fit for them
 	scripts/test-host

@@ -20,6 +20,9 @@ import (
 // binEnv tells the tests, which run as another user, where the binaries are.
 const binEnv = "ROOTLESSKIT_TEST_BIN"
 
+// shipTags is SHIP_TAGS of the Makefile.
+const shipTags = "urfave_cli_no_template,nethttpomithttp2"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(binEnv) == "" {
 		dir, err := buildBinaries()
@@ -48,7 +51,7 @@ func buildBinaries() (string, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "../cmd/...")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags="+shipTags, "-o", dir+"/", "../cmd/...")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the programs: %w\n%s", err, out)

@@ -1,0 +1,184 @@
+package all_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/linked.txt")
+
+const (
+	program = "rootlesskit/cmd/rootlesskit"
+	// upstreamSize is the size of upstream's rootlesskit v3.3.0 for amd64, as
+	// "go install" builds it.
+	upstreamSize = 23_953_511
+)
+
+// omitted is, for each build tag, the drivers that it leaves out: a value of
+// --net, then values of --port-driver.
+var omitted = map[string][]string{
+	"no_gvisortapvsock": {"gvisor-tap-vsock", "gvisor-tap-vsock"},
+	"no_slirp4netns":    {"slirp4netns", "slirp4netns"},
+	"no_pasta":          {"pasta", "implicit", "pesto"},
+	"no_lxcusernic":     nil,
+	"no_vpnkit":         nil, // retired; the tag is known to packagers
+	"no_bypass4netns":   nil,
+}
+
+func allTags() []string {
+	var tags []string
+	for tag := range omitted {
+		tags = append(tags, tag)
+	}
+	slices.Sort(tags)
+	return tags
+}
+
+// TestBuildTags builds the program with each tag alone, and with all: what was
+// left out is not in help, and who asks for it is told why.
+func TestBuildTags(t *testing.T) {
+	for _, tags := range append(each(allTags()), allTags()) {
+		t.Run(strings.Join(tags, ","), func(t *testing.T) {
+			bin := build(t, tags)
+			help := run(t, bin, "--help")
+			for _, tag := range tags {
+				checkOmitted(t, bin, help, omitted[tag])
+			}
+			for _, tag := range allTags() {
+				if d := omitted[tag]; len(d) > 0 && !slices.Contains(tags, tag) && !listed(help, "--net", d[0]) {
+					t.Errorf("--net=%s is missing in help", d[0])
+				}
+			}
+			if size := fileSize(t, bin); len(tags) == len(omitted) && size > upstreamSize/3 {
+				t.Errorf("without drivers the binary has %d bytes, more than a third of upstream's %d", size, upstreamSize)
+			}
+		})
+	}
+}
+
+func checkOmitted(t *testing.T, bin, help string, drivers []string) {
+	t.Helper()
+	for i, name := range drivers {
+		args, kind := []string{"--net=" + drivers[0], "--port-driver=" + name, "true"}, "--port-driver"
+		if i == 0 {
+			args, kind = []string{"--net=" + name, "true"}, "--net"
+		}
+		if listed(help, kind, name) {
+			t.Errorf("%s=%s was left out, and is in help", kind, name)
+		}
+		if out := run(t, bin, args...); !strings.Contains(out, "\""+drivers[0]+"\" was left out at build time: this binary has ") {
+			t.Errorf("%v: %s", args, out)
+		}
+	}
+}
+
+// listed tells whether a flag's line of help has the driver in its brackets.
+func listed(help, flag, driver string) bool {
+	line := regexp.MustCompile(`(?m)^ *` + flag + ` .*\[(.*)\]`).FindStringSubmatch(help)
+	return line != nil && slices.Contains(strings.Split(line[1], ", "), driver)
+}
+
+// TestLinkedModules holds what the program is made of. A module that comes or
+// goes is a decision: rewrite the file with -update.
+func TestLinkedModules(t *testing.T) {
+	var b strings.Builder
+	for _, tags := range slices.Concat([][]string{nil}, each(allTags()), [][]string{allTags()}) {
+		b.WriteString("tags: " + strings.Join(tags, ",") + "\n")
+		for _, m := range linked(t, tags) {
+			b.WriteString("\t" + m + "\n")
+		}
+	}
+	file := filepath.Join("testdata", "linked.txt")
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), b.String()); d != "" {
+		t.Errorf("%s is not what is linked now: %s", file, d)
+	}
+}
+
+// linked lists the third-party modules in the program.
+func linked(t *testing.T, tags []string) []string {
+	t.Helper()
+	out := goCommand(t, "list", "-deps", "-tags", strings.Join(append(tags, shipTags(t)), ","),
+		"-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", program)
+	modules := strings.Fields(out)
+	slices.Sort(modules)
+	return slices.Compact(modules)
+}
+
+// build builds the program as it is shipped.
+func build(t *testing.T, tags []string) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "rootlesskit")
+	goCommand(t, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags="+strings.Join(append(tags, shipTags(t)), ","), "-o", bin, program)
+	return bin
+}
+
+// shipTags are the build tags of what is shipped, which the Makefile has.
+func shipTags(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("../../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^SHIP_TAGS *:= *(\S+)$`).FindSubmatch(b)
+	if m == nil {
+		t.Fatal("no SHIP_TAGS in the Makefile")
+	}
+	return string(m[1])
+}
+
+func goCommand(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go %v: %v\n%s", args, err, &stderr)
+	}
+	return string(out)
+}
+
+// run runs the program and returns all that it printed.
+func run(t *testing.T, bin string, args ...string) string {
+	t.Helper()
+	out, _ := exec.CommandContext(t.Context(), bin, args...).CombinedOutput()
+	return string(out)
+}
+
+func fileSize(t *testing.T, file string) int64 {
+	t.Helper()
+	st, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes", st.Size())
+	return st.Size()
+}
+
+func each(tags []string) [][]string {
+	var alone [][]string
+	for _, tag := range tags {
+		alone = append(alone, []string{tag})
+	}
+	return alone
+}
