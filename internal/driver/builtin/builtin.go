@@ -137,6 +137,7 @@ func (p *Ports) forwardTCP(listeners []int, to netip.AddrPort) (relayed, error) 
 	p.pools.get(unix.SOCK_STREAM, familyOf(to.Addr()))
 	return p.engine.ForwardTCP(relay.TCPConfig{
 		Listeners: listeners,
+		Family:    familyOf(to.Addr()),
 		Pool:      func(family int) *relay.Pool { return p.pools.get(unix.SOCK_STREAM, family) },
 		Route:     func(client, _ netip.AddrPort) relay.Route { return p.source.tcp(client.Addr(), to) },
 		Log:       p.sb.Log,

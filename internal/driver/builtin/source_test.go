@@ -118,6 +118,27 @@ func addAddresses(t *testing.T, c *nstest.Child, addrs ...netip.Prefix) {
 	if err := netns.Configure(t.Context(), c, netns.LinkRequest{Name: "tap0", Addrs: addrs}); err != nil {
 		t.Fatal(err)
 	}
+	for _, a := range addrs {
+		waitLocal(t, c, a.Addr())
+	}
+}
+
+// waitLocal waits until a new address answers. The kernel makes the route of an
+// IPv6 address in the background, and packets that are sent before are lost.
+func waitLocal(t *testing.T, c *nstest.Child, ip netip.Addr) {
+	t.Helper()
+	socket := c.ListenUDP(t, "udp", netip.AddrPortFrom(ip, 0).String())
+	self := socket.LocalAddr().(*net.UDPAddr).AddrPort()
+	for range 200 {
+		if _, err := socket.WriteToUDPAddrPort([]byte("?"), self); err != nil {
+			t.Fatal(err)
+		}
+		_ = socket.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		if _, _, err := socket.ReadFromUDPAddrPort(make([]byte, 1)); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s does not answer", ip)
 }
 
 // publish forwards a socket of the outside until the test ends.
@@ -166,18 +187,21 @@ func TestRemoteTCPClientIsNotLoopback(t *testing.T) {
 // connect connects to an address of the outside, from the same address.
 func (r *remoteTest) connect(t *testing.T, to netip.AddrPort) {
 	t.Helper()
-	var addr unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
-	if to.Addr().Is4() {
-		addr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
-	}
 	fds, err := netns.Sockets(t.Context(), r.outside, netns.SocketRequest{Family: familyOf(to.Addr()), Type: unix.SOCK_STREAM, Count: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeAll(fds) })
-	if err := unix.Connect(fds[0], addr); err != nil && err != unix.EINPROGRESS {
+	if err := unix.Connect(fds[0], sockaddr(to)); err != nil && err != unix.EINPROGRESS {
 		t.Fatal(err)
 	}
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
 func TestRemoteUDPClientIsNotLoopback(t *testing.T) {
