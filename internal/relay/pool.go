@@ -16,6 +16,7 @@ type Pool struct {
 	fill  FillFunc
 	size  int
 	log   *slog.Logger
+	told  seldom
 	short chan struct{} // a hint to the filler: there is room
 	done  chan struct{}
 
@@ -43,7 +44,7 @@ type waiter struct {
 // retryMax.
 const (
 	retryMin = 5 * time.Millisecond
-	retryMax = time.Second
+	retryMax = 200 * time.Millisecond
 )
 
 // poolShare bounds a pool to this part of the descriptors that the process may
@@ -95,6 +96,17 @@ func (p *Pool) get() (int, bool) {
 	return fd, true
 }
 
+// putBack returns a socket that was not used.
+func (p *Pool) putBack(fd int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		unix.Close(fd)
+		return
+	}
+	p.ready = append(p.ready, fd)
+}
+
 // wait has got called on the loop once there is a socket.
 func (p *Pool) wait(w *waiter) {
 	p.mu.Lock()
@@ -132,19 +144,14 @@ func (p *Pool) run(ctx context.Context) {
 			case <-ctx.Done():
 				return // the failure was that of the end
 			}
-			p.complain(retry, err)
+			if p.told.due() {
+				p.log.Warn("no sockets of the namespace for new connections, trying again", "error", err)
+			}
 			retry = min(2*retry, retryMax)
 			p.hint()
 			continue
 		}
 		retry = retryMin
-	}
-}
-
-// complain says once per shortage what is wrong.
-func (p *Pool) complain(retry time.Duration, err error) {
-	if retry == retryMin {
-		p.log.Warn("no sockets of the namespace for new connections, trying again", "error", err)
 	}
 }
 

@@ -19,6 +19,9 @@ type TCPConfig struct {
 	// Pool returns the pool of stream sockets of a family, unix.AF_INET or
 	// unix.AF_INET6.
 	Pool func(family int) *Pool
+	// Family is that of the port's targets: a socket of its pool is taken before
+	// a connection is accepted. 0 is unix.AF_INET.
+	Family int
 	// Route is asked for each connection, of a client that was accepted at local.
 	// It is called on a loop and must not block.
 	Route func(client, local netip.AddrPort) Route
@@ -37,6 +40,8 @@ type TCPPort struct {
 	parts  []*tcpPart
 	close  sync.Once
 	stats  counters
+	// shortage limits what is said of one.
+	shortage seldom
 }
 
 // tcpPart is what one loop has of a port. It belongs to the loop's thread.
@@ -53,6 +58,9 @@ type tcpPart struct {
 func (e *Engine) ForwardTCP(cfg TCPConfig) (*TCPPort, error) {
 	if cfg.Log == nil {
 		cfg.Log = e.log
+	}
+	if cfg.Family == 0 {
+		cfg.Family = unix.AF_INET
 	}
 	p := &TCPPort{engine: e, cfg: cfg}
 	for _, l := range e.loops {

@@ -42,14 +42,25 @@ func (l *tcpListener) disarm() {
 	}
 }
 
-// ready accepts.
+// ready accepts. The socket for the other side is taken first: a client that
+// was accepted and had to wait for one would hold a descriptor, and where these
+// are short, many such clients would leave none for the sockets they wait for.
 func (l *tcpListener) ready(uint32) {
+	pool := l.part.port.cfg.Pool(l.part.port.cfg.Family)
 	for range acceptBurst {
+		socket, ok := pool.get()
+		if !ok {
+			l.awaitPool(pool)
+			return
+		}
 		fd, sa, err := unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		if err != nil {
+			pool.putBack(socket)
+		}
 		switch err {
 		case nil:
-			l.recovered()
-			l.part.accepted(fd, sa)
+			l.backoff = 0
+			l.part.accepted(fd, sa, socket)
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 			l.backOff(err)
 			return
@@ -64,6 +75,19 @@ func (l *tcpListener) ready(uint32) {
 	}
 }
 
+// awaitPool leaves the connections in the kernel's queue until there are
+// sockets for them.
+func (l *tcpListener) awaitPool(pool *Pool) {
+	l.disarm()
+	pool.wait(&waiter{loop: l.part.loop, got: func(fd int) {
+		if fd < 0 {
+			return // all ends
+		}
+		pool.putBack(fd)
+		l.rearm()
+	}})
+}
+
 // backOff leaves the connections in the kernel's queue for a while: they are
 // served when others have closed, which is better for them than a reset. The
 // descriptor is level-triggered, so it has to be disarmed not to spin.
@@ -73,7 +97,9 @@ func (l *tcpListener) backOff(err error) {
 	if l.backoff == 0 {
 		reason := "accepting a connection: " + err.Error()
 		p.stats.lastError.Store(&reason)
-		p.cfg.Log.Warn("a shortage delays new connections, the port stays open", "error", err)
+		if p.shortage.due() {
+			p.cfg.Log.Warn("a shortage delays new connections, the port stays open", "error", err)
+		}
 	}
 	l.backoff = min(max(2*l.backoff, backoffMin), backoffMax)
 	l.disarm()
@@ -87,12 +113,5 @@ func (l *tcpListener) rearm() {
 	}
 	if err := l.arm(); err != nil { // ENOMEM, ENOSPC: the shortage goes on
 		l.retry = l.part.loop.after(l.backoff, l.rearm)
-	}
-}
-
-func (l *tcpListener) recovered() {
-	if l.backoff > 0 {
-		l.backoff = 0
-		l.part.port.cfg.Log.Info("new connections are accepted again")
 	}
 }

@@ -61,8 +61,9 @@ type routing struct {
 // poolTimeout is how long a client waits for a socket of the pool.
 const poolTimeout = 5 * time.Second
 
-// accepted starts a connection for a client's socket.
-func (t *tcpPart) accepted(fd int, sa unix.Sockaddr) {
+// accepted starts a connection for a client's socket; socket is one of the
+// namespace, of the port's family.
+func (t *tcpPart) accepted(fd int, sa unix.Sockaddr, socket int) {
 	t.port.stats.accepted.Add(1)
 	c := &tcpConn{part: t}
 	for i := range c.side {
@@ -77,6 +78,11 @@ func (t *tcpPart) accepted(fd int, sa unix.Sockaddr) {
 	}
 	c.router = r
 	r.route = t.port.cfg.Route(r.client, r.local)
+	if familyOf(r.route.Target.Addr()) == t.port.cfg.Family {
+		c.connect(socket)
+		return
+	}
+	t.port.cfg.Pool(t.port.cfg.Family).putBack(socket)
 	c.takeSocket()
 }
 

@@ -120,7 +120,8 @@ func (p *UDPPort) armExpiry() {
 			next = l.front.seen + timeout
 		}
 	}
-	consider(&p.flows.unanswered, p.cfg.UnansweredTimeout)
+	// An unanswered flow may be an answered one by then.
+	consider(&p.flows.unanswered, min(p.cfg.UnansweredTimeout, p.cfg.AnsweredTimeout))
 	consider(&p.flows.answered, p.cfg.AnsweredTimeout)
 	if next >= 0 {
 		p.expiry = p.loop.after(next-p.loop.now(), p.expire)
