@@ -67,6 +67,12 @@ func (a *app) action(ctx context.Context, c *cli.Command) error {
 	if part := c.String("print-semver"); c.IsSet("print-semver") {
 		return a.printSemver(part)
 	}
+	if c.Bool("check") {
+		return a.check(ctx, c)
+	}
+	if c.Bool("json") {
+		return errors.New("json requires --check")
+	}
 	if len(a.command) == 0 {
 		return errors.New("no command specified")
 	}

@@ -44,7 +44,9 @@ func flags(reg *driver.Registry) []cli.Flag {
 func miscFlags() []cli.Flag {
 	const category = "Misc"
 	return []cli.Flag{
+		&cli.BoolFlag{Name: "check", Category: category, Usage: "say what on this host stands in the way of a run with these options, with a fix for each, and exit: with 1 if a run could not succeed"},
 		&cli.BoolFlag{Name: "debug", Category: category, Usage: "log debug messages"},
+		&cli.BoolFlag{Name: "json", Category: category, Usage: "with --check, print JSON"},
 		&cli.StringFlag{Name: "print-semver", Category: category, Usage: "print a component of the version as a decimal integer and exit [major, minor, patch]"},
 	}
 }

@@ -9,11 +9,15 @@ import (
 	"log/slog"
 	"os"
 
+	"rootlesskit/internal/check"
 	"rootlesskit/internal/driver/all"
 	"rootlesskit/internal/launch"
 )
 
 func main() {
+	if check.IsProbe(os.Args) {
+		os.Exit(check.ProbeMain(os.Args))
+	}
 	if launch.IsChild(os.Args) {
 		os.Exit(childMain())
 	}

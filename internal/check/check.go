@@ -1,0 +1,89 @@
+// Package check looks at this host and says what stands in the way of a run,
+// and what to do about it.
+//
+// Two kinds of look: files and settings, which give a cause and so a fix; and a
+// probe, a child in new namespaces that does what a run does, which tells
+// whether it works. Where the probe fails, the settings say why.
+package check
+
+import (
+	"context"
+	"fmt"
+	"io"
+)
+
+// Status is the outcome of one check.
+type Status string
+
+// The outcomes.
+const (
+	OK      Status = "ok"
+	Warning Status = "warning" // a run works, with less than it could have
+	Error   Status = "error"   // a run does not work
+)
+
+// Result is one thing that was looked at.
+type Result struct {
+	// Name is a short, stable name, such as "subids".
+	Name   string `json:"name"`
+	Status Status `json:"status"`
+	// Message says in one line what was found.
+	Message string `json:"message"`
+	// Fix says in one line what to do; empty for OK.
+	Fix string `json:"fix,omitempty"`
+}
+
+// Report is all results.
+type Report struct {
+	// OK says that no result is an error.
+	OK      bool     `json:"ok"`
+	Results []Result `json:"results"`
+}
+
+// NewReport sums results up.
+func NewReport(results []Result) Report {
+	r := Report{OK: true, Results: results}
+	for _, res := range results {
+		r.OK = r.OK && res.Status != Error
+	}
+	return r
+}
+
+// Print writes the report in plain lines.
+func (r Report) Print(w io.Writer) {
+	for _, res := range r.Results {
+		fmt.Fprintf(w, "%-8s %s: %s\n", res.Status, res.Name, res.Message)
+		if res.Fix != "" {
+			fmt.Fprintf(w, "%-8s fix: %s\n", "", res.Fix)
+		}
+	}
+}
+
+// Results looks at the host.
+func (h *Host) Results(ctx context.Context) []Result {
+	ids, err := h.SubIDs(ctx)
+	results := []Result{h.subIDs(ids, err)}
+	if len(ids.UIDs)+len(ids.GIDs) > 0 {
+		results = append(results, h.mapTool("newuidmap", capSetuid), h.mapTool("newgidmap", capSetgid), h.noNewPrivs())
+	}
+	probe := h.Probe(ctx, ids)
+	return append(results,
+		h.maxUserNamespaces(),
+		h.userNamespacesClone(probe),
+		h.appArmor(probe),
+		probe.userNamespaces(),
+		probe.idMap(),
+		h.tun(probe),
+		probe.nfTables(),
+		h.privilegedPorts(),
+		h.pingGroupRange(),
+	)
+}
+
+func ok(name, format string, args ...any) Result {
+	return Result{Name: name, Status: OK, Message: fmt.Sprintf(format, args...)}
+}
+
+func bad(name string, status Status, fix, format string, args ...any) Result {
+	return Result{Name: name, Status: status, Message: fmt.Sprintf(format, args...), Fix: fix}
+}

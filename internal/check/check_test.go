@@ -1,0 +1,167 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os/exec"
+	"os/user"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"rootlesskit/internal/userns"
+)
+
+// fitHost is a host on which everything works.
+func fitHost() *Host {
+	return &Host{
+		Root: fstest.MapFS{
+			"usr/bin/newuidmap":                                     {Mode: 0o755 | fs.ModeSetuid},
+			"usr/bin/newgidmap":                                     {Mode: 0o755 | fs.ModeSetuid},
+			"dev/net/tun":                                           {Mode: 0o666 | fs.ModeDevice},
+			"proc/self/status":                                      {Data: []byte("Name:\tx\nNoNewPrivs:\t0\n")},
+			"proc/sys/user/max_user_namespaces":                     {Data: []byte("100\n")},
+			"proc/sys/net/ipv4/ip_unprivileged_port_start":          {Data: []byte("80\n")},
+			"proc/sys/net/ipv4/ping_group_range":                    {Data: []byte("0\t2147483647\n")},
+			"proc/sys/kernel/unprivileged_userns_clone":             {Data: []byte("1\n")},
+			"proc/sys/kernel/apparmor_restrict_unprivileged_userns": {Data: []byte("0\n")},
+		},
+		User:     &user.User{Username: "alice"},
+		GIDs:     []int{1000},
+		Program:  "/usr/bin/rootlesskit",
+		SubIDs:   subIDs(65536, 65536),
+		LookPath: func(name string) (string, error) { return "/usr/bin/" + name, nil },
+		FileCaps: func(string) ([]byte, error) { return nil, errors.New("none") },
+		Probe:    func(context.Context, userns.SubIDs) Probe { return Probe{} },
+	}
+}
+
+func subIDs(uids, gids uint32) func(context.Context) (userns.SubIDs, error) {
+	var ids userns.SubIDs
+	if uids > 0 {
+		ids.UIDs = []userns.Range{{Start: 100000, Count: uids}}
+	}
+	if gids > 0 {
+		ids.GIDs = []userns.Range{{Start: 100000, Count: gids}}
+	}
+	return func(context.Context) (userns.SubIDs, error) { return ids, nil }
+}
+
+func (h *Host) set(path, text string) {
+	h.Root.(fstest.MapFS)[path] = &fstest.MapFile{Data: []byte(text)}
+}
+
+func (h *Host) probes(p Probe) {
+	h.Probe = func(context.Context, userns.SubIDs) Probe { return p }
+}
+
+func TestFitHost(t *testing.T) {
+	report := NewReport(fitHost().Results(t.Context()))
+	for _, r := range report.Results {
+		if r.Status != OK || r.Fix != "" || r.Message == "" {
+			t.Errorf("%+v", r)
+		}
+	}
+	if !report.OK || len(report.Results) != 13 {
+		t.Errorf("ok=%v, %d results", report.OK, len(report.Results))
+	}
+}
+
+// TestObstacles spoils one thing at a time.
+func TestObstacles(t *testing.T) {
+	capSetuidAttr := []byte{1, 0, 0, 2, 1 << capSetuid, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	for _, tt := range []struct {
+		name    string
+		spoil   func(*Host)
+		status  Status
+		message string
+		fix     string
+	}{
+		{"subids", func(h *Host) { h.SubIDs = subIDs(0, 0) }, Warning, "alice has no subordinate ids", "usermod --add-subuids"},
+		{"subids", func(h *Host) { h.SubIDs = subIDs(65536, 0) }, Warning, "65536 subordinate uids and 0 gids", "usermod"},
+		{"subids", func(h *Host) { h.SubIDs = subIDs(65536, 1000) }, Warning, "1000 gids", "usermod"},
+		{"subids", func(h *Host) {
+			h.SubIDs = func(context.Context) (userns.SubIDs, error) {
+				return userns.SubIDs{}, errors.New("/etc/subuid: line 1")
+			}
+		}, Error, "/etc/subuid: line 1", "subuid(5)"},
+		{"newuidmap", func(h *Host) { h.LookPath = func(name string) (string, error) { return "", exec.ErrNotFound } }, Error, "not found", "uidmap"},
+		{"newuidmap", func(h *Host) { h.set("usr/bin/newuidmap", "") }, Error, "not setuid root", "chmod u+s /usr/bin/newuidmap"},
+		{"newuidmap", func(h *Host) {
+			h.set("usr/bin/newuidmap", "")
+			h.FileCaps = func(string) ([]byte, error) { return capSetuidAttr, nil }
+		}, OK, "file capability", ""},
+		{"newgidmap", func(h *Host) {
+			h.set("usr/bin/newgidmap", "")
+			h.FileCaps = func(string) ([]byte, error) { return capSetuidAttr, nil } // the other's
+		}, Error, "not setuid root", "chmod u+s /usr/bin/newgidmap"},
+		{"no-new-privs", func(h *Host) { h.set("proc/self/status", "NoNewPrivs:\t1\n") }, Error, "no_new_privs", "NoNewPrivileges"},
+		{"user.max_user_namespaces", func(h *Host) { h.set("proc/sys/user/max_user_namespaces", "0\n") }, Error, "limited to 0", "user.max_user_namespaces="},
+		{"user.max_user_namespaces", func(h *Host) { delete(h.Root.(fstest.MapFS), "proc/sys/user/max_user_namespaces") }, Error, "no user namespaces", "CONFIG_USER_NS"},
+		{"kernel.unprivileged_userns_clone", func(h *Host) {
+			h.set("proc/sys/kernel/unprivileged_userns_clone", "0\n")
+			h.probes(Probe{Started: "operation not permitted"})
+		}, Error, "may not", "kernel.unprivileged_userns_clone=1"},
+		{"apparmor", func(h *Host) {
+			h.set("proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n")
+			h.probes(Probe{Namespaces: "unshare: operation not permitted"})
+		}, Error, "AppArmor restricts", "install the AppArmor profile"},
+		{"apparmor", func(h *Host) { h.set("proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n") }, OK, "not those of this program", ""},
+		{"user-namespaces", func(h *Host) { h.probes(Probe{Started: "no space left on device"}) }, Error, "no space left", "seccomp"},
+		{"user-namespaces", func(h *Host) { h.probes(Probe{Namespaces: "unshare: EPERM"}) }, Error, "unshare: EPERM", "seccomp"},
+		{"id-map", func(h *Host) { h.probes(Probe{IDMap: "newuidmap 1 0: failed"}) }, Error, "newuidmap 1 0", "/etc/subuid"},
+		{"tun", func(h *Host) { h.probes(Probe{TAP: "permission denied"}) }, Warning, "permission denied", "chmod 0666"},
+		{"tun", func(h *Host) { h.probes(Probe{TAP: "x"}); h.NeedsTUN = true }, Error, "no TAP", "modprobe tun"},
+		{"tun", func(h *Host) {
+			h.probes(Probe{TAP: "no such file"})
+			delete(h.Root.(fstest.MapFS), "dev/net/tun")
+		}, Warning, "no such file", "--device=/dev/net/tun"},
+		{"nf_tables", func(h *Host) { h.probes(Probe{NFTables: "invalid argument"}) }, Warning, "invalid argument", "modprobe nf_tables"},
+		{"privileged-ports", func(h *Host) { h.set("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n") }, Warning, "below 1024", "setcap cap_net_bind_service=ep /usr/bin/rootlesskit"},
+		{"privileged-ports", func(h *Host) {
+			h.set("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n")
+			h.BindService = true
+		}, OK, "all ports", ""},
+		{"ping", func(h *Host) { h.set("proc/sys/net/ipv4/ping_group_range", "1\t0\n") }, Warning, "no group of alice", "ping_group_range=0 2147483647"},
+	} {
+		h := fitHost()
+		tt.spoil(h)
+		results := h.Results(t.Context())
+		i := slices.IndexFunc(results, func(r Result) bool { return r.Name == tt.name })
+		if i < 0 {
+			t.Errorf("no result %s in %+v", tt.name, results)
+			continue
+		}
+		r := results[i]
+		if r.Status != tt.status || !strings.Contains(r.Message, tt.message) || !strings.Contains(r.Fix, tt.fix) || (r.Status == OK) != (r.Fix == "") {
+			t.Errorf("got  %+v\nwant %s %q, fix %q", r, tt.status, tt.message, tt.fix)
+		}
+		if report := NewReport(results); tt.status == Error && report.OK {
+			t.Errorf("%s: the report is ok in spite of an error", tt.name)
+		}
+	}
+}
+
+func TestPrint(t *testing.T) {
+	var b strings.Builder
+	NewReport([]Result{
+		{Name: "a", Status: OK, Message: "fine"},
+		{Name: "b", Status: Warning, Message: "poor", Fix: "mend it"},
+	}).Print(&b)
+	want := "ok       a: fine\nwarning  b: poor\n         fix: mend it\n"
+	if b.String() != want {
+		t.Errorf("printed\n%swant\n%s", &b, want)
+	}
+}
+
+func FuzzHasFileCap(f *testing.F) {
+	f.Add([]byte{1, 0, 0, 2, 0x80, 0, 0, 0, 0, 0, 0, 0}, uint(capSetuid))
+	f.Add([]byte{}, uint(40))
+	f.Fuzz(func(t *testing.T, attr []byte, capability uint) {
+		if hasFileCap(attr, capability) && len(attr) < 12 {
+			t.Error("a capability out of a short attribute")
+		}
+	})
+}

@@ -1,0 +1,235 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/userns"
+)
+
+// Host is how the checks see the machine.
+type Host struct {
+	// Root is the tree of files, from "/".
+	Root fs.FS
+	// User is who runs it, GIDs are all groups of this process.
+	User *user.User
+	GIDs []int
+	// Program is the path of this program.
+	Program string
+	// BindService says that the process has CAP_NET_BIND_SERVICE.
+	BindService bool
+	// NeedsTUN says that the network asked for does not work without a TAP.
+	NeedsTUN bool
+
+	// SubIDs looks the subordinate ids up.
+	SubIDs func(context.Context) (userns.SubIDs, error)
+	// LookPath finds a program, like exec.LookPath.
+	LookPath func(string) (string, error)
+	// FileCaps reads the attribute security.capability of a file; an error is
+	// a file without.
+	FileCaps func(path string) ([]byte, error)
+	// Probe tries what a run does.
+	Probe func(context.Context, userns.SubIDs) Probe
+}
+
+// ThisHost is the machine that we run on.
+func ThisHost(source userns.Source) (*Host, error) {
+	u, err := user.LookupId(strconv.Itoa(os.Getuid()))
+	if err != nil {
+		return nil, fmt.Errorf("looking up the user %d: %w", os.Getuid(), err)
+	}
+	gids, err := os.Getgroups()
+	if err != nil {
+		return nil, fmt.Errorf("getgroups: %w", err)
+	}
+	bind, err := userns.Effective(unix.CAP_NET_BIND_SERVICE)
+	if err != nil {
+		return nil, err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("looking for the path of this program: %w", err)
+	}
+	return &Host{
+		Program:     program,
+		Root:        os.DirFS("/"),
+		User:        u,
+		GIDs:        append(gids, os.Getgid()),
+		BindService: bind,
+		SubIDs:      func(ctx context.Context) (userns.SubIDs, error) { return userns.LookupSubIDs(ctx, source, u) },
+		LookPath:    exec.LookPath,
+		FileCaps:    fileCaps,
+		Probe:       runProbe,
+	}, nil
+}
+
+func fileCaps(path string) ([]byte, error) {
+	b := make([]byte, 64)
+	n, err := unix.Getxattr(path, "security.capability", b)
+	return b[:max(n, 0)], err
+}
+
+// sysctl reads a setting; false where the kernel does not have it.
+func (h *Host) sysctl(key string) (string, bool) {
+	b, err := fs.ReadFile(h.Root, "proc/sys/"+strings.ReplaceAll(key, ".", "/"))
+	return strings.TrimSpace(string(b)), err == nil
+}
+
+// setSysctl is a fix.
+func setSysctl(key, value string) string {
+	return fmt.Sprintf("echo '%s=%s' | sudo tee -a /etc/sysctl.d/99-rootless.conf && sudo sysctl --system", key, value)
+}
+
+func (h *Host) subIDs(ids userns.SubIDs, err error) Result {
+	const name, wanted = "subids", 65536
+	fix := fmt.Sprintf("sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s (or another range that is free)", h.User.Username)
+	uids, gids := total(ids.UIDs), total(ids.GIDs)
+	switch {
+	case err != nil:
+		return bad(name, Error, "correct the line, see subuid(5) and subgid(5)", "%v", err)
+	case uids == 0 && gids == 0:
+		return bad(name, Warning, fix, "%s has no subordinate ids: only root exists inside, most containers do not run", h.User.Username)
+	case uids == 0 || gids == 0:
+		return bad(name, Warning, fix, "%s has %d subordinate uids and %d gids: without both, neither is used", h.User.Username, uids, gids)
+	case min(uids, gids) < wanted:
+		return bad(name, Warning, fix, "%s has %d subordinate uids and %d gids, images of containers often need %d", h.User.Username, uids, gids, wanted)
+	}
+	return ok(name, "%s has %d subordinate uids and %d gids", h.User.Username, uids, gids)
+}
+
+func total(ranges []userns.Range) (n uint64) {
+	for _, r := range ranges {
+		n += uint64(r.Count)
+	}
+	return n
+}
+
+// mapTool checks newuidmap or newgidmap: setuid root, or with the capability.
+func (h *Host) mapTool(tool string, capability uint) Result {
+	path, err := h.LookPath(tool)
+	if err != nil {
+		return bad(tool, Error, "install the package uidmap (Debian, Ubuntu) or shadow-utils (Fedora, Alpine: shadow-uidmap)", "%v", err)
+	}
+	fix := fmt.Sprintf("sudo chown root %s && sudo chmod u+s %s", path, path)
+	st, err := fs.Stat(h.Root, strings.TrimPrefix(path, "/"))
+	if err != nil {
+		return bad(tool, Error, fix, "%v", err)
+	}
+	sys, real := st.Sys().(*syscall.Stat_t)
+	if st.Mode()&fs.ModeSetuid != 0 && (!real || sys.Uid == 0) {
+		return ok(tool, "%s is setuid root", path)
+	}
+	if b, err := h.FileCaps(path); err == nil && hasFileCap(b, capability) {
+		return ok(tool, "%s has the file capability", path)
+	}
+	return bad(tool, Error, fix, "%s is not setuid root, and has no file capability", path)
+}
+
+func (h *Host) noNewPrivs() Result {
+	const name = "no-new-privs"
+	status, err := fs.ReadFile(h.Root, "proc/self/status")
+	if err == nil && strings.Contains(string(status), "NoNewPrivs:\t1") {
+		return bad(name, Error, "run without no_new_privs (NoNewPrivileges= of systemd, allowPrivilegeEscalation: of Kubernetes)",
+			"no_new_privs is set, newuidmap cannot get its privilege")
+	}
+	return ok(name, "programs may gain privileges")
+}
+
+func (h *Host) maxUserNamespaces() Result {
+	const key = "user.max_user_namespaces"
+	v, found := h.sysctl(key)
+	switch {
+	case !found:
+		return bad(key, Error, "use a kernel with CONFIG_USER_NS", "this kernel has no user namespaces")
+	case v == "0":
+		return bad(key, Error, setSysctl(key, "28633"), "the number of user namespaces is limited to 0")
+	}
+	return ok(key, "%s", v)
+}
+
+// userNamespacesClone is a patch of Debian's and of Arch's kernels.
+func (h *Host) userNamespacesClone(p Probe) Result {
+	const key = "kernel.unprivileged_userns_clone"
+	v, found := h.sysctl(key)
+	switch {
+	case !found:
+		return ok(key, "this kernel does not have it")
+	case v == "0" && p.Started != "":
+		return bad(key, Error, setSysctl(key, "1"), "unprivileged users may not make user namespaces")
+	}
+	return ok(key, "%s", v)
+}
+
+// appArmor is about the restriction that Ubuntu 23.10 brought.
+func (h *Host) appArmor(p Probe) Result {
+	const name, key = "apparmor", "kernel.apparmor_restrict_unprivileged_userns"
+	v, found := h.sysctl(key)
+	switch {
+	case !found || v == "0":
+		return ok(name, "user namespaces are not restricted")
+	case p.Started != "" || p.Namespaces != "":
+		return bad(name, Error, "install the AppArmor profile (make install APPARMOR_DIR=/etc/apparmor.d), which names the path of the binary; or "+setSysctl(key, "0"),
+			"AppArmor restricts user namespaces of programs without a profile (%s=%s)", key, v)
+	}
+	return ok(name, "restricts user namespaces, but not those of this program")
+}
+
+func (h *Host) tun(p Probe) Result {
+	const name = "tun"
+	if p.Started != "" || p.IDMap != "" || p.Namespaces != "" {
+		return bad(name, Warning, "first make user namespaces work", "unknown without a user namespace")
+	}
+	if p.TAP == "" {
+		return ok(name, "a TAP device can be made")
+	}
+	status, fix := Warning, "sudo modprobe tun && sudo chmod 0666 /dev/net/tun"
+	if h.NeedsTUN {
+		status = Error
+	}
+	if _, err := fs.Stat(h.Root, "dev/net/tun"); errors.Is(err, fs.ErrNotExist) {
+		fix = "sudo modprobe tun; inside a container, pass it in (--device=/dev/net/tun)"
+	}
+	return bad(name, status, fix, "no TAP device, which gvisor-tap-vsock, slirp4netns and pasta need: %s", p.TAP)
+}
+
+func (h *Host) privilegedPorts() Result {
+	const name, key = "privileged-ports", "net.ipv4.ip_unprivileged_port_start"
+	if h.BindService {
+		return ok(name, "this program may publish all ports (cap_net_bind_service)")
+	}
+	v, _ := h.sysctl(key)
+	first, err := strconv.Atoi(v)
+	if err != nil {
+		first = 1024 // the kernel's default
+	}
+	if first > 80 {
+		return bad(name, Warning, fmt.Sprintf("sudo setcap cap_net_bind_service=ep %s, or %s", h.Program, setSysctl(key, "80")),
+			"ports below %d cannot be published", first)
+	}
+	return ok(name, "ports from %d can be published", first)
+}
+
+func (h *Host) pingGroupRange() Result {
+	const name, key = "ping", "net.ipv4.ping_group_range"
+	var low, high int
+	v, _ := h.sysctl(key)
+	if _, err := fmt.Sscan(v, &low, &high); err != nil {
+		low, high = 1, 0 // the kernel's default: nobody
+	}
+	if slices.ContainsFunc(h.GIDs, func(gid int) bool { return low <= gid && gid <= high }) {
+		return ok(name, "groups %d to %d may ping", low, high)
+	}
+	return bad(name, Warning, setSysctl(key, "0 2147483647"), "no group of %s is in %s (%s): hosts outside cannot be pinged from inside",
+		h.User.Username, key, v)
+}
