@@ -48,7 +48,6 @@ func (p *UDPPort) addFlow(f *udpFlow, now time.Duration) {
 	}
 	p.flows.byKey[f.key] = f
 	p.touch(f, now)
-	p.armExpiry()
 	p.stats.active.Store(uint64(len(p.flows.byKey)))
 }
 
@@ -72,12 +71,15 @@ func (p *UDPPort) touch(f *udpFlow, now time.Duration) {
 		return
 	}
 	f.seen = now
-	list := &p.flows.unanswered
+	list, timeout := &p.flows.unanswered, p.cfg.UnansweredTimeout
 	if f.answered {
-		list = &p.flows.answered
+		list, timeout = &p.flows.answered, p.cfg.AnsweredTimeout
 	}
 	if f.list == list && list.back == f {
 		return
+	}
+	if f.list != list {
+		p.expireBy(now + timeout)
 	}
 	if f.list != nil {
 		f.list.remove(f)
@@ -96,34 +98,27 @@ func (t *flowTable) oldest() *udpFlow {
 
 // expire ends the flows that were silent for too long.
 func (p *UDPPort) expire() {
-	now := p.loop.now()
-	end := func(l *flowList, timeout time.Duration) {
-		for l.front != nil && l.front.seen+timeout <= now {
-			p.closeFlow(l.front)
-		}
-	}
-	end(&p.flows.unanswered, p.cfg.UnansweredTimeout)
-	end(&p.flows.answered, p.cfg.AnsweredTimeout)
 	p.expiry = nil
-	p.armExpiry()
+	p.expireList(&p.flows.unanswered, p.cfg.UnansweredTimeout)
+	p.expireList(&p.flows.answered, p.cfg.AnsweredTimeout)
 }
 
-// armExpiry sets the timer for the flow that may expire first. Flows that are
-// used until then let it fire in vain, once per timeout.
-func (p *UDPPort) armExpiry() {
-	if p.expiry != nil {
+func (p *UDPPort) expireList(l *flowList, timeout time.Duration) {
+	now := p.loop.now()
+	for l.front != nil && l.front.seen+timeout <= now {
+		p.closeFlow(l.front)
+	}
+	if l.front != nil {
+		p.expireBy(l.front.seen + timeout)
+	}
+}
+
+// expireBy sets the timer for when a flow may expire. One that is used until then
+// lets it fire in vain, once per timeout.
+func (p *UDPPort) expireBy(when time.Duration) {
+	if p.expiry != nil && p.expiry.when <= when {
 		return
 	}
-	next := time.Duration(-1)
-	consider := func(l *flowList, timeout time.Duration) {
-		if l.front != nil && (next < 0 || l.front.seen+timeout < next) {
-			next = l.front.seen + timeout
-		}
-	}
-	// An unanswered flow may be an answered one by then.
-	consider(&p.flows.unanswered, min(p.cfg.UnansweredTimeout, p.cfg.AnsweredTimeout))
-	consider(&p.flows.answered, p.cfg.AnsweredTimeout)
-	if next >= 0 {
-		p.expiry = p.loop.after(next-p.loop.now(), p.expire)
-	}
+	p.loop.stopTimer(p.expiry)
+	p.expiry = p.loop.after(when-p.loop.now(), p.expire)
 }
