@@ -16,7 +16,7 @@ import (
 // process is one life of a program.
 type process struct {
 	cancel context.CancelFunc // kills it
-	errors *output // its standard error
+	errors *output            // its standard error
 
 	exited chan struct{} // closed when it has ended and err is set
 	err    error
