@@ -97,15 +97,7 @@ func (p *Pool) get() (int, bool) {
 }
 
 // putBack returns a socket that was not used.
-func (p *Pool) putBack(fd int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		unix.Close(fd)
-		return
-	}
-	p.ready = append(p.ready, fd)
-}
+func (p *Pool) putBack(fd int) { p.add([]int{fd}) }
 
 // wait has got called on the loop once there is a socket.
 func (p *Pool) wait(w *waiter) {
@@ -175,14 +167,21 @@ func (p *Pool) refill(ctx context.Context) error {
 	}
 }
 
-// add serves those who wait first.
+// add serves those who wait first, and closes what the pool has no room for.
 func (p *Pool) add(fds []int) {
 	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		closeAll(fds)
+		return
+	}
 	n := min(len(fds), len(p.waiting))
-	served := p.waiting[:n]
+	served, rest := p.waiting[:n], fds[n:]
 	p.waiting = append([]*waiter(nil), p.waiting[n:]...)
-	p.ready = append(p.ready, fds[n:]...)
+	room := max(min(p.size-len(p.ready), len(rest)), 0)
+	p.ready = append(p.ready, rest[:room]...)
 	p.mu.Unlock()
+	closeAll(rest[room:])
 	for i, w := range served {
 		fd := fds[i]
 		if !w.loop.post(func() { w.got(fd) }) {

@@ -91,7 +91,7 @@ type UDPPort struct {
 	flows     flowTable
 	expiry    *timer // nil: no flows
 	waiting   waitingFlows
-	short     bool // a shortage was told
+	told      seldom // a shortage
 	closeOnce sync.Once
 
 	stats udpStats
@@ -200,11 +200,10 @@ func (p *UDPPort) count(t udpTally, way udpWay) {
 	}
 }
 
-// shortage notes that a flow had to wait or to end, and tells it once.
+// shortage notes that a flow had to wait or to end, and tells it seldom.
 func (p *UDPPort) shortage(what string, args ...any) {
 	p.stats.shortages.Add(1)
-	if !p.short {
-		p.short = true
+	if p.told.due() {
 		p.cfg.Log.Warn(what, args...)
 	}
 }

@@ -35,20 +35,20 @@ func (f *udpFlow) wait(pool *Pool) bool {
 		return false
 	}
 	p.waiting.flows++
-	pool.wait(&waiter{loop: p.loop, got: f.gotSocket})
+	pool.wait(&waiter{loop: p.loop, got: func(fd int) { f.gotSocket(pool, fd) }})
 	return true
 }
 
 var errPoolEnded = errors.New("no more sockets of the namespace")
 
 // gotSocket is the pool's answer.
-func (f *udpFlow) gotSocket(fd int) {
+func (f *udpFlow) gotSocket(pool *Pool, fd int) {
 	p := f.port
 	p.waiting.flows--
 	switch {
 	case f.closed:
 		if fd >= 0 {
-			closeAll([]int{fd})
+			pool.putBack(fd)
 		}
 	case fd < 0:
 		p.refuse(f, errPoolEnded)
