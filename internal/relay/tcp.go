@@ -25,6 +25,9 @@ type TCPConfig struct {
 	// Route is asked for each connection, of a client that was accepted at local.
 	// It is called on a loop and must not block.
 	Route func(client, local netip.AddrPort) Route
+	// Resolve is asked, on a goroutine of its own, where Route has no Target; it
+	// may block for a while. It may be nil: then there is no way.
+	Resolve func(client, local netip.AddrPort) Route
 	// Reroute is asked, once for a connection, where the route could not be
 	// taken; false gives it up. It may be nil.
 	Reroute func(client, local netip.AddrPort, failed error) (Route, bool)

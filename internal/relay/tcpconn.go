@@ -78,11 +78,36 @@ func (t *tcpPart) accepted(fd int, sa unix.Sockaddr, socket int) {
 	}
 	c.router = r
 	r.route = t.port.cfg.Route(r.client, r.local)
-	if familyOf(r.route.Target.Addr()) == t.port.cfg.Family {
+	if r.route.Target.IsValid() && familyOf(r.route.Target.Addr()) == t.port.cfg.Family {
 		c.connect(socket)
 		return
 	}
 	t.port.cfg.Pool(t.port.cfg.Family).putBack(socket)
+	if resolve := t.port.cfg.Resolve; resolve != nil && !r.route.Target.IsValid() {
+		go func() {
+			route := resolve(r.client, r.local)
+			t.loop.post(func() { c.resolved(route) })
+		}()
+		return
+	}
+	c.routed()
+}
+
+// resolved goes on with the answer of Resolve.
+func (c *tcpConn) resolved(route Route) {
+	if c.dead {
+		return
+	}
+	c.router.route = route
+	c.routed()
+}
+
+// routed goes on where the route is known.
+func (c *tcpConn) routed() {
+	if !c.router.route.Target.IsValid() {
+		c.refuse("there is no route to the namespace")
+		return
+	}
 	c.takeSocket()
 }
 
@@ -148,6 +173,11 @@ func (c *tcpConn) startConnect(fd int) error {
 	r := c.router.route
 	family := familyOf(r.Target.Addr())
 	if r.Source.IsValid() {
+		if r.Source.Port() == 0 {
+			// The port is chosen by connect, when the target is known too, so that
+			// two connections may share it (ip(7), Linux 4.2).
+			_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		}
 		if err := unix.Bind(fd, sockaddrOf(r.Source, family)); err != nil {
 			return err
 		}

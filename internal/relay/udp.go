@@ -54,6 +54,9 @@ type UDPConfig struct {
 	// the server refused, and must not block. An invalid Target refuses.
 	// Prelude is not used.
 	Route func(client, local netip.AddrPort) Route
+	// Resolve is asked, on a goroutine of its own, where Route has no Target; it
+	// may block for a while. It may be nil: then there is no way.
+	Resolve func(client, local netip.AddrPort) Route
 	// MaxFlows bounds the flows of the port; the one that was silent longest
 	// goes, first among those without a reply. Each takes a descriptor. 0 is
 	// a quarter of the descriptors that the process may have, at most 4096.

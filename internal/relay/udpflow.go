@@ -71,6 +71,14 @@ func (k *flowKey) clientAddr() netip.AddrPort {
 // open gives the flow its socket, or has it wait for one. It reports false when
 // neither is possible.
 func (f *udpFlow) open() (bool, error) {
+	if f.port.cfg.Resolve != nil && !f.route.Target.IsValid() {
+		return f.resolve(), nil
+	}
+	return f.openRouted()
+}
+
+// openRouted is open where the route is known.
+func (f *udpFlow) openRouted() (bool, error) {
 	if err := checkUDPRoute(f.route); err != nil {
 		return false, err
 	}

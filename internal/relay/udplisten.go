@@ -124,6 +124,9 @@ func (l *udpListener) flow(s *udpSlot, now time.Duration) *udpFlow {
 // moved tells whether the server of a flow is to be found elsewhere now.
 func (l *udpListener) moved(f *udpFlow) bool {
 	r := l.port.cfg.Route(f.key.clientAddr(), l.asked(&f.key))
+	if !r.Target.IsValid() && l.port.cfg.Resolve != nil {
+		return false // not known at the moment
+	}
 	return r.Target != f.route.Target || r.Source != f.route.Source
 }
 

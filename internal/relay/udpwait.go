@@ -39,6 +39,42 @@ func (f *udpFlow) wait(pool *Pool) bool {
 	return true
 }
 
+// resolve asks for the route of a flow, which waits for it like for a socket. It
+// reports false when too many wait.
+func (f *udpFlow) resolve() bool {
+	p := f.port
+	if p.waiting.flows >= maxWaitingFlows {
+		return false
+	}
+	p.waiting.flows++
+	client, local, resolve := f.key.clientAddr(), f.via.asked(&f.key), p.cfg.Resolve
+	go func() {
+		route := resolve(client, local)
+		p.loop.post(func() { f.resolved(route) })
+	}()
+	return true
+}
+
+// resolved is the answer.
+func (f *udpFlow) resolved(route Route) {
+	p := f.port
+	p.waiting.flows--
+	if f.closed {
+		return
+	}
+	f.route = route
+	ok, err := f.openRouted()
+	if err != nil {
+		p.refuse(f, err)
+	}
+	switch {
+	case err != nil || !ok:
+		p.closeFlow(f)
+	case f.fd >= 0: // else it waits for a socket
+		f.sendHeld()
+	}
+}
+
 var errPoolEnded = errors.New("no more sockets of the namespace")
 
 // gotSocket is the pool's answer.

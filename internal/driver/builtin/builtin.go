@@ -26,6 +26,7 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/relay"
+	"rootlesskit/internal/sourceip"
 )
 
 // Name is the driver's name on the command line.
@@ -35,7 +36,8 @@ const Name = "builtin"
 // a network namespace of its own, and needs nothing of it.
 type Ports struct {
 	sb     driver.Sandbox
-	source *sourcePolicy
+	flags  sourceFlags
+	source *sourceip.Policy
 	pools  *pools
 	ended  chan struct{} // closed when everything is
 
@@ -46,14 +48,14 @@ type Ports struct {
 }
 
 // New returns the driver.
-func New(driver.Network, driver.Flags) (driver.Ports, error) {
-	return &Ports{ended: make(chan struct{}), open: map[*port]struct{}{}}, nil
+func New(_ driver.Network, flags driver.Flags) (driver.Ports, error) {
+	return &Ports{flags: readSourceFlags(flags), ended: make(chan struct{}), open: map[*port]struct{}{}}, nil
 }
 
 // Start implements driver.Ports. It starts nothing that costs.
 func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) error {
 	p.sb = sb
-	p.source = newSourcePolicy(link, sb.Log)
+	p.source = newSource(ctx, p.flags, sb, link)
 	p.pools = newPools(ctx, sb)
 	context.AfterFunc(ctx, p.end)
 	return nil
@@ -89,7 +91,7 @@ func (p *Ports) Info() api.PortDriverInfo {
 	return api.PortDriverInfo{
 		Driver: Name,
 		Protos: []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"},
-		Extra:  map[string]string{"sourceIPTransparentBackend": p.source.backend()},
+		Extra:  map[string]string{"sourceIPTransparentBackend": p.source.Backend()},
 	}
 }
 
@@ -135,21 +137,26 @@ func (p *Ports) startEngine() (err error) {
 
 func (p *Ports) forwardTCP(listeners []int, to netip.AddrPort) (relayed, error) {
 	p.pools.get(unix.SOCK_STREAM, familyOf(to.Addr()))
+	r := p.router(unix.IPPROTO_TCP, to)
 	return p.engine.ForwardTCP(relay.TCPConfig{
 		Listeners: listeners,
 		Family:    familyOf(to.Addr()),
 		Pool:      func(family int) *relay.Pool { return p.pools.get(unix.SOCK_STREAM, family) },
-		Route:     func(client, _ netip.AddrPort) relay.Route { return p.source.tcp(client.Addr(), to) },
+		Route:     r.route,
+		Resolve:   r.resolve,
+		Reroute:   r.reroute,
 		Log:       p.sb.Log,
 	})
 }
 
 func (p *Ports) forwardUDP(sockets []int, to netip.AddrPort) (relayed, error) {
 	p.pools.get(unix.SOCK_DGRAM, familyOf(to.Addr()))
+	r := p.router(unix.IPPROTO_UDP, to)
 	return p.engine.ForwardUDP(relay.UDPConfig{
 		Sockets: sockets,
 		Pool:    func(family int) *relay.Pool { return p.pools.get(unix.SOCK_DGRAM, family) },
-		Route:   func(client, _ netip.AddrPort) relay.Route { return p.source.udp(client.Addr(), to) },
+		Route:   r.route,
+		Resolve: r.resolve,
 		Log:     p.sb.Log,
 	})
 }

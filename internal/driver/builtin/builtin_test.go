@@ -6,9 +6,10 @@ import (
 	"rootlesskit/internal/driver/builtin"
 	"rootlesskit/internal/driver/drivertest"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sourceip"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m) }
+func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers) }
 
 func TestPorts(t *testing.T) {
 	drivertest.RunPorts(t, setup)

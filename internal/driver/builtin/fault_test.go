@@ -233,9 +233,9 @@ func TestExhaustedPool(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, port, "all clients are accepted", func(d api.PortDetails) bool { return d.Accepted == clients })
-	if child.failed.Load() == 0 {
-		t.Error("nobody has asked for sockets")
+	eventually(t, port, "the pool's failure", func(api.PortDetails) bool { return child.failed.Load() > 3 })
+	if d := details(port); d.Accepted != 0 {
+		t.Errorf("clients were accepted without sockets for them: %+v", d)
 	}
 	close(child.open)
 	wg.Wait()

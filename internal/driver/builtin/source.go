@@ -1,73 +1,79 @@
 package builtin
 
 import (
-	"log/slog"
+	"context"
 	"net/netip"
-	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/relay"
+	"rootlesskit/internal/sourceip"
 )
 
-// sourcePolicy decides how a client reaches its server: to which address of the
-// namespace, and from which.
-//
-// Servers trust their loopback. So a client may appear as loopback inside only
-// where it is on loopback in the host (CVE-2021-20199 is what happens
-// otherwise). Others appear as the namespace's own address on its network:
-//
-//   - TCP connects from that address to 127.0.0.1, so that servers which listen
-//     on loopback alone are reached as well.
-//   - A UDP server on all addresses answers a peer at its own address from that
-//     same address, not from the 127.0.0.1 that was asked. So UDP is sent to the
-//     namespace's address, where a server on loopback alone does not hear it.
-//
-// A namespace without a network (--net=none) has loopback addresses only.
-type sourcePolicy struct {
-	own4, own6 netip.Addr // the namespace's own addresses; invalid: none
-	log        *slog.Logger
-	told       sync.Once
+// sourceFlags are the driver's own flags.
+type sourceFlags struct {
+	transparent bool
+	backend     string
 }
 
-func newSourcePolicy(link driver.Link, log *slog.Logger) *sourcePolicy {
-	return &sourcePolicy{own4: link.IPv4.Addr(), own6: link.IPv6.Addr(), log: log}
+func readSourceFlags(flags driver.Flags) sourceFlags {
+	if flags == nil { // tests
+		return sourceFlags{transparent: true, backend: "auto"}
+	}
+	return sourceFlags{flags.Bool("source-ip-transparent"), flags.String("source-ip-transparent-backend")}
 }
 
-// backend is what shows servers the real addresses of clients; none
-// does.
-func (p *sourcePolicy) backend() string { return "none" }
-
-// tcp returns the route of a client whose port leads to target.
-func (p *sourcePolicy) tcp(client netip.Addr, target netip.AddrPort) relay.Route {
-	route := relay.Route{Target: target}
-	if own := p.disguise(client, target.Addr()); own.IsValid() {
-		route.Source = netip.AddrPortFrom(own, 0)
+// newSource makes the policy by which servers see the clients' addresses.
+func newSource(ctx context.Context, f sourceFlags, sb driver.Sandbox, link driver.Link) *sourceip.Policy {
+	backend := ""
+	if f.transparent {
+		backend = f.backend
+		if backend == "" {
+			backend = "auto"
+		}
 	}
-	return route
+	return sourceip.New(ctx, sourceip.Config{
+		Child:   sb.Child,
+		Backend: backend,
+		IPv4:    link.IPv4.Addr(),
+		IPv6:    link.IPv6.Addr(),
+		Log:     sb.Log,
+	})
 }
 
-// udp is tcp for datagrams.
-func (p *sourcePolicy) udp(client netip.Addr, target netip.AddrPort) relay.Route {
-	if own := p.disguise(client, target.Addr()); own.IsValid() {
-		target = netip.AddrPortFrom(own, target.Port())
-	}
-	return relay.Route{Target: target}
+// router gives the relay its routes for one published port.
+type router struct {
+	ctx  context.Context
+	port *sourceip.Port
 }
 
-// disguise returns the address that a client has to appear as; invalid: any.
-func (p *sourcePolicy) disguise(client, target netip.Addr) netip.Addr {
-	if !target.IsLoopback() || client.Unmap().IsLoopback() {
-		return netip.Addr{}
-	}
-	own := p.own4
-	if target.Is6() {
-		own = p.own6
-	}
-	if !own.IsValid() {
-		p.told.Do(func() {
-			p.log.Warn("remote clients appear as loopback to servers in the namespace, which has no other address of this family",
-				"client", client, "target", target)
-		})
-	}
-	return own
+func (p *Ports) router(proto int, to netip.AddrPort) router {
+	return router{p.pools.ctx, p.source.Port(proto, to)}
 }
+
+// route never blocks; without a Target, resolve has to be asked.
+func (r router) route(client, _ netip.AddrPort) relay.Route {
+	route, ok := r.port.Route(client)
+	if !ok {
+		return relay.Route{}
+	}
+	return relayRoute(route)
+}
+
+func (r router) resolve(client, _ netip.AddrPort) relay.Route {
+	return relayRoute(r.port.Resolve(r.ctx, client))
+}
+
+// reroute gives the client's port up and keeps its address: the port may be
+// taken inside, by a server or by an old connection of the same client.
+func (r router) reroute(client, _ netip.AddrPort, failed error) (relay.Route, bool) {
+	route, ok := r.port.Route(client)
+	if !ok || route.Source.Port() == 0 || failed != unix.EADDRINUSE && failed != unix.EADDRNOTAVAIL {
+		return relay.Route{}, false
+	}
+	route.Source = netip.AddrPortFrom(route.Source.Addr(), 0)
+	return relayRoute(route), true
+}
+
+func relayRoute(r sourceip.Route) relay.Route { return relay.Route{Source: r.Source, Target: r.Target} }

