@@ -71,8 +71,11 @@ type Info struct {
 
 // NetworkDriverInfo describes the network driver in use.
 type NetworkDriverInfo struct {
-	// Driver is the value of --net.
+	// Driver is the network driver's name, a value of --net.
 	Driver string `json:"driver"`
+	// Reason says why --net=auto chose the driver; empty where the user did.
+	// Since API version 1.2.0.
+	Reason string `json:"reason,omitempty"`
 	// DNS lists the IP addresses of the name servers in the namespace.
 	DNS []string `json:"dns,omitempty"`
 	// ChildIP is the IPv4 address of the namespace, empty where it has none.
@@ -85,8 +88,11 @@ type NetworkDriverInfo struct {
 
 // PortDriverInfo describes the port driver in use.
 type PortDriverInfo struct {
-	// Driver is the value of --port-driver.
+	// Driver is the port driver's name, a value of --port-driver.
 	Driver string `json:"driver"`
+	// Reason says why --port-driver=auto chose the driver; empty where the user
+	// did. Since API version 1.2.0.
+	Reason string `json:"reason,omitempty"`
 	// Protos lists the values of PortSpec.Proto that the driver can forward.
 	Protos []string `json:"protos"`
 	// DisallowLoopbackChildIP says that the driver cannot connect to a loopback

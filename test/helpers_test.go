@@ -274,7 +274,7 @@ func TestHelperCannotBeRestarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	poll(t, "the reason", func() bool {
-		return strings.Contains(k.output.String(), "error: the network driver slirp4netns has ended: slirp4netns died 8 times in a row: starting slirp4netns: exit status 7: it is broken")
+		return strings.Contains(k.output.String(), "error: the network driver slirp4netns has ended: slirp4netns died 7 times in a row: starting slirp4netns: exit status 7: it is broken")
 	})
 }
 

@@ -44,7 +44,7 @@ func (a *app) config(c *cli.Command) (launch.Config, error) {
 		Log:             a.newLog(c.Bool("debug")),
 	}
 	for _, step := range []func(*cli.Command, *launch.Config) error{
-		processConfig, mountConfig, a.checkDrivers, a.networkConfig, a.portConfig,
+		processConfig, mountConfig, a.chooseDrivers, a.checkDrivers, a.networkConfig, a.portConfig,
 	} {
 		if err := step(c, &cfg); err != nil {
 			return launch.Config{}, err

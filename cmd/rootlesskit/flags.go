@@ -63,7 +63,7 @@ func mountFlags() []cli.Flag {
 func networkFlags(reg *driver.Registry) []cli.Flag {
 	const category = "Network"
 	return []cli.Flag{
-		&cli.StringFlag{Name: "net", Category: category, Value: "host", Usage: fmt.Sprintf("network driver [host, %s]", strings.Join(registeredNetworks(reg), ", "))},
+		&cli.StringFlag{Name: "net", Category: category, Value: "host", Usage: fmt.Sprintf("network driver [host, auto, %s]; auto chooses among those that work here and says why in the log", strings.Join(registeredNetworks(reg), ", "))},
 		&cli.IntFlag{Name: "mtu", Category: category, Usage: "MTU in bytes, at most 65521; 0 is the driver's default (65520 for pasta, slirp4netns and gvisor-tap-vsock, else 1500)"},
 		&cli.StringFlag{Name: "cidr", Category: category, Usage: "network of pasta, slirp4netns and gvisor-tap-vsock (default: 10.0.2.0/24)"},
 		&cli.StringFlag{Name: "ifname", Category: category, Usage: "name of the network interface (default: tap0; eth0 for lxc-user-nic)"},
@@ -97,7 +97,7 @@ func driverFlags() []cli.Flag {
 func portFlags(reg *driver.Registry) []cli.Flag {
 	const category = "Port"
 	return []cli.Flag{
-		&cli.StringFlag{Name: "port-driver", Category: category, Value: "none", Usage: fmt.Sprintf("port driver for a network other than host [none, %s]", strings.Join(registeredPorts(reg), ", "))},
+		&cli.StringFlag{Name: "port-driver", Category: category, Value: "none", Usage: fmt.Sprintf("port driver for a network other than host [none, auto, %s]", strings.Join(registeredPorts(reg), ", "))},
 		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Category: category, Usage: "publish ports, [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO, e.g. \"127.0.0.1:8080:80/tcp\""},
 		&cli.BoolFlag{Name: "source-ip-transparent", Category: category, Value: true, Usage: "show the command the real address of clients (builtin port driver)"},
 		&cli.StringFlag{Name: "source-ip-transparent-backend", Category: category, Value: "auto", Usage: "firewall used for --source-ip-transparent [auto, nft, iptables]"},

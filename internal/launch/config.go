@@ -23,6 +23,9 @@ type Config struct {
 	NetworkName string
 	Network     driver.Network
 	IPv6        bool
+	// NetworkReason and PortsReason say why these drivers were chosen; empty
+	// where the user chose.
+	NetworkReason, PortsReason string
 	// DetachNetns leaves the command in the host's network namespace and makes
 	// the new one as $StateDir/netns only.
 	DetachNetns bool

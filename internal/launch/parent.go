@@ -214,6 +214,7 @@ func (r *run) info() (api.Info, error) {
 	}
 	if r.cfg.Ports != nil {
 		p := r.cfg.Ports.Info()
+		p.Reason = r.cfg.PortsReason
 		info.PortDriver = &p
 	}
 	return info, nil
@@ -222,6 +223,7 @@ func (r *run) info() (api.Info, error) {
 func networkInfo(cfg *Config, link driver.Link) *api.NetworkDriverInfo {
 	n := &api.NetworkDriverInfo{
 		Driver:         cfg.NetworkName,
+		Reason:         cfg.NetworkReason,
 		DynamicChildIP: link.DynamicIP,
 		IPv6:           link.IPv6.IsValid(),
 	}

@@ -65,7 +65,7 @@ const (
 	firstDelay   = 20 * time.Millisecond
 	// maxFailures in a row, each within stableAfter of the start, end the run;
 	// by then the delays add up to 2.5 s.
-	maxFailures = 8
+	maxFailures = 7
 	stableAfter = 10 * time.Second
 	// deathNotice is how long after a failed request the program's death may
 	// come to be known that explains it.

@@ -101,7 +101,7 @@ func TestDoReportsFailures(t *testing.T) {
 
 func TestGivesUp(t *testing.T) {
 	p := start(t, shell(t, `echo >&3; echo out; echo it hurts >&2; sleep 0.1; exit 3`))
-	if err := p.Wait(); err == nil || err.Error() != "test-helper died 8 times in a row: exit status 3: it hurts" {
+	if err := p.Wait(); err == nil || err.Error() != "test-helper died 7 times in a row: exit status 3: it hurts" {
 		t.Errorf("got %v", err)
 	}
 	if err := p.Do(t.Context(), func() error { return nil }); !errors.Is(err, ErrEnded) {
