@@ -7,17 +7,19 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // Options configure an Engine.
 type Options struct {
-	// Loops is the number of event loops, each a thread of its own; 0 is one
-	// per CPU.
+	// Loops is the number of event loops; 0 is one per CPU that the process may
+	// use, at most 8.
 	Loops int
 	// Spin is the longest time that a loop polls for the next event before it
-	// blocks, while traffic is hot; 0 is DefaultSpin, a negative one is never.
+	// blocks, while traffic is hot and CPUs have time to spare; 0 is DefaultSpin,
+	// a negative one is never.
 	Spin time.Duration
 	// Log is where faults are told; nil drops them.
 	Log *slog.Logger
@@ -27,17 +29,23 @@ type Options struct {
 // on the same machine.
 const DefaultSpin = 50 * time.Microsecond
 
+const maxLoops = 8
+
 // Engine owns the event loops.
 type Engine struct {
 	loops []*loop
 	log   *slog.Logger
 	next  atomic.Uint32 // the loop that pick returns next
+	procs int           // that GOMAXPROCS was raised by
+	close sync.Once
 }
 
-// New starts the loops. They live until Close.
+// New starts the loops. They live until Close. It raises GOMAXPROCS by their
+// number until then: a busy loop gives its processor away only now and then, and the other
+// goroutines must not wait for that.
 func New(o Options) (*Engine, error) {
 	if o.Loops <= 0 {
-		o.Loops = runtime.NumCPU()
+		o.Loops = min(runtime.GOMAXPROCS(0), maxLoops)
 	}
 	if o.Spin == 0 {
 		o.Spin = DefaultSpin
@@ -45,7 +53,8 @@ func New(o Options) (*Engine, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{log: o.Log}
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + o.Loops)
+	e := &Engine{log: o.Log, procs: o.Loops}
 	for range o.Loops {
 		l, err := newLoop(max(o.Spin, 0))
 		if err != nil {
@@ -61,12 +70,15 @@ func New(o Options) (*Engine, error) {
 // Close ends the loops and waits for them. Ports that are still open are the
 // caller's to close before.
 func (e *Engine) Close() error {
-	for _, l := range e.loops {
-		l.post(func() { l.stop = true })
-	}
-	for _, l := range e.loops {
-		<-l.done
-	}
+	e.close.Do(func() {
+		for _, l := range e.loops {
+			l.post(func() { l.stop = true })
+		}
+		for _, l := range e.loops {
+			<-l.done
+		}
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) - e.procs)
+	})
 	return nil
 }
 

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A loop is one locked OS thread around one epoll instance. Everything that is
-// registered with it is owned by that thread: its methods may be called there
+// A loop is one goroutine around one epoll instance. Everything that is
+// registered with it is owned by that goroutine: its methods may be called there
 // only, except post and call, which are how every other goroutine gets in.
 //
 //	wait (spin, then block) -> handlers of the events -> resumed handlers -> timers
@@ -23,7 +23,8 @@ import (
 //
 // Nonblocking calls go by RawSyscall (see sys.go). Only the wait that blocks
 // tells Go's scheduler, so that neither GC nor other goroutines wait for an idle
-// loop.
+// loop. The goroutine has no thread of its own (LockOSThread): the scheduler would
+// have to switch threads each time that it preempts it.
 type loop struct {
 	epfd   int
 	start  time.Time
@@ -42,9 +43,9 @@ type loop struct {
 
 	wakefd int
 	mu     sync.Mutex
-	posted []func() // nil after run: waiting for the loop thread
+	posted []func() // nil after run: waiting for the loop
 	ended  bool     // no more posts are taken
-	stop   bool     // loop thread only
+	stop   bool     // the loop only
 	done   chan struct{}
 }
 
@@ -66,6 +67,11 @@ type slot struct {
 
 const loopBufferSize = 256 << 10
 
+// yieldEvery is the number of rounds after which a loop goes through Go's
+// scheduler, which without that takes it for a goroutine that runs for too long:
+// after 10 ms it would take the processor away in every single wait.
+const yieldEvery = 128
+
 func newLoop(spin time.Duration) (*loop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -79,7 +85,7 @@ func newLoop(spin time.Duration) (*loop, error) {
 	l := &loop{
 		epfd:   epfd,
 		start:  time.Now(),
-		spin:   spinner{max: spin},
+		spin:   spinner{max: spin, cpus: newIdleMeter()},
 		buf:    make([]byte, loopBufferSize),
 		wakefd: wakefd,
 		done:   make(chan struct{}),
@@ -96,9 +102,11 @@ func newLoop(spin time.Duration) (*loop, error) {
 func (l *loop) now() time.Duration { return time.Since(l.start) }
 
 func (l *loop) run() {
-	runtime.LockOSThread() // never unlocked: the thread ends with the loop
 	defer close(l.done)
-	for !l.stop {
+	for rounds := 1; !l.stop; rounds++ {
+		if rounds%yieldEvery == 0 {
+			runtime.Gosched()
+		}
 		n := l.wait()
 		for i := range n {
 			ev := &l.events[i]
@@ -117,6 +125,7 @@ func (l *loop) end() {
 	l.mu.Unlock()
 	l.runPosted()
 	l.pipes.close()
+	l.spin.cpus.close()
 	unix.Close(l.wakefd)
 	unix.Close(l.epfd)
 }
@@ -189,7 +198,7 @@ func (l *loop) runResumed() {
 	}
 }
 
-// post runs f on the loop thread, soon. It reports false when the loop has
+// post runs f on the loop, soon. It reports false when the loop has
 // ended and f will not run. It may be called from everywhere.
 func (l *loop) post(f func()) bool {
 	l.mu.Lock()
@@ -207,8 +216,7 @@ func (l *loop) post(f func()) bool {
 	return true
 }
 
-// call is post, and waits for f to have run. It must not be called on the loop
-// thread.
+// call is post, and waits for f to have run. It must not be called on the loop.
 func (l *loop) call(f func()) bool {
 	ran := make(chan struct{})
 	if !l.post(func() { f(); close(ran) }) {
@@ -236,7 +244,7 @@ func (w waker) ready(uint32) {
 	w.l.runPosted()
 }
 
-// after calls f on the loop thread once d has passed; the resolution is a
+// after calls f on the loop once d has passed; the resolution is a
 // millisecond. The timer may be stopped before.
 func (l *loop) after(d time.Duration, f func()) *timer {
 	t := &timer{when: l.now() + d, f: f}

@@ -5,41 +5,68 @@ import "golang.org/x/sys/unix"
 // pipe is a buffer of the kernel for splice.
 type pipe struct{ r, w, size int }
 
-// pipePool keeps the pipes of a loop that no stream uses.
-type pipePool struct{ free []*pipe }
+// pipePool makes the pipes of a loop and keeps those that no stream uses.
+type pipePool struct {
+	free []*pipe
+	made int // that are open, free or not
+}
 
 const (
-	// pipeSize is asked for; the kernel gives an ordinary user less once all
-	// of his pipes have /proc/sys/fs/pipe-user-pages-soft pages (pipe(7)).
-	pipeSize     = 1 << 20
-	pipesAtHand  = 4
-	pipeFallback = 64 << 10
+	// pipeSize is what the kernel lets everyone have (pipe(7),
+	// /proc/sys/fs/pipe-max-size).
+	pipeSize = 1 << 20
+	// pipeMin is the least worth splicing through. An ordinary user whose pipes
+	// have /proc/sys/fs/pipe-user-pages-soft pages together gets smaller ones.
+	pipeMin = 64 << 10
+	// pipesMax bounds the pipes of a loop: the kernel's limit counts those of
+	// the user's other programs as well. Streams beyond it go by read and write.
+	pipesMax = 16
+	// pipesAtHand are kept for the next stream.
+	pipesAtHand = 4
 )
 
-// get returns an empty pipe, or nil where none can be made: then the stream
-// goes on by read and write.
+// get returns an empty pipe, or nil where none is to be had.
 func (p *pipePool) get() *pipe {
 	if n := len(p.free); n > 0 {
 		pp := p.free[n-1]
 		p.free = p.free[:n-1]
 		return pp
 	}
+	if p.made == pipesMax {
+		return nil
+	}
+	pp := newPipe()
+	if pp != nil {
+		p.made++
+	}
+	return pp
+}
+
+func newPipe() *pipe {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
 		return nil
 	}
-	size, err := unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize)
-	if err != nil {
-		size = pipeFallback
+	pp := &pipe{r: fds[0], w: fds[1]}
+	_, _ = unix.FcntlInt(uintptr(pp.w), unix.F_SETPIPE_SZ, pipeSize)
+	pp.size, _ = unix.FcntlInt(uintptr(pp.w), unix.F_GETPIPE_SZ, 0)
+	if pp.size < pipeMin {
+		pp.close()
+		return nil
 	}
-	return &pipe{r: fds[0], w: fds[1], size: size}
+	return pp
 }
 
-// put takes a pipe back, unless bytes are left in it.
+func (pp *pipe) close() {
+	unix.Close(pp.r)
+	unix.Close(pp.w)
+}
+
+// put takes a pipe back; one with bytes left in it is of no use.
 func (p *pipePool) put(pp *pipe, left int) {
-	if left > 0 || len(p.free) >= pipesAtHand {
-		unix.Close(pp.r)
-		unix.Close(pp.w)
+	if left > 0 || len(p.free) == pipesAtHand {
+		p.made--
+		pp.close()
 		return
 	}
 	p.free = append(p.free, pp)
@@ -47,7 +74,6 @@ func (p *pipePool) put(pp *pipe, left int) {
 
 func (p *pipePool) close() {
 	for _, pp := range p.free {
-		p.put(pp, 1)
+		pp.close()
 	}
-	p.free = nil
 }

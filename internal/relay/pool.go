@@ -163,6 +163,10 @@ func (p *Pool) refill(ctx context.Context) error {
 		if len(fds) == 0 {
 			return fmt.Errorf("got none of %d sockets", missing)
 		}
+		for _, fd := range fds {
+			// Off the loops; UDP sockets have not got it.
+			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		}
 		p.add(fds)
 	}
 }

@@ -23,7 +23,8 @@ type TCPConfig struct {
 	// a connection is accepted. 0 is unix.AF_INET.
 	Family int
 	// Route is asked for each connection, of a client that was accepted at local.
-	// It is called on a loop and must not block.
+	// It is called on a loop and must not block. The Prelude is that of the first
+	// route with a Target.
 	Route func(client, local netip.AddrPort) Route
 	// Resolve is asked, on a goroutine of its own, where Route has no Target; it
 	// may block for a while. It may be nil: then there is no way.
@@ -38,22 +39,29 @@ type TCPConfig struct {
 // TCPPort is a forwarded port: its listeners are registered with every loop, and
 // a connection stays on the loop that accepted it.
 type TCPPort struct {
-	engine *Engine
-	cfg    TCPConfig
-	parts  []*tcpPart
-	close  sync.Once
-	stats  counters
+	cfg   TCPConfig
+	parts []*tcpPart
+	close sync.Once
+	// lastError is the reason of the latest failure.
+	lastError atomic.Pointer[string]
 	// shortage limits what is said of one.
 	shortage seldom
 }
 
-// tcpPart is what one loop has of a port. It belongs to the loop's thread.
+// tcpPart is what one loop has of a port. It belongs to the loop.
 type tcpPart struct {
 	port      *TCPPort
 	loop      *loop
 	listeners []*tcpListener
 	conns     connList
 	closed    bool
+	stats     tcpStats
+}
+
+// tcpStats is added to by one loop and read by every goroutine.
+type tcpStats struct {
+	accepted, refused, closed, acceptErrors atomic.Uint64
+	bytes                                   [2]atomic.Uint64 // by direction
 }
 
 // ForwardTCP starts to forward. It takes the listeners over, also where it
@@ -65,7 +73,11 @@ func (e *Engine) ForwardTCP(cfg TCPConfig) (*TCPPort, error) {
 	if cfg.Family == 0 {
 		cfg.Family = unix.AF_INET
 	}
-	p := &TCPPort{engine: e, cfg: cfg}
+	for _, fd := range cfg.Listeners {
+		// The sockets that are accepted inherit it.
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
+	p := &TCPPort{cfg: cfg}
 	for _, l := range e.loops {
 		part := &tcpPart{port: p, loop: l}
 		p.parts = append(p.parts, part)
@@ -88,13 +100,40 @@ func (p *TCPPort) Close() error {
 		for _, part := range p.parts {
 			part.loop.call(part.end)
 		}
-		closeAll(p.cfg.Listeners)
+		for _, fd := range p.cfg.Listeners {
+			// A program that is being started may hold a copy until its exec.
+			_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+			unix.Close(fd)
+		}
 	})
 	return nil
 }
 
 // Details implements driver.Detailer.
-func (p *TCPPort) Details() api.PortDetails { return p.stats.details() }
+func (p *TCPPort) Details() api.PortDetails {
+	var d api.PortDetails
+	for _, part := range p.parts {
+		s := &part.stats
+		closed := s.closed.Load() // first: it must not be ahead of accepted
+		accepted := s.accepted.Load()
+		d.Accepted += accepted
+		d.Active += accepted - closed
+		d.Refused += s.refused.Load()
+		d.BytesIn += s.bytes[toChild].Load()
+		d.BytesOut += s.bytes[toClient].Load()
+		d.AcceptErrors += s.acceptErrors.Load()
+	}
+	if e := p.lastError.Load(); e != nil {
+		d.LastError = *e
+	}
+	return d
+}
+
+// refuse counts a connection that the namespace did not take.
+func (t *tcpPart) refuse(reason string) {
+	t.stats.refused.Add(1)
+	t.port.lastError.Store(&reason)
+}
 
 func (t *tcpPart) listen() error {
 	for _, fd := range t.port.cfg.Listeners {
@@ -117,35 +156,6 @@ func (t *tcpPart) end() {
 	}
 }
 
-// counters are a port's; every loop adds to them.
-type counters struct {
-	accepted, refused, closed, acceptErrors atomic.Uint64
-	bytes                                   [2]atomic.Uint64 // by direction
-	lastError                               atomic.Pointer[string]
-}
-
-func (s *counters) details() api.PortDetails {
-	d := api.PortDetails{
-		Refused:      s.refused.Load(),
-		BytesIn:      s.bytes[toChild].Load(),
-		BytesOut:     s.bytes[toClient].Load(),
-		AcceptErrors: s.acceptErrors.Load(),
-	}
-	// Closed first: it must not be ahead of accepted.
-	closed := s.closed.Load()
-	d.Accepted = s.accepted.Load()
-	d.Active = d.Accepted - closed
-	if e := s.lastError.Load(); e != nil {
-		d.LastError = *e
-	}
-	return d
-}
-
-func (s *counters) refuse(reason string) {
-	s.refused.Add(1)
-	s.lastError.Store(&reason)
-}
-
 // sockaddrOf turns an address into what connect and bind take.
 func sockaddrOf(a netip.AddrPort, family int) unix.Sockaddr {
 	if family == unix.AF_INET {
@@ -160,15 +170,4 @@ func familyOf(a netip.Addr) int {
 		return unix.AF_INET
 	}
 	return unix.AF_INET6
-}
-
-// addrPortOf is the address in a raw sockaddr.
-func addrPortOf(sa unix.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
-	}
-	return netip.AddrPort{}
 }

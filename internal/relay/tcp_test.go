@@ -78,11 +78,7 @@ func listenFD(t testing.TB) (int, string) {
 	if err := unix.Listen(fd, 4096); err != nil {
 		t.Fatal(err)
 	}
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fd, addrPortOf(sa).String()
+	return fd, sysGetsockname(fd).String()
 }
 
 // serve accepts connections for f until the test ends.

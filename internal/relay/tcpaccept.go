@@ -19,10 +19,6 @@ type tcpListener struct {
 	retry   *timer
 }
 
-// acceptBurst bounds the connections taken for one event, so that they spread
-// over the loops and those there are have their turn.
-const acceptBurst = 8
-
 const (
 	backoffMin = 2 * time.Millisecond
 	backoffMax = 100 * time.Millisecond
@@ -42,37 +38,31 @@ func (l *tcpListener) disarm() {
 	}
 }
 
-// ready accepts. The socket for the other side is taken first: a client that
-// was accepted and had to wait for one would hold a descriptor, and where these
-// are short, many such clients would leave none for the sockets they wait for.
+// ready accepts one connection: the descriptor is level-triggered, so others get
+// their turn, and the next connection is told by the next wait.
+//
+// The socket for the other side is taken first: a client that was accepted and
+// had to wait for one would hold a descriptor, and where these are short, many
+// such clients would leave none for the sockets they wait for.
 func (l *tcpListener) ready(uint32) {
 	pool := l.part.port.cfg.Pool(l.part.port.cfg.Family)
-	for range acceptBurst {
-		socket, ok := pool.get()
-		if !ok {
-			l.awaitPool(pool)
-			return
-		}
-		fd, sa, err := unix.Accept4(l.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		if err != nil {
-			pool.putBack(socket)
-		}
-		switch err {
-		case nil:
-			l.backoff = 0
-			l.part.accepted(fd, sa, socket)
-		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-			l.backOff(err)
-			return
-		case unix.ECONNABORTED, unix.EINTR, unix.EPROTO, unix.EPERM:
-			// accept(2): about one connection, the next may do.
-		default: // EAGAIN: another loop was faster
-			return
-		}
-		if l.part.closed || !l.armed {
-			return
-		}
+	socket, ok := pool.get()
+	if !ok {
+		l.awaitPool(pool)
+		return
 	}
+	fd, from, errno := sysAccept(l.fd)
+	if errno == 0 {
+		l.backoff = 0
+		l.part.accepted(fd, from, socket)
+		return
+	}
+	pool.putBack(socket)
+	switch errno {
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		l.backOff(errno)
+	}
+	// Else another loop was faster (EAGAIN), or the connection is gone.
 }
 
 // awaitPool leaves the connections in the kernel's queue until there are
@@ -93,10 +83,10 @@ func (l *tcpListener) awaitPool(pool *Pool) {
 // descriptor is level-triggered, so it has to be disarmed not to spin.
 func (l *tcpListener) backOff(err error) {
 	p := l.part.port
-	p.stats.acceptErrors.Add(1)
+	l.part.stats.acceptErrors.Add(1)
 	if l.backoff == 0 {
 		reason := "accepting a connection: " + err.Error()
-		p.stats.lastError.Store(&reason)
+		p.lastError.Store(&reason)
 		if p.shortage.due() {
 			p.cfg.Log.Warn("a shortage delays new connections, the port stays open", "error", err)
 		}

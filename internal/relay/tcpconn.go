@@ -16,19 +16,22 @@ import (
 // once; if it was too early, the write says EAGAIN and the socket becomes
 // writable later, which is the usual case of a full peer.
 //
-// Both sockets are edge-triggered and registered once. A direction keeps what it
-// could not write; it reads no more until that is gone, and so the kernel's
-// windows carry the back-pressure to the sender. The end of a stream is passed on
-// by shutdown when all before it was written; a reset is passed on as a reset.
+// Both sockets are edge-triggered and registered once. What an edge has said is
+// remembered (readable, writable) until a call shows that it is over, so that no
+// call is made in vain. A direction keeps what it could not write; it reads no
+// more until that is gone, and so the kernel's windows carry the back-pressure to
+// the sender.
+//
+// The end of a stream is passed on by shutdown when all before it was written. A
+// reset is passed on as a reset, also only then: what the peer sent before it
+// would have arrived without us as well.
 type tcpConn struct {
 	part       *tcpPart
+	next, prev *tcpConn // in the part's list
+	opening    *opening // nil once the server has accepted
 	side       [2]tcpSide
 	dir        [2]direction
-	connected  bool // bytes went to the server, or its socket became writable
 	dead       bool
-	resumed    bool // again was called
-	next, prev *tcpConn
-	router     *routing
 }
 
 // The two sides of a connection, and the directions by their source.
@@ -42,16 +45,21 @@ const (
 // tcpSide is one of the sockets.
 type tcpSide struct {
 	conn   *tcpConn
-	fd     int
 	token  token
-	number int
+	fd     int32 // -1: none
+	number uint8
+	// readable and writable are what is known of the socket: a call is worth
+	// trying.
+	readable, writable bool
 	// ended says that the peer sends no more. What it has sent must be read to
 	// the end: no further event comes.
 	ended bool
+	// failed says that the peer is gone. What it has sent can still be read.
+	failed bool
 }
 
-// routing is what is needed until the connection is made.
-type routing struct {
+// opening is what is needed until the connection is made.
+type opening struct {
 	client, local netip.AddrPort
 	route         Route
 	rerouted      bool
@@ -63,29 +71,23 @@ const poolTimeout = 5 * time.Second
 
 // accepted starts a connection for a client's socket; socket is one of the
 // namespace, of the port's family.
-func (t *tcpPart) accepted(fd int, sa unix.Sockaddr, socket int) {
-	t.port.stats.accepted.Add(1)
-	c := &tcpConn{part: t}
-	for i := range c.side {
-		c.side[i] = tcpSide{conn: c, fd: -1, number: i}
-	}
-	c.side[client].fd = fd
+func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
+	t.stats.accepted.Add(1)
+	c := &tcpConn{part: t, opening: &opening{client: from, local: sysGetsockname(fd)}}
+	c.side[client] = tcpSide{conn: c, fd: int32(fd), number: client, readable: true, writable: true}
+	c.side[child] = tcpSide{conn: c, fd: -1, number: child}
 	t.conns.add(c)
-	noDelay(fd)
-	r := &routing{client: addrPortOf(sa)}
-	if local, err := unix.Getsockname(fd); err == nil {
-		r.local = addrPortOf(local)
-	}
-	c.router = r
-	r.route = t.port.cfg.Route(r.client, r.local)
-	if r.route.Target.IsValid() && familyOf(r.route.Target.Addr()) == t.port.cfg.Family {
+	o, cfg := c.opening, &t.port.cfg
+	o.route = cfg.Route(o.client, o.local)
+	if o.route.Target.IsValid() && familyOf(o.route.Target.Addr()) == cfg.Family {
+		c.dir[toChild].kept = o.route.Prelude
 		c.connect(socket)
 		return
 	}
-	t.port.cfg.Pool(t.port.cfg.Family).putBack(socket)
-	if resolve := t.port.cfg.Resolve; resolve != nil && !r.route.Target.IsValid() {
+	cfg.Pool(cfg.Family).putBack(socket)
+	if cfg.Resolve != nil && !o.route.Target.IsValid() {
 		go func() {
-			route := resolve(r.client, r.local)
+			route := cfg.Resolve(o.client, o.local)
 			t.loop.post(func() { c.resolved(route) })
 		}()
 		return
@@ -98,43 +100,45 @@ func (c *tcpConn) resolved(route Route) {
 	if c.dead {
 		return
 	}
-	c.router.route = route
+	c.opening.route = route
 	c.routed()
 }
 
 // routed goes on where the route is known.
 func (c *tcpConn) routed() {
-	if !c.router.route.Target.IsValid() {
-		c.refuse("there is no route to the namespace")
-		return
-	}
+	c.dir[toChild].kept = c.opening.route.Prelude
 	c.takeSocket()
 }
 
 // takeSocket gets a socket of the namespace, now or when there is one.
 func (c *tcpConn) takeSocket() {
-	pool := c.part.port.cfg.Pool(familyOf(c.router.route.Target.Addr()))
+	to := c.opening.route.Target
+	if !to.IsValid() {
+		c.refuse("there is no route to the namespace")
+		return
+	}
+	pool := c.part.port.cfg.Pool(familyOf(to.Addr()))
 	if fd, ok := pool.get(); ok {
 		c.connect(fd)
 		return
 	}
 	l := c.part.loop
-	c.router.deadline = l.after(poolTimeout, func() {
-		c.router.deadline = nil
+	c.opening.deadline = l.after(poolTimeout, func() {
+		c.opening.deadline = nil
 		c.refuse("no socket of the namespace could be made in time")
 	})
-	pool.wait(&waiter{loop: l, got: func(fd int) { c.gotSocket(fd) }})
+	pool.wait(&waiter{loop: l, got: c.gotSocket})
 }
 
 func (c *tcpConn) gotSocket(fd int) {
 	if c.dead {
 		if fd >= 0 {
-			unix.Close(fd)
+			sysClose(fd)
 		}
 		return
 	}
-	c.part.loop.stopTimer(c.router.deadline)
-	c.router.deadline = nil
+	c.part.loop.stopTimer(c.opening.deadline)
+	c.opening.deadline = nil
 	if fd < 0 {
 		c.refuse("the namespace has ended")
 		return
@@ -142,68 +146,53 @@ func (c *tcpConn) gotSocket(fd int) {
 	c.connect(fd)
 }
 
-// connect starts the connection to the server and the traffic.
+// connect starts the connection to the server, and the traffic with what the
+// client may have sent by now.
 func (c *tcpConn) connect(fd int) {
-	c.side[child].fd = fd
-	noDelay(fd)
-	if err := c.startConnect(fd); err != nil {
-		c.rerouteOrRefuse(err)
-		return
-	}
-	const events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
-	for i := range c.side {
-		s := &c.side[i]
-		if s.token != (token{}) {
-			continue // the client's, before a second route
-		}
-		t, err := c.part.loop.register(s.fd, events, s)
-		if err != nil {
-			c.refuse(err.Error())
-			return
-		}
-		s.token = t
-	}
-	if len(c.router.route.Prelude) > 0 {
-		c.dir[toChild].keep(c.router.route.Prelude)
-	}
-	c.pump(toChild)
-}
-
-func (c *tcpConn) startConnect(fd int) error {
-	r := c.router.route
-	family := familyOf(r.Target.Addr())
-	if r.Source.IsValid() {
-		if r.Source.Port() == 0 {
+	route := &c.opening.route
+	s := &c.side[child]
+	*s = tcpSide{conn: c, fd: int32(fd), number: child, writable: true}
+	if route.Source.IsValid() {
+		if route.Source.Port() == 0 {
 			// The port is chosen by connect, when the target is known too, so that
 			// two connections may share it (ip(7), Linux 4.2).
-			_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+			sysSetInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 		}
-		if err := unix.Bind(fd, sockaddrOf(r.Source, family)); err != nil {
-			return err
+		if errno := sysBind(fd, route.Source); errno != 0 {
+			c.connectFailed(errno)
+			return
 		}
 	}
-	err := unix.Connect(fd, sockaddrOf(r.Target, family))
-	if err == unix.EINPROGRESS {
-		return nil
+	if errno := sysConnect(fd, route.Target); errno != 0 && errno != unix.EINPROGRESS {
+		c.connectFailed(errno)
+		return
 	}
-	return err
+	c.pump(toChild)
+	for i := range c.side {
+		// A connection that has failed by now may have none, or another socket.
+		if s := &c.side[i]; !c.dead && s.fd >= 0 && s.token == (token{}) {
+			c.register(s)
+		}
+	}
 }
 
-// rerouteOrRefuse tries another way to the server, if there is one.
-func (c *tcpConn) rerouteOrRefuse(err error) {
-	s := &c.side[child]
-	if s.token != (token{}) {
-		c.part.loop.forget(s.token)
-		s.token = token{}
+func (c *tcpConn) register(s *tcpSide) {
+	const events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+	var err error
+	if s.token, err = c.part.loop.register(int(s.fd), events, s); err != nil {
+		c.refuse(err.Error())
 	}
-	unix.Close(s.fd)
-	s.fd = -1
-	r := c.router
-	reason := "connecting to " + r.route.Target.String() + " in the namespace: " + err.Error()
-	if reroute := c.part.port.cfg.Reroute; reroute != nil && !r.rerouted {
-		r.rerouted = true
+}
+
+// connectFailed tries another way to the server, if there is one.
+func (c *tcpConn) connectFailed(errno unix.Errno) {
+	c.closeSide(&c.side[child])
+	o, cfg := c.opening, &c.part.port.cfg
+	reason := "connecting to " + o.route.Target.String() + " in the namespace: " + errno.Error()
+	if cfg.Reroute != nil && !o.rerouted {
+		o.rerouted = true
 		var ok bool
-		if r.route, ok = reroute(r.client, r.local, err); ok {
+		if o.route, ok = cfg.Reroute(o.client, o.local, errno); ok {
 			c.takeSocket()
 			return
 		}
@@ -213,51 +202,51 @@ func (c *tcpConn) rerouteOrRefuse(err error) {
 
 // refuse resets the client and says why.
 func (c *tcpConn) refuse(reason string) {
-	p := c.part.port
-	p.stats.refuse(reason)
-	p.cfg.Log.Debug("a connection was refused", "client", c.router.client, "reason", reason)
+	c.part.refuse(reason)
+	if c.opening != nil {
+		c.part.port.cfg.Log.Debug("a connection was refused", "client", c.opening.client, "reason", reason)
+	}
 	c.abort()
 }
 
-// ready is told what happened on a socket.
+// ready is told what happened on a socket; no events: the turn was over before
+// the work was.
 func (s *tcpSide) ready(events uint32) {
 	c := s.conn
-	c.resumed = c.resumed && events != 0
-	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 && c.failed(s) {
-		return
+	const broken = unix.EPOLLERR | unix.EPOLLHUP
+	if events == 0 {
+		c.dir[s.number].resumed = false
 	}
-	if events&unix.EPOLLOUT != 0 && s.number == child {
-		c.connected = true
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|broken) != 0 {
+		s.readable = true // bytes, the end, or the error
 	}
-	s.ended = s.ended || events&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0
-	// Writable: the direction that ends here; readable: the one that begins.
-	if events == 0 || events&(unix.EPOLLOUT|unix.EPOLLHUP) != 0 {
-		c.pump(1 - s.number)
+	if events&(unix.EPOLLRDHUP|broken) != 0 {
+		s.ended = true
 	}
-	if !c.dead && (events == 0 || events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP) != 0) {
-		c.pump(s.number)
+	if events&(unix.EPOLLOUT|broken) != 0 && !s.writable {
+		s.writable = true
+		c.pump(1 - int(s.number))
+	}
+	if s.number == child && c.opening != nil && events&(unix.EPOLLOUT|broken) == unix.EPOLLOUT {
+		c.opened()
+	}
+	if !c.dead && s.readable {
+		c.pump(int(s.number))
 	}
 }
 
-// failed handles the error of a socket, if it has one.
-func (c *tcpConn) failed(s *tcpSide) bool {
-	errno, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err != nil || errno == 0 {
-		return false // a hang-up in order: both directions have ended
-	}
-	if s.number == child && !c.connected {
-		c.rerouteOrRefuse(unix.Errno(errno))
-		return true
-	}
-	c.abort()
-	return true
+// opened is called when the server has accepted.
+func (c *tcpConn) opened() {
+	c.opening = nil
+	// The client may have ended before; see passEnd.
+	c.passEnd(toChild)
 }
 
 // abort cuts the connection: both peers get a reset.
 func (c *tcpConn) abort() {
 	for i := range c.side {
-		if fd := c.side[i].fd; fd >= 0 {
-			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		if s := &c.side[i]; s.fd >= 0 {
+			sysReset(int(s.fd))
 		}
 	}
 	c.finish()
@@ -266,26 +255,28 @@ func (c *tcpConn) abort() {
 // finish closes the sockets and forgets the connection.
 func (c *tcpConn) finish() {
 	c.dead = true
-	c.part.port.stats.closed.Add(1) // before a peer can know
+	c.part.stats.closed.Add(1) // before a peer can know
 	for i := range c.side {
-		s := &c.side[i]
-		if s.token != (token{}) {
-			c.part.loop.forget(s.token)
-		}
-		if s.fd >= 0 {
-			unix.Close(s.fd)
-		}
-	}
-	for i := range c.dir {
 		c.dir[i].release(c.part.loop)
+		c.closeSide(&c.side[i])
 	}
-	if c.router != nil {
-		c.part.loop.stopTimer(c.router.deadline)
+	if c.opening != nil {
+		c.part.loop.stopTimer(c.opening.deadline)
 	}
 	c.part.conns.remove(c)
 }
 
-func noDelay(fd int) { _ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
+func (c *tcpConn) closeSide(s *tcpSide) {
+	if s.fd < 0 {
+		return
+	}
+	if s.token != (token{}) {
+		c.part.loop.forget(s.token)
+		s.token = token{}
+	}
+	sysClose(int(s.fd))
+	s.fd = -1
+}
 
 // connList is the connections of a port on one loop.
 type connList struct{ first *tcpConn }

@@ -6,200 +6,233 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// direction is one half of a connection. At any time its bytes are in kept, or
-// in the pipe, or nowhere.
+// direction is one half of a connection. Small messages are read into the loop's
+// buffer and written from there. A stream goes through a pipe by splice, which
+// moves pages in place of bytes. What the sink did not take is in the pipe, or
+// in kept where there is no pipe.
 type direction struct {
-	// kept was read but not written yet.
-	kept []byte
-	// pipe carries a stream by splice, with piped bytes in it.
-	pipe  *pipe
-	piped int
-	// full counts reads in a row that filled the buffer: the mark of a stream.
-	full int
-	// eof: the source has ended; shut: the sink was told.
+	kept  []byte
+	pipe  *pipe // nil while idle
+	piped int   // bytes in the pipe
+	// stream says that the last turn moved much: the next begins with a pipe.
+	stream bool
+	// eof: the source has ended, or failed; shut: the sink was told.
 	eof, shut bool
+	resumed   bool // the loop will call again
 }
 
-// pumpBudget bounds the bytes of one turn, so that a stream does not keep the
-// others of its loop waiting.
-const pumpBudget = 4 << 20
-
-// streamAfter is the number of full reads after which splice takes over.
-const streamAfter = 2
+const (
+	// pumpBudget bounds the bytes of one turn, so that a stream does not keep
+	// the others of its loop waiting.
+	pumpBudget = 1 << 20
+	// streamMin is what a turn has to move for the direction to be a stream.
+	streamMin = 64 << 10
+)
 
 // pump moves bytes in a direction until there are none, the sink is full, or
 // the turn is over.
 func (c *tcpConn) pump(d int) {
-	dir := &c.dir[d]
-	if c.side[child].fd < 0 || dir.shut {
-		return
-	}
-	src, dst := c.side[d].fd, c.side[1-d].fd
-	for moved := 0; moved < pumpBudget; {
-		n, more, f := c.step(d, src, dst)
-		if f.errno != 0 {
-			c.fault(f)
-			return
-		}
-		if n > 0 {
-			moved += n
-			c.part.port.stats.bytes[d].Add(uint64(n))
-			c.connected = c.connected || d == toClient
-		}
+	dir, src := &c.dir[d], &c.side[d]
+	moved := 0
+	for moved < pumpBudget {
+		n, more := c.step(d)
+		moved += n
 		if !more {
-			c.ended(dir, dst)
+			c.endTurn(d, moved)
 			return
 		}
 	}
-	if !c.resumed {
-		c.resumed = true
-		c.part.loop.again(c.side[d].token)
+	// Without a token, the registration tells what there is.
+	if !dir.resumed && src.token != (token{}) {
+		dir.resumed = true
+		c.part.loop.again(src.token)
 	}
 }
 
-// fault is the failure of a system call on one side; errno 0 is none.
-type fault struct {
-	side  int
-	errno unix.Errno
-}
-
-// fault ends a connection that a side has failed.
-func (c *tcpConn) fault(f fault) {
-	if f.side == child && !c.connected {
-		c.rerouteOrRefuse(f.errno)
-		return
-	}
-	c.abort()
-}
-
-// step moves once. It returns the bytes written, and whether there may be more
-// to do now.
-func (c *tcpConn) step(d, src, dst int) (n int, more bool, f fault) {
+// endTurn is called when nothing more can be moved for now.
+func (c *tcpConn) endTurn(d, moved int) {
 	dir := &c.dir[d]
-	if len(dir.kept) > 0 {
-		return dir.flush(dst, 1-d)
+	if !c.side[d].readable && moved > 0 {
+		dir.stream = moved >= streamMin
 	}
-	if dir.pipe != nil {
-		return c.stepSplice(d, src, dst)
+	if dir.pipe != nil && dir.piped == 0 {
+		dir.releasePipe(c.part.loop) // others may need it
 	}
-	if dir.eof {
-		return 0, false, fault{}
-	}
-	buf := c.part.loop.buf
-	got, errno := sysRead(src, buf)
-	switch {
-	case errno == unix.EAGAIN:
-		dir.full = 0
-		return 0, false, fault{}
-	case errno == unix.EINTR:
-		return 0, true, fault{}
-	case errno != 0:
-		return 0, false, fault{d, errno}
-	case got == 0:
-		dir.eof = true
-		return 0, false, fault{}
-	}
-	if got == len(buf) {
-		if dir.full++; dir.full >= streamAfter {
-			dir.pipe = c.part.loop.pipes.get()
-		}
-	} else {
-		dir.full = 0
-	}
-	wrote, errno := sysSend(dst, buf[:got])
-	if errno == unix.EINTR { // nothing was written; EPOLLOUT will not come for that
-		wrote, errno = sysSend(dst, buf[:got])
-	}
-	if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
-		return 0, false, fault{1 - d, errno}
-	}
-	if wrote < got {
-		dir.keep(buf[wrote:got])
-		return wrote, false, fault{}
-	}
-	// A read that did not fill the buffer emptied the socket; new bytes come
-	// with a new event.
-	return wrote, got == len(buf) || c.side[d].ended, fault{}
+	c.passEnd(d)
 }
 
-func (dir *direction) keep(b []byte) { dir.kept = slices.Clone(b) }
-
-// flush writes what was kept to a side.
-func (dir *direction) flush(dst, side int) (n int, more bool, f fault) {
-	wrote, errno := sysSend(dst, dir.kept)
-	switch {
-	case errno == unix.EAGAIN:
-		return 0, false, fault{}
-	case errno == unix.EINTR:
-		return 0, true, fault{}
-	case errno != 0:
-		return 0, false, fault{side, errno}
-	}
-	dir.kept = dir.kept[wrote:]
-	if len(dir.kept) == 0 {
-		dir.kept = nil
-		return wrote, true, fault{}
-	}
-	return wrote, false, fault{}
-}
-
-// stepSplice moves a piece of a stream without copying it.
-func (c *tcpConn) stepSplice(d, src, dst int) (n int, more bool, f fault) {
-	dir := &c.dir[d]
-	blocked := false
-	if !dir.eof && dir.piped < dir.pipe.size {
-		got, errno := sysSplice(src, dir.pipe.w, dir.pipe.size-dir.piped)
-		switch {
-		case errno == unix.EAGAIN:
-			blocked = true
-		case errno == unix.EINTR:
-		case errno != 0:
-			return 0, false, fault{d, errno}
-		case got == 0:
-			dir.eof = true
-		}
-		dir.piped += got
-	}
-	if dir.piped == 0 {
-		if blocked || dir.eof { // idle: read and write again from here on
-			dir.release(c.part.loop)
-			return 0, false, fault{}
-		}
-		return 0, true, fault{}
-	}
-	wrote, errno := sysSplice(dir.pipe.r, dst, dir.piped)
-	switch {
-	case errno == unix.EAGAIN:
-		return 0, false, fault{}
-	case errno == unix.EINTR:
-		return 0, true, fault{}
-	case errno != 0:
-		return 0, false, fault{1 - d, errno}
-	}
-	dir.piped -= wrote
-	return wrote, true, fault{}
-}
-
-// release gives the pipe back.
-func (dir *direction) release(l *loop) {
-	if dir.pipe != nil {
-		l.pipes.put(dir.pipe, dir.piped)
-		dir.pipe, dir.piped, dir.full = nil, 0, 0
-	}
-	dir.kept = nil
-}
-
-// ended passes the end of a stream on when all before it was written, and
+// passEnd passes the end of a stream on when all before it was written, and
 // closes the connection after both.
-func (c *tcpConn) ended(dir *direction, dst int) {
-	if !dir.eof || dir.shut || len(dir.kept) > 0 || dir.piped > 0 {
+func (c *tcpConn) passEnd(d int) {
+	dir := &c.dir[d]
+	if c.dead || !dir.eof || dir.shut || dir.pending() {
 		return
+	}
+	if c.side[d].failed {
+		c.abort()
+		return
+	}
+	if c.dir[1-d].shut {
+		c.finish() // close says it too
+		return
+	}
+	if d == toChild && c.opening != nil {
+		return // shutdown would undo the connect
 	}
 	dir.shut = true
-	dir.release(c.part.loop)
-	// ENOTCONN: the peer is gone, and its socket tells so by an event.
-	_ = unix.Shutdown(dst, unix.SHUT_WR)
-	if c.dir[0].shut && c.dir[1].shut {
-		c.finish()
+	sysShutdownWrite(int(c.side[1-d].fd))
+}
+
+func (dir *direction) pending() bool { return dir.piped > 0 || len(dir.kept) > 0 }
+
+// step moves once. It returns the bytes read, and whether there may be more to
+// do now.
+func (c *tcpConn) step(d int) (n int, more bool) {
+	dir, src, dst := &c.dir[d], &c.side[d], &c.side[1-d]
+	switch {
+	case dst.fd < 0 || src.fd < 0 || dir.shut:
+		return 0, false
+	case dir.pending():
+		return 0, dst.writable && c.flush(d)
+	case dir.eof || !src.readable:
+		return 0, false
 	}
+	if dir.stream && dir.pipe == nil {
+		dir.pipe = c.part.loop.pipes.get()
+	}
+	if dir.pipe != nil {
+		n, errno := sysSplice(int(src.fd), dir.pipe.w, dir.pipe.size)
+		if !c.received(d, n, true, errno) {
+			return 0, errno == unix.EINTR
+		}
+		dir.piped = n
+		return n, c.flush(d)
+	}
+	buf := c.part.loop.buf
+	n, errno := sysRead(int(src.fd), buf)
+	// Fewer than asked for: the socket is empty, and new bytes are a new edge.
+	if !c.received(d, n, n == len(buf) || src.ended, errno) {
+		return 0, errno == unix.EINTR
+	}
+	wrote, errno := sysSend(int(dst.fd), buf[:n])
+	if wrote < n { // before sent: another server may get it
+		dir.keep(c.part.loop, buf[wrote:n])
+	}
+	return n, c.sent(d, wrote, errno) && wrote == n
+}
+
+// flush writes what was kept. It reports whether all of it is written.
+func (c *tcpConn) flush(d int) bool {
+	dir, dst := &c.dir[d], &c.side[1-d]
+	for dir.piped > 0 {
+		n, errno := sysSplice(dir.pipe.r, int(dst.fd), dir.piped)
+		dir.piped -= n
+		if !c.sent(d, n, errno) {
+			return false
+		}
+	}
+	for len(dir.kept) > 0 {
+		n, errno := sysSend(int(dst.fd), dir.kept)
+		dir.kept = dir.kept[n:]
+		if !c.sent(d, n, errno) {
+			return false
+		}
+	}
+	dir.kept = nil
+	return true
+}
+
+// received takes the outcome of a read, after which there may be more. It reports
+// whether there are bytes.
+func (c *tcpConn) received(d, n int, more bool, errno unix.Errno) bool {
+	src := &c.side[d]
+	switch errno {
+	case 0:
+	case unix.EINTR:
+		return false
+	case unix.EAGAIN:
+		src.readable = false
+		return false
+	default:
+		if d == toClient && c.opening != nil {
+			c.connectFailed(errno)
+			return false
+		}
+		src.failed = true
+	}
+	if n == 0 {
+		src.readable = false
+		c.dir[d].eof = true
+		return false
+	}
+	if d == toClient {
+		c.opening = nil
+	}
+	src.readable = more
+	c.part.stats.bytes[d].Add(uint64(n))
+	return true
+}
+
+// sent takes the outcome of a write. It reports whether the sink takes more.
+func (c *tcpConn) sent(d, n int, errno unix.Errno) bool {
+	dst := &c.side[1-d]
+	switch errno {
+	case 0:
+		if d == toChild {
+			c.opening = nil
+		}
+		return true
+	case unix.EINTR:
+		return true
+	case unix.EAGAIN:
+		dst.writable = false
+		return false
+	}
+	if d == toChild && c.opening != nil {
+		c.connectFailed(errno)
+		return false
+	}
+	c.sinkFailed(d)
+	return false
+}
+
+// sinkFailed ends a direction whose sink is gone. What the sink sent before
+// that is still passed on; then the source is told by a reset.
+func (c *tcpConn) sinkFailed(d int) {
+	back := &c.dir[1-d]
+	if back.shut {
+		c.abort()
+		return
+	}
+	c.dir[d].shut = true
+	c.dir[d].release(c.part.loop)
+	dst := &c.side[1-d]
+	dst.failed, dst.readable = true, true
+	c.pump(1 - d)
+	c.passEnd(1 - d)
+}
+
+// keep keeps what the sink did not take.
+func (dir *direction) keep(l *loop, b []byte) {
+	if p := l.pipes.get(); p != nil {
+		if n, _ := sysWrite(p.w, b); n == len(b) {
+			dir.pipe, dir.piped = p, n
+			return
+		}
+		l.pipes.put(p, 1)
+	}
+	dir.kept = slices.Clone(b)
+}
+
+func (dir *direction) releasePipe(l *loop) {
+	if dir.pipe != nil {
+		l.pipes.put(dir.pipe, dir.piped)
+		dir.pipe, dir.piped = nil, 0
+	}
+}
+
+// release drops what was kept.
+func (dir *direction) release(l *loop) {
+	dir.releasePipe(l)
+	dir.kept = nil
 }
