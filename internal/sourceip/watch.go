@@ -11,8 +11,8 @@ import (
 )
 
 // The watch pauses after a repair, longer and longer while changes keep coming:
-// a tool that makes many, or undoes ours for ever, shall cost little. Our own
-// changes are seen as well, and found complete.
+// a tool that makes many, or undoes ours for ever, shall cost little. So do
+// repairs that fail. Our own changes are seen as well, and found complete.
 const (
 	minPause = 100 * time.Millisecond
 	maxPause = time.Second
@@ -55,19 +55,22 @@ func (a *agent) startWatch(ctx context.Context) error {
 }
 
 func (a *agent) repairOn(ctx context.Context, changed <-chan struct{}) {
-	for pause := minPause; ; {
-		select {
-		case <-changed:
-			a.repair()
-		case <-ctx.Done():
-			return
+	pause, failed := minPause, false
+	for {
+		if !failed {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
 		}
+		failed = a.repair() != nil
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
-		if len(changed) > 0 {
+		if failed || len(changed) > 0 {
 			pause = min(2*pause, maxPause)
 		} else {
 			pause = minPause

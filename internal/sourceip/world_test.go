@@ -84,7 +84,11 @@ func makePlace(name string) (wire.Handlers, error) {
 }
 
 func placePath(name string) string {
-	return fmt.Sprintf("%s/sourceip-%d-%s", os.TempDir(), os.Getpid(), strings.Trim(name, "."))
+	return placePathOf(os.Getpid(), name)
+}
+
+func placePathOf(pid int, name string) string {
+	return fmt.Sprintf("%s/sourceip-%d-%s", os.TempDir(), pid, strings.Trim(name, "."))
 }
 
 // runner runs shell scripts in a namespace. $INNER is the path of the inner
@@ -121,7 +125,7 @@ func (absent) ensure(int) error { return unix.EPROTONOSUPPORT }
 type world struct {
 	*nstest.Child
 	place string
-	log   *bytes.Buffer
+	log   *bytes.Buffer // of its policies
 }
 
 // Call implements wire.Caller for the place.
@@ -141,7 +145,13 @@ var (
 )
 
 func bareWorld(t *testing.T) *world {
-	return &world{Child: nstest.NewChild(t), log: &bytes.Buffer{}}
+	w := &world{Child: nstest.NewChild(t), log: &bytes.Buffer{}}
+	t.Cleanup(func() {
+		for _, place := range []string{detached, inner_} {
+			_ = os.Remove(placePathOf(w.PID, place))
+		}
+	})
+	return w
 }
 
 // newWorld has a TAP with addresses and default routes of both families.
@@ -165,6 +175,12 @@ func (w *world) addTAP(t *testing.T, link netns.LinkRequest) {
 	t.Cleanup(func() { unix.Close(tap) })
 	if err := netns.Configure(t.Context(), w, link); err != nil {
 		t.Fatal(err)
+	}
+	// The kernel takes up an IPv6 address a moment later.
+	for _, a := range link.Addrs {
+		eventually(t, a.String()+" is local", func() bool {
+			return strings.HasPrefix(w.run(t, "ip route get "+a.Addr().String()), "local ")
+		})
 	}
 }
 
