@@ -111,10 +111,3 @@ func (t *flowTable[K, V]) retireBack(match func(*flowEntry[K, V]) bool) {
 		t.retire(entry.key, entry.value)
 	}
 }
-
-// size is the number of flows.
-func (t *flowTable[K, V]) size() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.m)
-}

@@ -273,7 +273,7 @@ func (s *sandbox) published(spec api.PortSpec) io.Closer {
 		s.t.Fatal(err)
 	}
 	var sockets []*sharedFD
-	address := netip.MustParseAddrPort(fmt.Sprintf("%s", net.JoinHostPort(spec.ParentIP, fmt.Sprint(spec.ParentPort))))
+	address := netip.MustParseAddrPort(net.JoinHostPort(spec.ParentIP, fmt.Sprint(spec.ParentPort)))
 	sa, family := sockaddr(address)
 	kind := unix.SOCK_STREAM
 	if spec.Proto[:3] == "udp" {
