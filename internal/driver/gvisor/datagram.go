@@ -38,7 +38,8 @@ func (d *datagrams) intercept(b []byte, segment int) bool {
 		d.pinger.send(p)
 		return true
 	}
-	return false
+	source, target, ok := parseRefusedUDP(p)
+	return ok && d.published.refused(insideKey{source, target})
 }
 
 // udp takes a datagram of the namespace. It is not kept.
@@ -67,6 +68,7 @@ func (d *datagrams) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuf
 	d.udp(datagram{
 		src:     remoteOf(id),
 		dst:     localOf(id),
+		ttl:     ttlOf(pkt),
 		payload: pkt.Data().AsRange().ToSlice(),
 	})
 	return true
@@ -78,6 +80,7 @@ func (d *datagrams) handleICMP(_ stack.TransportEndpointID, pkt *stack.PacketBuf
 		src:     netAddr(pkt.Network().SourceAddress()),
 		dst:     netAddr(pkt.Network().DestinationAddress()),
 		proto:   uint8(pkt.TransportProtocolNumber),
+		ttl:     ttlOf(pkt),
 		payload: append(append([]byte(nil), pkt.TransportHeader().Slice()...), pkt.Data().AsRange().ToSlice()...),
 	}
 	if !isEchoRequest(p) || d.plan.isOwn(p.dst) {
@@ -85,6 +88,15 @@ func (d *datagrams) handleICMP(_ stack.TransportEndpointID, pkt *stack.PacketBuf
 	}
 	d.pinger.send(p)
 	return true
+}
+
+// ttlOf is the hop limit of a packet of the stack.
+func ttlOf(pkt *stack.PacketBuffer) uint8 {
+	b := pkt.NetworkHeader().Slice()
+	if header.IPVersion(b) == header.IPv6Version {
+		return header.IPv6(b).HopLimit()
+	}
+	return header.IPv4(b).TTL()
 }
 
 // echoProtocol is ICMP's number in an IP version.

@@ -2,6 +2,7 @@ package gvisor
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -64,50 +65,64 @@ func (r *dnsRelay) query(d datagram) {
 
 // answer asks one name server after the other.
 func (r *dnsRelay) answer(client, server netip.AddrPort, query []byte) {
-	b := dgramPool.Get().(*dgramBuffers)
-	defer dgramPool.Put(b)
 	for _, upstream := range r.resolvers.servers() {
-		n, err := r.ask(upstream, query, b.data[0][:])
-		if r.ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			r.frames.udp(server, client, b.data[0][:n])
+		err := r.ask(upstream, query, func(answer []byte) { r.frames.udp(server, client, answer) })
+		if err == nil || r.ctx.Err() != nil {
 			return
 		}
 		r.log.Debug("name server did not answer", "server", upstream, "error", err)
 	}
 }
 
-// ask sends a query and waits for the answer of the same ID.
-func (r *dnsRelay) ask(upstream netip.AddrPort, query, answer []byte) (int, error) {
+// ask sends a query and hands the answer of the same ID on.
+func (r *dnsRelay) ask(upstream netip.AddrPort, query []byte, handOn func(answer []byte)) error {
 	sa, family := sockaddr(upstream)
 	fd, err := r.socket(family, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	conn := os.NewFile(uintptr(fd), "dns")
 	defer conn.Close()
 	if err := unix.Connect(fd, sa); err != nil {
-		return 0, os.NewSyscallError("connect", err)
+		return os.NewSyscallError("connect", err)
 	}
 	if err := conn.SetDeadline(time.Now().Add(queryTimeout)); err != nil {
-		return 0, err
+		return err
 	}
 	stop := context.AfterFunc(r.ctx, func() { _ = conn.SetDeadline(past) })
 	defer stop()
 	if _, err := conn.Write(query); err != nil {
-		return 0, err
+		return err
 	}
-	for {
-		n, err := conn.Read(answer)
-		if err != nil {
-			return 0, err
-		}
-		if n >= dnsHeader && answer[0] == query[0] && answer[1] == query[1] {
-			return n, nil
-		}
+	return awaitAnswer(conn, query, handOn)
+}
+
+// awaitAnswer holds no buffer while it waits.
+func awaitAnswer(conn *os.File, query []byte, handOn func(answer []byte)) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
 	}
+	var failure error
+	err = raw.Read(func(fd uintptr) bool {
+		b := dgramPool.Get().(*dgramBuffers)
+		defer dgramPool.Put(b)
+		for {
+			n, errno := readFD(int(fd), b.data[0][:])
+			answer := b.data[0][:max(n, 0)]
+			switch {
+			case errno == unix.EAGAIN:
+				return false
+			case errno != 0:
+				failure = errno
+				return true
+			case len(answer) >= dnsHeader && answer[0] == query[0] && answer[1] == query[1]:
+				handOn(answer)
+				return true
+			}
+		}
+	})
+	return errors.Join(failure, err)
 }
 
 // wait waits for the queries under way, after the end of the context.

@@ -101,6 +101,33 @@ func parseUDP(p packet) (datagram, bool) {
 	}, true
 }
 
+// parseRefusedUDP tells the ends of the datagram that an ICMP port unreachable
+// message is about.
+func parseRefusedUDP(p packet) (source, target netip.AddrPort, ok bool) {
+	const head = 8 // of the message, and what is quoted of the datagram at least
+	if len(p.payload) < head {
+		return source, target, false
+	}
+	message, quoted := icmpMessage{p.payload[0], p.payload[1]}, p.payload[head:]
+	switch {
+	case p.proto == uint8(header.ICMPv4ProtocolNumber) && p.src.Is4() && message == portUnreachable.v4:
+		if len(quoted) < header.IPv4MinimumSize+head || quoted[0] != 0x45 || quoted[9] != uint8(header.UDPProtocolNumber) {
+			return source, target, false
+		}
+		udp := header.UDP(quoted[header.IPv4MinimumSize:])
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(quoted[12:16])), udp.SourcePort()),
+			netip.AddrPortFrom(netip.AddrFrom4([4]byte(quoted[16:20])), udp.DestinationPort()), true
+	case p.proto == uint8(header.ICMPv6ProtocolNumber) && p.src.Is6() && message == portUnreachable.v6:
+		if len(quoted) < header.IPv6MinimumSize+head || quoted[0]>>4 != 6 || quoted[6] != uint8(header.UDPProtocolNumber) {
+			return source, target, false
+		}
+		udp := header.UDP(quoted[header.IPv6MinimumSize:])
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(quoted[8:24])), udp.SourcePort()),
+			netip.AddrPortFrom(netip.AddrFrom16([16]byte(quoted[24:40])), udp.DestinationPort()), true
+	}
+	return source, target, false
+}
+
 // defaultTTL is Linux's.
 const defaultTTL = 64
 
@@ -179,46 +206,6 @@ func (w *frameWriter) icmp(src, dst netip.Addr, message []byte) {
 	var f frame
 	f.ip(w.link, src, dst, proto, len(message))
 	w.send(&f, message)
-}
-
-// unreachable is a reason of a Destination Unreachable message.
-type unreachable int
-
-const (
-	netUnreachable unreachable = iota
-	hostUnreachable
-	portUnreachable
-	prohibited
-)
-
-// codes are the reasons' codes in ICMPv4 (RFC 792, RFC 1812) and ICMPv6 (RFC 4443).
-func (u unreachable) codes() (v4, v6 byte) {
-	switch u {
-	case netUnreachable:
-		return byte(header.ICMPv4NetUnreachable), byte(header.ICMPv6NetworkUnreachable)
-	case portUnreachable:
-		return byte(header.ICMPv4PortUnreachable), byte(header.ICMPv6PortUnreachable)
-	case prohibited:
-		return byte(header.ICMPv4AdminProhibited), byte(header.ICMPv6Prohibited)
-	}
-	return byte(header.ICMPv4HostUnreachable), byte(header.ICMPv6AddressUnreachable)
-}
-
-// unreachable tells the namespace that a packet of a flow could not be
-// delivered. The message comes from the gateway, or, if that is what failed,
-// from the destination. seq is the sequence number of a TCP segment, by which
-// the namespace knows its own.
-func (w *frameWriter) unreachable(reason unreachable, f flow, seq uint32) {
-	from := w.plan.gateway(f.dst.Addr().Is6())
-	if reason == portUnreachable {
-		from = f.dst.Addr()
-	}
-	v4, v6 := reason.codes()
-	if f.dst.Addr().Is6() {
-		w.icmpError(from, byte(header.ICMPv6DstUnreachable), v6, 0, f, seq)
-		return
-	}
-	w.icmpError(from, byte(header.ICMPv4DstUnreachable), v4, 0, f, seq)
 }
 
 // icmpError sends an ICMP error about a packet of a flow, of which it quotes

@@ -55,6 +55,7 @@ type Network struct {
 	stack     *stack.Stack
 	outbound  *outboundTCP
 	published *publishedUDP
+	buffers   *socketBuffers
 	datagrams *datagrams
 
 	done chan struct{}
@@ -85,15 +86,11 @@ func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, e
 	if err != nil {
 		return driver.Link{}, err
 	}
-	if n.link, err = newLink(fd, n.cfg.MTU, n.plan.gatewayMAC, n.plan.childMAC); err != nil {
-		return driver.Link{}, err
-	}
-	if n.stack, err = newStack(n.link, &n.plan); err != nil {
-		n.link.tap.close()
-		return driver.Link{}, err
-	}
 	ctx, cancel := context.WithCancel(ctx)
-	n.wire(ctx)
+	if err := n.start(ctx, fd); err != nil {
+		cancel()
+		return driver.Link{}, err
+	}
 	go n.run(ctx, cancel)
 	err = netns.Configure(ctx, sb.Child, netns.LinkRequest{
 		Name: n.cfg.Ifname, MTU: n.cfg.MTU, MAC: n.plan.childMAC,
@@ -118,9 +115,17 @@ func openTAP(ctx context.Context, sb driver.Sandbox, ifname string) (fd int, err
 	return -1, err
 }
 
-// wire joins the parts.
-func (n *Network) wire(ctx context.Context) {
+// start makes the parts of the network on a TAP device and joins them.
+func (n *Network) start(ctx context.Context, tap int) (err error) {
+	if n.link, err = newLink(tap, n.cfg.MTU, n.plan.gatewayMAC, n.plan.childMAC); err != nil {
+		return err
+	}
+	if n.stack, err = newStack(n.link, &n.plan); err != nil {
+		n.link.tap.close()
+		return err
+	}
 	frames := &frameWriter{link: n.link, plan: &n.plan}
+	n.buffers = &socketBuffers{stack: n.stack}
 	n.published = newPublishedUDP(frames, &n.policy)
 	n.datagrams = &datagrams{
 		plan:      &n.plan,
@@ -131,11 +136,12 @@ func (n *Network) wire(ctx context.Context) {
 	}
 	n.outbound = &outboundTCP{
 		ctx: ctx, log: n.log, plan: &n.plan, policy: &n.policy, socket: n.socket,
-		resolvers: n.resolvers, frames: frames, relays: newRelayGroup(),
+		resolvers: n.resolvers, frames: frames, relays: newRelayGroup(n.buffers),
 	}
 	n.link.intercept = n.datagrams.intercept
 	n.datagrams.register(n.stack)
 	n.outbound.register(n.stack)
+	return nil
 }
 
 // expiryInterval is how often idle flows are looked for.

@@ -99,6 +99,7 @@ func withConfig(f func(*driver.NetworkConfig)) option {
 	}
 }
 
+func smallMTU(cfg *driver.NetworkConfig)       { cfg.MTU = 1500 }
 func noHostLoopback(cfg *driver.NetworkConfig) { cfg.DisableHostLoopback = true }
 
 // newSandbox attaches a network.

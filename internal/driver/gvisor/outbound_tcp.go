@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -29,6 +30,7 @@ type outboundTCP struct {
 	resolvers *resolvers
 	frames    *frameWriter
 	relays    *relayGroup
+	stack     *stack.Stack
 	forwarder *tcp.Forwarder
 
 	mu sync.Mutex
@@ -42,7 +44,12 @@ type outboundTCP struct {
 // beyond that is lost, and sent again by its sender.
 const maxPending = 1024
 
+// handshakeTimeout is how long the namespace may take to complete a handshake,
+// which an honest one does at once. The stack itself would wait for minutes.
+const handshakeTimeout = 3 * time.Second
+
 func (o *outboundTCP) register(s *stack.Stack) {
+	o.stack = s
 	o.pending = map[stack.TransportEndpointID]uint32{}
 	// The bound is kept by handle; the forwarder's own never strikes.
 	o.forwarder = tcp.NewForwarder(s, 0, 2*maxPending, o.forward)
@@ -111,11 +118,6 @@ func (o *outboundTCP) forward(req *tcp.ForwarderRequest) {
 	o.relays.run(r)
 }
 
-// verdictError is a refusal by the policy.
-type verdictError verdict
-
-func (v verdictError) Error() string { return "closed by policy" }
-
 // dial connects to what the address means for the host.
 func (o *outboundTCP) dial(dst netip.AddrPort) (*os.File, error) {
 	if o.plan.isNameServer(dst) {
@@ -145,7 +147,9 @@ func (o *outboundTCP) accept(req *tcp.ForwarderRequest, host *os.File) (*relay, 
 		return nil, err
 	}
 	wq := new(waiter.Queue)
+	giveUp := time.AfterFunc(handshakeTimeout, func() { o.abortHandshake(req.ID()) })
 	ep, tcpErr := req.CreateEndpoint(wq)
+	giveUp.Stop()
 	req.Complete(false)
 	if tcpErr != nil {
 		return nil, fmt.Errorf("handshake with the namespace: %w", stackError(tcpErr))
@@ -153,33 +157,23 @@ func (o *outboundTCP) accept(req *tcp.ForwarderRequest, host *os.File) (*relay, 
 	return &relay{host: host, raw: raw, ep: ep, wq: wq, bytesIn: &o.received, bytesOut: &o.sent}, nil
 }
 
-// fail tells the namespace why there is no connection, in the way that the
-// host was told.
-func (o *outboundTCP) fail(req *tcp.ForwarderRequest, id stack.TransportEndpointID, seq uint32, err error) {
-	reason, known := unreachableFor(err)
-	switch {
-	case known:
-		req.Complete(false)
-		o.frames.unreachable(reason, flow{proto: header.TCPProtocolNumber, src: remoteOf(id), dst: localOf(id)}, seq)
-	case errors.Is(err, unix.ECONNREFUSED), err == verdictError(refuse):
-		req.Complete(true)
-	default:
-		req.Complete(false) // silence: a timeout, or a shortage that may pass
+// abortHandshake gives up waiting for the namespace's part of a handshake.
+func (o *outboundTCP) abortHandshake(id stack.TransportEndpointID) {
+	ep := o.stack.FindTransportEndpoint(networkProtocol(netAddr(id.LocalAddress)), tcp.ProtocolNumber, id, nicID)
+	if ep != nil {
+		ep.Abort()
 	}
 }
 
-// unreachableFor tells which ICMP error stands for a failure to send or
-// connect.
-func unreachableFor(err error) (unreachable, bool) {
-	switch {
-	case err == verdictError(unroutable), errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EADDRNOTAVAIL):
-		return netUnreachable, true
-	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EHOSTDOWN):
-		return hostUnreachable, true
-	case err == verdictError(prohibit), errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return prohibited, true
+// fail tells the namespace why there is no connection, in the way that the
+// host was told.
+func (o *outboundTCP) fail(req *tcp.ForwarderRequest, id stack.TransportEndpointID, seq uint32, err error) {
+	if errors.Is(err, unix.ECONNREFUSED) || err == verdictError(refuse) {
+		req.Complete(true)
+		return
 	}
-	return 0, false
+	req.Complete(false)
+	o.frames.reject(err, flow{proto: header.TCPProtocolNumber, src: remoteOf(id), dst: localOf(id)}, seq)
 }
 
 // abortFile closes a TCP socket with a reset.

@@ -59,8 +59,13 @@ func (o *outboundUDP) close() {
 // send carries a datagram of the namespace out.
 func (o *outboundUDP) send(d datagram) {
 	addr, v := o.policy.outbound(d.dst.Addr())
-	if v != allow {
-		o.reject(d, verdictError(v))
+	f := flow{header.UDPProtocolNumber, d.src, d.dst}
+	switch {
+	case v != allow:
+		o.frames.reject(verdictError(v), f, 0)
+		return
+	case d.ttl <= 1 && !o.plan.isOwn(d.dst.Addr()):
+		o.frames.reject(errTimeExceeded, f, 0)
 		return
 	}
 	s, err := o.source(d.src)
@@ -69,18 +74,7 @@ func (o *outboundUDP) send(d datagram) {
 		return
 	}
 	if err := s.send(d, netip.AddrPortFrom(addr, d.dst.Port())); err != nil {
-		o.reject(d, err)
-	}
-}
-
-// reject answers a datagram that cannot be sent.
-func (o *outboundUDP) reject(d datagram, err error) {
-	reason, known := unreachableFor(err)
-	if err == verdictError(refuse) {
-		reason, known = portUnreachable, true
-	}
-	if known {
-		o.frames.unreachable(reason, flow{header.UDPProtocolNumber, d.src, d.dst}, 0)
+		o.frames.reject(err, f, 0)
 	}
 }
 
@@ -122,7 +116,7 @@ func (s *udpSource) send(d datagram, dst netip.AddrPort) error {
 		s.lastTo = newSocketAddr(dst)
 		s.lastDst = dst
 	}
-	return s.socket.sendSegments(d.payload, d.segment, nil, &s.lastTo)
+	return s.socket.sendSegments(d.payload, d.segment, hopLimit(d.ttl, dst.Addr().Is6()), &s.lastTo)
 }
 
 // receive carries a datagram of the world in.

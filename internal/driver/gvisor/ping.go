@@ -81,24 +81,24 @@ func (g *pinger) send(p packet) {
 		dst:   netip.AddrPortFrom(p.dst, 0),
 	}
 	if err := g.forward(f, p); err != nil {
-		reason, known := unreachableFor(err)
-		if known {
-			g.frames.unreachable(reason, f, uint32(binary.BigEndian.Uint16(p.payload[6:])))
-		}
+		g.frames.reject(err, f, uint32(binary.BigEndian.Uint16(p.payload[6:])))
 	}
 }
 
 func (g *pinger) forward(f flow, p packet) error {
 	addr, v := g.policy.outbound(p.dst)
-	if v != allow {
+	switch {
+	case v != allow:
 		return verdictError(v)
+	case p.ttl <= 1: // the stack answers for its own addresses
+		return errTimeExceeded
 	}
 	s, err := g.source(f.src)
 	if err != nil {
 		return err
 	}
 	to := newSocketAddr(netip.AddrPortFrom(addr, 0))
-	return s.socket.send(p.payload, nil, &to)
+	return s.socket.send(p.payload, hopLimit(p.ttl, p.dst.Is6()), &to)
 }
 
 func (g *pinger) source(inside netip.AddrPort) (*pingSource, error) {

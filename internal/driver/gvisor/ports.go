@@ -155,7 +155,7 @@ func (p *Ports) serveTCP(spec api.PortSpec, sockets []*sharedFD, child netip.Add
 	n := p.network
 	port := &tcpPort{
 		log: n.log.With("port", spec.ParentPort), stack: n.stack, policy: &n.policy,
-		relays: newRelayGroup(), listeners: sockets,
+		relays: newRelayGroup(n.buffers), listeners: sockets,
 	}
 	port.ctx, port.cancel = context.WithCancel(p.ctx)
 	for _, s := range sockets {

@@ -1,11 +1,14 @@
 package gvisor
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -62,6 +65,19 @@ func (p *publishedUDP) reply(d datagram) bool {
 	if err := f.socket.sendSegments(d.payload, d.segment, f.oob, &f.to); err != nil {
 		f.port.counters.failed(err)
 	}
+	return true
+}
+
+// refused ends a flow whose datagram the namespace has refused, and is false if
+// there is none. A client of a UDP port cannot be told.
+func (p *publishedUDP) refused(key insideKey) bool {
+	f, ok := p.flows.get(key)
+	if !ok {
+		return false
+	}
+	f.port.counters.refused.Add(1)
+	f.port.counters.failed(fmt.Errorf("datagram to %s: %w", key.target, unix.ECONNREFUSED))
+	p.flows.remove(key)
 	return true
 }
 

@@ -8,7 +8,8 @@ import (
 
 // relayGroup owns relays: it bounds their number and ends them together.
 type relayGroup struct {
-	max int
+	max     int
+	buffers *socketBuffers
 
 	mu     sync.Mutex
 	closed bool
@@ -20,8 +21,8 @@ type relayGroup struct {
 // maxRelays is how many connections one group may have open.
 const maxRelays = 16 << 10
 
-func newRelayGroup() *relayGroup {
-	return &relayGroup{max: min(maxRelays, fdLimit()/2), relays: map[*relay]struct{}{}, ended: make(chan struct{})}
+func newRelayGroup(b *socketBuffers) *relayGroup {
+	return &relayGroup{buffers: b, max: min(maxRelays, fdLimit()/2), relays: map[*relay]struct{}{}, ended: make(chan struct{})}
 }
 
 // fdLimit is how many descriptors the process may open.
@@ -42,12 +43,14 @@ func (g *relayGroup) enter() bool {
 		return false
 	}
 	g.count++
+	g.buffers.add(1)
 	return true
 }
 
 func (g *relayGroup) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.buffers.add(-1)
 	if g.count--; g.closed && g.count == 0 {
 		close(g.ended)
 	}

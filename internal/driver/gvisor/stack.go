@@ -19,18 +19,12 @@ import (
 // nicID is the stack's only interface.
 const nicID tcpip.NICID = 1
 
-const (
-	// Buffers of a connection's endpoint in the stack. They are limits, not
-	// reservations: an idle connection holds nothing.
-	minSocketBuffer     = 4 << 10
-	defaultSocketBuffer = 1 << 20
-	maxSocketBuffer     = 4 << 20
-	// timeWait is short, since nothing on this wire arrives late.
-	timeWait = 200 * time.Millisecond
-)
+// timeWait is short, since nothing on this wire arrives late.
+const timeWait = 200 * time.Millisecond
 
 // newStack makes the stack with its interface on the link.
 func newStack(l *link, p *plan) (*stack.Stack, error) {
+	silenceLibrary()
 	opts := stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{arp.NewProtocol, ipv4.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4},
@@ -94,12 +88,13 @@ func setTCPOptions(s *stack.Stack) error {
 	recovery := tcpip.TCPRecovery(0)
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
-	send := tcpip.TCPSendBufferSizeRangeOption{Min: minSocketBuffer, Default: defaultSocketBuffer, Max: maxSocketBuffer}
-	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: minSocketBuffer, Default: defaultSocketBuffer, Max: maxSocketBuffer}
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &moderate, &wait, &send, &receive} {
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &moderate, &wait} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("setting %T of the stack: %s", o, err)
 		}
+	}
+	if err := setSocketBuffers(s, maxSocketBuffer); err != nil {
+		return fmt.Errorf("setting the stack's buffers: %s", err)
 	}
 	return nil
 }
