@@ -3,6 +3,9 @@
 PREFIX  ?= /usr/local
 DESTDIR ?=
 GO      ?= go
+# Where "make install" puts the AppArmor profile, e.g. /etc/apparmor.d; empty
+# where the system has no use for it.
+APPARMOR_DIR ?=
 
 # Build tags that leave drivers out, e.g. make TAGS=no_gvisortapvsock: see
 # docs/BUILDING.md. SHIP_TAGS leave out what would keep the linker from dropping
@@ -18,7 +21,9 @@ PACKAGES  ?= ./...
 COMMANDS := rootlesskit rootlessctl rootlesskit-docker-proxy
 TOOL      = $(GO) tool -modfile=tools/go.mod
 
-.PHONY: all build test lint fmt demo bench install clean help
+ARCHS    := amd64 arm64 arm riscv64 ppc64le s390x
+
+.PHONY: all build test lint fmt demo bench install dist clean help
 
 all: build
 
@@ -45,13 +50,39 @@ demo: build ## serve a page from a rootless namespace and publish it, live
 bench: ## measure against other port and network drivers (see bench/)
 	$(GO) run ./bench
 
-install: build ## install the commands and man pages under DESTDIR/PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m 0755 $(COMMANDS:%=bin/%) $(DESTDIR)$(PREFIX)/bin
-	install -m 0644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+install: build ## install commands, man pages, completions, systemd unit under DESTDIR/PREFIX
+	install -d $(BIN) $(SHARE)/man/man1 $(LIB)/systemd/user
+	install -m 0755 $(COMMANDS:%=bin/%) $(BIN)
+	install -m 0644 docs/man/*.1 $(SHARE)/man/man1
+	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	install -m 0644 contrib/completions/bash/* $(SHARE)/bash-completion/completions
+	install -m 0644 contrib/completions/zsh/* $(SHARE)/zsh/site-functions
+	install -m 0644 contrib/completions/fish/* $(SHARE)/fish/vendor_completions.d
+	$(call install_with_path,contrib/systemd/user/rootlesskit@.service,$(LIB)/systemd/user)
+ifneq ($(APPARMOR_DIR),)
+	install -d $(DESTDIR)$(APPARMOR_DIR)
+	$(call install_with_path,contrib/apparmor/rootlesskit,$(DESTDIR)$(APPARMOR_DIR))
+endif
+
+BIN   = $(DESTDIR)$(PREFIX)/bin
+LIB   = $(DESTDIR)$(PREFIX)/lib
+SHARE = $(DESTDIR)$(PREFIX)/share
+
+# $(call install_with_path,FILE,DIRECTORY) installs a file that names the binary.
+install_with_path = sed 's|@BINDIR@|$(PREFIX)/bin|g' $1 > '$2/$(notdir $1)' && chmod 0644 '$2/$(notdir $1)'
+
+dist: $(ARCHS:%=dist/%) ## build the commands for all architectures into dist/, with checksums
+	cd dist && sha256sum $(foreach a,$(ARCHS),$(COMMANDS:%=$a/%)) > SHA256SUMS
+
+dist/%: force
+	mkdir -p $@
+	GOOS=linux GOARCH=$* GOARM=7 $(GOBUILD) -o $@/ $(COMMANDS:%=./cmd/%)
+
+.PHONY: force
+force:
 
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -5,10 +5,13 @@ import (
 	"io"
 	"testing"
 
+	"github.com/urfave/cli/v3"
+
+	"rootlesskit/internal/completion"
 	"rootlesskit/internal/manpage"
 )
 
-var update = flag.Bool("update", false, "rewrite the man page")
+var update = flag.Bool("update", false, "rewrite the man page and the completions")
 
 var manSections = []manpage.Section{
 	{Title: "EXIT STATUS", Terms: []manpage.Term{
@@ -38,6 +41,10 @@ Read the description of the REST API itself:
 
   curl --unix-socket $ROOTLESSKIT_STATE_DIR/api.sock http://rootlesskit/v1/openapi.yaml`},
 	{Title: "SEE ALSO", Text: "rootlesskit(1), nsenter(1), user_namespaces(7)"},
+}
+
+func TestCompletionsAreCurrent(t *testing.T) {
+	completion.Check(t, "../../contrib/completions", func() *cli.Command { return newApp(io.Discard, io.Discard) }, *update)
 }
 
 func TestManPageIsCurrent(t *testing.T) {

@@ -4,11 +4,18 @@ import (
 	"flag"
 	"testing"
 
+	"github.com/urfave/cli/v3"
+
+	"rootlesskit/internal/completion"
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/manpage"
 )
 
-var update = flag.Bool("update", false, "rewrite docs/man/rootlesskit.1")
+var update = flag.Bool("update", false, "rewrite the man page and the completions")
+
+func TestCompletions(t *testing.T) {
+	completion.Check(t, "../../contrib/completions", func() *cli.Command { return newApp(everyDriver(), nil).cli() }, *update)
+}
 
 func TestManPage(t *testing.T) {
 	page := manpage.Render(newApp(everyDriver(), nil).cli(), manSections...)
