@@ -23,6 +23,8 @@ type TAPRequest struct {
 	// fewer.
 	VnetHdr  bool `json:"vnetHdr,omitempty"`
 	Offloads uint `json:"offloads,omitempty"`
+	// Persist leaves the device to whoever opens it next: see MakeTAP.
+	Persist bool `json:"persist,omitempty"`
 }
 
 // LinkRequest configures an interface of the namespace and brings it up.
@@ -53,6 +55,18 @@ func OpenTAP(ctx context.Context, child wire.Caller, req TAPRequest) (int, error
 	return fds[0], nil
 }
 
+// MakeTAP makes a TAP device inside the namespace that stays until the namespace
+// goes, for programs that open it there by its name (TUNSETPERSIST in the
+// kernel's networking/tuntap). No descriptor of it is open when MakeTAP returns.
+func MakeTAP(ctx context.Context, child wire.Caller, name string) error {
+	fds, err := child.Call(ctx, tapMethod, TAPRequest{Name: name, Persist: true}, nil)
+	closeAll(fds)
+	if err != nil {
+		return fmt.Errorf("making the TAP device %q: %w", name, err)
+	}
+	return nil
+}
+
 // Configure sets an interface of the namespace up.
 func Configure(ctx context.Context, child wire.Caller, req LinkRequest) error {
 	if _, err := child.Call(ctx, linkMethod, req, nil); err != nil {
@@ -74,7 +88,19 @@ func (n *Namespace) openTAP(_ context.Context, msg wire.Message) (any, []int, er
 	if err != nil {
 		return nil, nil, err
 	}
+	if req.Persist {
+		return nil, nil, persist(fd)
+	}
 	return nil, []int{fd}, nil
+}
+
+// persist makes the device outlive its descriptor, which it closes.
+func persist(fd int) error {
+	defer unix.Close(fd)
+	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
+		return fmt.Errorf("TUNSETPERSIST: %w", err)
+	}
+	return nil
 }
 
 func newTAP(req TAPRequest) (int, error) {

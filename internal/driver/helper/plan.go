@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/netns"
 )
@@ -54,15 +52,7 @@ type Device struct {
 
 // Make makes the device, without configuring it.
 func (d Device) Make(ctx context.Context, sb driver.Sandbox) error {
-	fd, err := netns.OpenTAP(ctx, sb.Child, netns.TAPRequest{Name: d.Name})
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
-		return fmt.Errorf("making the TAP device %q persistent: %w", d.Name, err)
-	}
-	return nil
+	return netns.MakeTAP(ctx, sb.Child, d.Name)
 }
 
 // Configure gives the device its addresses and routes; a program serves it

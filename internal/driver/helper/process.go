@@ -36,7 +36,7 @@ func startProcess(ctx context.Context, c *Command, log *slog.Logger) (*process, 
 	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
 	cmd.Stdout, cmd.Stderr = &output{log: log}, p.errors
 	cmd.ExtraFiles = c.Files
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second // should it leave a process with its standard error
 	log.Debug("starting", "args", cmd.Args)
 
