@@ -358,6 +358,11 @@ func TestUDPSendsApartWhatTheRouteDoesNotCut(t *testing.T) {
 		Route: routeTo(netip.MustParseAddrPort("127.0.0.1:5000")),
 	})
 	c := dialPort(t, p, "")
+	// The flow has its socket after the first datagram; before, it holds a few.
+	if _, err := c.Write([]byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, server, [][]byte{[]byte("first")})
 	random := rand.New(rand.NewPCG(3, 4))
 	for range 20 {
 		expect(t, server, sendBurst(t, c, nil, random))

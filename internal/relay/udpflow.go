@@ -131,10 +131,18 @@ func (p *UDPPort) connectUDP(fd int, r Route) error {
 }
 
 // bindSource binds a flow's socket to the client's address, and to the client's
-// port unless another socket of the namespace has it.
+// port unless another socket of the namespace has it. SO_REUSEADDR lets a client
+// use one port towards several published ones: the sockets differ by their
+// targets. For a port that the kernel chooses it must be off, or two flows might
+// get the same.
 func bindSource(fd int, source netip.AddrPort, family int) error {
+	reuse := func(on int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, on) }
+	if source.Port() != 0 {
+		reuse(1)
+	}
 	err := unix.Bind(fd, sockaddrOf(source, family))
 	if err == unix.EADDRINUSE {
+		reuse(0)
 		err = unix.Bind(fd, sockaddrOf(netip.AddrPortFrom(source.Addr(), 0), family))
 	}
 	return err
