@@ -3,8 +3,8 @@
 // addresses on it.
 //
 // Theory of operation. A Program is started as a child of the launcher, in a
-// session of its own so that the terminal's signals do not reach it, and dies
-// with the launcher, however that ends: Pdeathsig is about the thread that
+// process group of its own so that the terminal's signals do not reach it, and
+// dies with the launcher, however that ends: Pdeathsig is about the thread that
 // started it, so one thread stays with it. One goroutine, the supervisor, waits
 // for its end and starts it again, with delays that grow and a bound on tries.
 //
