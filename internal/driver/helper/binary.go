@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -26,12 +27,8 @@ func Probe(name string) (*Binary, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "--help")
-	cmd.WaitDelay = time.Second
 	// Some versions of pasta exit with 1 after printing their help.
-	out, err := cmd.CombinedOutput()
+	out, err := ask(path, "--help")
 	b := &Binary{Path: path, options: map[string]bool{}}
 	for _, option := range longOption.FindAllString(string(out), -1) {
 		b.options[option] = true
@@ -40,6 +37,24 @@ func Probe(name string) (*Binary, error) {
 		return nil, fmt.Errorf("%s --help names no options (%v): %.200q", path, err, out)
 	}
 	return b, nil
+}
+
+func ask(path, option string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, option)
+	cmd.WaitDelay = time.Second
+	return cmd.CombinedOutput()
+}
+
+// Version is the first line that the program prints for --version, or "".
+func (b *Binary) Version() string {
+	out, err := ask(b.Path, "--version")
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return line
 }
 
 // Has tells whether the program has an option, such as "--mtu".

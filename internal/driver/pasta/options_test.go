@@ -47,6 +47,19 @@ func TestOldVersion(t *testing.T) {
 	}
 }
 
+func TestReleaseDate(t *testing.T) {
+	for version, want := range map[string]string{
+		"pasta 0.0~git20230309.7c7625d-1": "20230309",
+		"pasta 2024_12_11.09478d5":        "20241211",
+		"pasta unknown version":           "",
+		"":                                "",
+	} {
+		if got := releaseDate(version); got != want {
+			t.Errorf("%q: %q", version, got)
+		}
+	}
+}
+
 func TestListener(t *testing.T) {
 	for _, tt := range []struct {
 		proto, ip string

@@ -53,6 +53,10 @@ func NewImplicit(network driver.Network, _ driver.Flags) (driver.Ports, error) {
 	if !ok {
 		return nil, errors.New("port driver \"implicit\" requires --net=pasta")
 	}
+	version := n.binary.Version()
+	if date := releaseDate(version); date != "" && date < implicitSince {
+		return nil, fmt.Errorf("port driver \"implicit\" requires passt >= 2023_12_04: %s is %q, which does not notice the ports of a namespace that it joins", n.binary.Path, version)
+	}
 	n.implicit = true
 	return nil, nil
 }
