@@ -2,7 +2,6 @@ package pasta
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 
 	"rootlesskit/internal/driver"
@@ -26,23 +25,6 @@ func probe(flags driver.Flags) (*helper.Binary, error) {
 		return nil, fmt.Errorf("pasta is too old: %s has no %s, a version of 2023_03 or later is needed", binary.Path, lacks)
 	}
 	return binary, nil
-}
-
-// implicitSince is the release that publishes the ports of a namespace that it
-// did not make itself.
-const implicitSince = "20231204"
-
-var dateInVersion = regexp.MustCompile(`(20\d\d)_?(\d\d)_?(\d\d)`)
-
-// releaseDate is the date in a version, such as 20230309 of
-// "pasta 0.0~git20230309.7c7625d-1" or "pasta 2023_03_09.7c7625d". It is empty
-// where there is none.
-func releaseDate(version string) string {
-	m := dateInVersion.FindStringSubmatch(version)
-	if m == nil {
-		return ""
-	}
-	return m[1] + m[2] + m[3]
 }
 
 // args are the program's options that do not change between starts.

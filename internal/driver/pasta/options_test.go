@@ -23,7 +23,7 @@ func fake(t *testing.T, options ...string) flags {
 	return flags{"pasta-binary": path}
 }
 
-// TestOldVersion: the version of March 2023 works, but has no pesto.
+// TestOldVersion: the version of March 2023 works, but publishes no ports.
 func TestOldVersion(t *testing.T) {
 	f := fake(t, required...)
 	network, err := New(config(), f)
@@ -33,6 +33,14 @@ func TestOldVersion(t *testing.T) {
 	want := `port driver "pesto" requires pasta with --conf-path support (passt >= 2026_05_07.1afd4ed)`
 	if _, err := NewPorts(network, f); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
+	}
+	want = `port driver "implicit" requires passt >= 2023_12_04: ` + f["pasta-binary"] + ` is older, and does not notice the ports of a namespace that it joins`
+	if _, err := NewImplicit(network, f); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	f = fake(t, append(required, "--no-copy-routes")...)
+	if network, err = New(config(), f); err != nil {
+		t.Fatal(err)
 	}
 	if ports, err := NewImplicit(network, f); ports != nil || err != nil {
 		t.Errorf("implicit: %v, %v", ports, err)
@@ -44,19 +52,6 @@ func TestOldVersion(t *testing.T) {
 	f = fake(t, "--foreground", "--netns")
 	if _, err := New(config(), f); err == nil || !strings.HasPrefix(err.Error(), "pasta is too old: "+f["pasta-binary"]+" has no --pid") {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestReleaseDate(t *testing.T) {
-	for version, want := range map[string]string{
-		"pasta 0.0~git20230309.7c7625d-1": "20230309",
-		"pasta 2024_12_11.09478d5":        "20241211",
-		"pasta unknown version":           "",
-		"":                                "",
-	} {
-		if got := releaseDate(version); got != want {
-			t.Errorf("%q: %q", version, got)
-		}
 	}
 }
 

@@ -53,9 +53,8 @@ func NewImplicit(network driver.Network, _ driver.Flags) (driver.Ports, error) {
 	if !ok {
 		return nil, errors.New("port driver \"implicit\" requires --net=pasta")
 	}
-	version := n.binary.Version()
-	if date := releaseDate(version); date != "" && date < implicitSince {
-		return nil, fmt.Errorf("port driver \"implicit\" requires passt >= 2023_12_04: %s is %q, which does not notice the ports of a namespace that it joins", n.binary.Path, version)
+	if !n.binary.Has("--host-lo-to-ns-lo") && !n.binary.Has("--no-copy-routes") {
+		return nil, fmt.Errorf("port driver \"implicit\" requires passt >= 2023_12_04: %s is older, and does not notice the ports of a namespace that it joins", n.binary.Path)
 	}
 	n.implicit = true
 	return nil, nil
