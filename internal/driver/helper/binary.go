@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
-	"strings"
 	"time"
 )
 
@@ -45,16 +44,6 @@ func ask(path, option string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, path, option)
 	cmd.WaitDelay = time.Second
 	return cmd.CombinedOutput()
-}
-
-// Version is the first line that the program prints for --version, or "".
-func (b *Binary) Version() string {
-	out, err := ask(b.Path, "--version")
-	if err != nil {
-		return ""
-	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	return line
 }
 
 // Has tells whether the program has an option, such as "--mtu".
