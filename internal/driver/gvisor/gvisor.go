@@ -144,16 +144,13 @@ func (n *Network) start(ctx context.Context, tap int) (err error) {
 	return nil
 }
 
-// expiryInterval is how often idle flows are looked for.
-const expiryInterval = 10 * time.Second
-
 // run serves the link until the context ends or the device is gone, and takes
 // everything down.
 func (n *Network) run(ctx context.Context, cancel context.CancelFunc) {
 	defer close(n.done)
 	defer cancel()
 	var workers sync.WaitGroup
-	workers.Go(func() { n.expireFlows(ctx) })
+	workers.Go(func() { n.upkeep(ctx) })
 	workers.Go(func() {
 		<-ctx.Done()
 		n.disconnect()
@@ -179,21 +176,6 @@ func (n *Network) disconnect() {
 		case <-n.outbound.relays.ended:
 			return
 		case <-time.After(10 * time.Millisecond): // for a handshake that has just begun
-		}
-	}
-}
-
-func (n *Network) expireFlows(ctx context.Context) {
-	tick := time.NewTicker(expiryInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			n.published.flows.expire(now)
-			n.datagrams.outbound.sources.expire(now)
-			n.datagrams.pinger.sources.expire(now)
 		}
 	}
 }

@@ -53,6 +53,8 @@ type link struct {
 	// intercept handles packets that need no stack and returns true for them.
 	// It must not keep the packet.
 	intercept func(packet []byte, segment int) bool
+	// frames counts those that came from the namespace.
+	frames atomic.Uint64
 
 	dispatcher stack.NetworkDispatcher
 }
@@ -113,6 +115,7 @@ func (r *reader) readBurst(fd int) (wait bool, err error) {
 		case errno != 0:
 			return false, errno
 		case n > headLen:
+			r.link.frames.Add(1)
 			r.frame(n - headLen)
 		}
 	}
