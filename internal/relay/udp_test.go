@@ -441,7 +441,10 @@ func TestUDPFlowsExpire(t *testing.T) {
 			start := time.Now()
 			exchange(t, answered, "a")
 			send(t, unanswered, "b")
-			eventually(t, p, "one of two", func(d api.PortDetails) bool { return d.Accepted == 2 && d.Active == 1 })
+			eventually(t, p, "one of two", func(api.PortDetails) (ok bool) {
+				p.loop.call(func() { ok = p.stats.accepted.Load() == 2 && len(p.flows.byKey) == 1 })
+				return ok
+			})
 			if took := time.Since(start); took < 50*time.Millisecond {
 				t.Errorf("the flow has ended after %v", took)
 			}
