@@ -15,6 +15,7 @@ import (
 	"rootlesskit/api"
 	"rootlesskit/internal/apiserver"
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/ports"
 )
 
@@ -25,6 +26,9 @@ func Run(ctx context.Context, cfg Config) (code int, err error) {
 	// Should the child be killed, its processes become this one's to end.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 1, fmt.Errorf("becoming a reaper of orphans: %w", err)
+	}
+	if err := hostsock.DropBindCapability(); err != nil {
+		return 1, err
 	}
 	state, err := openStateDir(cfg.StateDir)
 	if err != nil {
