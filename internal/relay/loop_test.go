@@ -151,3 +151,16 @@ func TestIdleLoopUsesNoCPU(t *testing.T) {
 		t.Errorf("idle loops used %v of CPU in 500ms", used)
 	}
 }
+
+func TestParseIdle(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"9045.29 12345.67\n": 12345670 * time.Millisecond,
+		"0.01 0.00\n":        0,
+		"":                   0,
+		"garbage":            0,
+	} {
+		if got := parseIdle([]byte(text)); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+}

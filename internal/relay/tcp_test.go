@@ -88,6 +88,11 @@ func serve(t testing.TB, f func(*net.TCPConn)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveOn(t, l, f)
+	return l.Addr().String()
+}
+
+func serveOn(t testing.TB, l net.Listener, f func(*net.TCPConn)) {
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -99,7 +104,6 @@ func serve(t testing.TB, f func(*net.TCPConn)) string {
 		}
 	})
 	t.Cleanup(func() { l.Close(); all.Wait() })
-	return l.Addr().String()
 }
 
 func dial(t testing.TB, addr string) *net.TCPConn {
@@ -191,17 +195,22 @@ func TestRefusedResetsTheClient(t *testing.T) {
 	_, free := listenFDClosed(t)
 	p, addr := forward(t, free)
 	for range 20 {
-		c, err := net.Dial("tcp", addr)
-		if err == nil { // else the reset was faster than connect's return
-			_, err = c.Read(make([]byte, 1))
-			c.Close()
-		}
-		if !errors.Is(err, unix.ECONNRESET) {
-			t.Fatalf("the client got %v", err)
-		}
+		wantReset(t, addr)
 	}
 	if d := p.Details(); d.Refused != 20 || d.Active != 0 || d.LastError == "" {
 		t.Errorf("details %+v", d)
+	}
+}
+
+func wantReset(t *testing.T, addr string) {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err == nil { // else the reset was faster than connect's return
+		_, err = c.Read(make([]byte, 1))
+		c.Close()
+	}
+	if !errors.Is(err, unix.ECONNRESET) {
+		t.Fatalf("the client got %v", err)
 	}
 }
 
@@ -274,27 +283,5 @@ func TestCloseCutsConnections(t *testing.T) {
 	}
 	if d := p.Details(); d.Accepted != 1 || d.Active != 0 || d.BytesIn != 1 || d.BytesOut != 1 {
 		t.Errorf("details %+v", d)
-	}
-}
-
-func BenchmarkStream(b *testing.B) {
-	target := serve(b, func(c *net.TCPConn) {
-		_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, 1<<20))
-	})
-	_, addr := forward(b, target)
-	for name, to := range map[string]string{"direct": target, "relay": addr} {
-		b.Run(name, func(b *testing.B) {
-			c := dial(b, to)
-			_ = c.SetDeadline(time.Time{})
-			buf := make([]byte, 1<<20)
-			b.SetBytes(int64(len(buf)))
-			for range b.N {
-				if _, err := c.Write(buf); err != nil {
-					b.Fatal(err)
-				}
-			}
-			_ = c.CloseWrite()
-			_, _ = c.Read(buf)
-		})
 	}
 }

@@ -68,6 +68,7 @@ func (l *tcpListener) ready(uint32) {
 // awaitPool leaves the connections in the kernel's queue until there are
 // sockets for them.
 func (l *tcpListener) awaitPool(pool *Pool) {
+	l.part.stats.acceptErrors.Add(1)
 	l.disarm()
 	pool.wait(&waiter{loop: l.part.loop, got: func(fd int) {
 		if fd < 0 {
