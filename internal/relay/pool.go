@@ -164,8 +164,9 @@ func (p *Pool) refill(ctx context.Context) error {
 			return fmt.Errorf("got none of %d sockets", missing)
 		}
 		for _, fd := range fds {
-			// Off the loops; UDP sockets have not got it.
+			// Off the loops; UDP sockets have not got these.
 			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+			_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, localCongestion)
 		}
 		p.add(fds)
 	}

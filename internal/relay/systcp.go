@@ -107,6 +107,11 @@ func sysSetInt(fd, level, option int, value int32) {
 		uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
 }
 
+func sysSetString(fd, level, option int, value string) {
+	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
+		uintptr(unsafe.Pointer(unsafe.StringData(value))), uintptr(len(value)), 0)
+}
+
 // sysReset makes the close that follows a reset (RFC 9293, 3.10.4: ABORT).
 func sysReset(fd int) {
 	linger := unix.Linger{Onoff: 1}

@@ -78,6 +78,9 @@ func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
 	c.side[child] = tcpSide{conn: c, fd: -1, number: child}
 	t.conns.add(c)
 	o, cfg := c.opening, &t.port.cfg
+	if o.client.Addr() != o.local.Addr() && !o.client.Addr().IsLoopback() {
+		sysSetString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, t.port.congestion)
+	}
 	o.route = cfg.Route(o.client, o.local)
 	if o.route.Target.IsValid() && familyOf(o.route.Target.Addr()) == cfg.Family {
 		c.dir[toChild].kept = o.route.Prelude
