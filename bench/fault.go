@@ -59,6 +59,8 @@ func sampleFault(ctx context.Context, r *runner, t Target) (Values, error) {
 
 // listed says that the launcher still has the TCP port in its list.
 func (s *session) listed(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, recoveryTimeout)
+	defer cancel()
 	c := api.NewClient(s.apiSocket())
 	defer c.Close()
 	ports, err := c.ListPorts(ctx)

@@ -62,10 +62,26 @@ func NewPool(ctx context.Context, size int, fill FillFunc, log *slog.Logger) *Po
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	p := &Pool{fill: fill, size: max(min(size, descriptorLimit()/poolShare), 1), log: log, short: make(chan struct{}, 1), done: make(chan struct{})}
+	p := &Pool{fill: fill, size: affordable(size), log: log, short: make(chan struct{}, 1), done: make(chan struct{})}
 	p.hint()
 	go p.run(ctx)
 	return p
+}
+
+// affordable bounds a pool's size by the limit of descriptors.
+func affordable(size int) int { return max(min(size, descriptorLimit()/poolShare), 1) }
+
+// shed closes what the limit of descriptors, lowered since, leaves no room for.
+func (p *Pool) shed() {
+	p.mu.Lock()
+	p.size = affordable(p.size)
+	var excess []int
+	if n := len(p.ready); n > p.size {
+		excess = p.ready[p.size:n:n]
+		p.ready = p.ready[:p.size:p.size]
+	}
+	p.mu.Unlock()
+	closeAll(excess)
 }
 
 // descriptorLimit is RLIMIT_NOFILE.
@@ -151,12 +167,13 @@ func (p *Pool) run(ctx context.Context) {
 func (p *Pool) refill(ctx context.Context) error {
 	for {
 		p.mu.Lock()
-		missing := p.size + len(p.waiting) - len(p.ready)
+		size := p.size
+		missing := size + len(p.waiting) - len(p.ready)
 		p.mu.Unlock()
 		if missing <= 0 {
 			return nil
 		}
-		fds, err := p.fill(ctx, min(missing, p.size))
+		fds, err := p.fill(ctx, min(missing, size))
 		if err != nil {
 			return err
 		}

@@ -149,7 +149,7 @@ func (t *tcpPart) refuse(reason string) {
 
 func (t *tcpPart) listen() error {
 	for _, fd := range t.port.cfg.Listeners {
-		l := &tcpListener{part: t, fd: fd}
+		l := &tcpListener{part: t, fd: fd, ceiling: connectionCeiling()}
 		t.listeners = append(t.listeners, l)
 		if err := l.arm(); err != nil {
 			return err

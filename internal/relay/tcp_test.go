@@ -17,10 +17,12 @@ import (
 )
 
 // plainPool makes sockets of the test's own namespace.
-func plainPool(t testing.TB, family int) *Pool {
+func plainPool(t testing.TB, family int) *Pool { return plainPoolOf(t, family, 16) }
+
+func plainPoolOf(t testing.TB, family, size int) *Pool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	p := NewPool(ctx, 16, func(_ context.Context, n int) ([]int, error) {
+	p := NewPool(ctx, size, func(_ context.Context, n int) ([]int, error) {
 		var fds []int
 		for range n {
 			fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -34,6 +36,15 @@ func plainPool(t testing.TB, family int) *Pool {
 	}, nil)
 	t.Cleanup(func() { cancel(); p.Wait() })
 	return p
+}
+
+func untilFull(t testing.TB, pool *Pool) {
+	t.Helper()
+	until(t, "a full pool", func() bool {
+		pool.mu.Lock()
+		defer pool.mu.Unlock()
+		return len(pool.ready) == pool.size
+	})
 }
 
 func newEngine(t testing.TB) *Engine {

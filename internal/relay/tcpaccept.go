@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,8 @@ type tcpListener struct {
 	// A shortage of descriptors or memory disarms the listener for backoff.
 	backoff time.Duration
 	retry   *timer
+	// ceiling is the first descriptor that connections are not to have.
+	ceiling int
 }
 
 const (
@@ -46,23 +49,29 @@ func (l *tcpListener) disarm() {
 // such clients would leave none for the sockets they wait for.
 func (l *tcpListener) ready(uint32) {
 	pool := l.part.port.cfg.Pool(l.part.port.cfg.Family)
+	if l.backoff > 0 && !descriptorBelow(l.ceiling) {
+		l.backOff(pool, unix.EMFILE)
+		return
+	}
 	socket, ok := pool.get()
 	if !ok {
 		l.awaitPool(pool)
 		return
 	}
 	fd, from, errno := sysAccept(l.fd)
-	if errno == 0 {
+	switch errno {
+	case 0:
 		l.backoff = 0
 		l.part.accepted(fd, from, socket)
+		if fd >= l.ceiling {
+			l.backOff(pool, unix.EMFILE)
+		}
 		return
-	}
-	pool.putBack(socket)
-	switch errno {
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-		l.backOff(errno)
+		defer l.backOff(pool, errno)
 	}
 	// Else another loop was faster (EAGAIN), or the connection is gone.
+	pool.putBack(socket)
 }
 
 // awaitPool leaves the connections in the kernel's queue until there are
@@ -82,8 +91,13 @@ func (l *tcpListener) awaitPool(pool *Pool) {
 // backOff leaves the connections in the kernel's queue for a while: they are
 // served when others have closed, which is better for them than a reset. The
 // descriptor is level-triggered, so it has to be disarmed not to spin.
-func (l *tcpListener) backOff(err error) {
+//
+// The limit of descriptors may have been lowered since the start (prlimit(2)), to
+// what the pool alone has.
+func (l *tcpListener) backOff(pool *Pool, err error) {
 	p := l.part.port
+	pool.shed()
+	l.ceiling = connectionCeiling()
 	l.part.stats.acceptErrors.Add(1)
 	if l.backoff == 0 {
 		reason := "accepting a connection: " + err.Error()
@@ -95,6 +109,26 @@ func (l *tcpListener) backOff(err error) {
 	l.backoff = min(max(2*l.backoff, backoffMin), backoffMax)
 	l.disarm()
 	l.retry = l.part.loop.after(l.backoff, l.rearm)
+}
+
+// connectionCeiling leaves the last descriptors to what must work in a shortage
+// too: the API, which may remove the port, and the pool. accept takes the lowest
+// free descriptor, so the number of one tells how many there are.
+func connectionCeiling() int {
+	limit := descriptorLimit()
+	return limit - min(spareDescriptors, limit/poolShare)
+}
+
+const spareDescriptors = 16
+
+// descriptorBelow tells whether the next descriptor will be below the ceiling.
+func descriptorBelow(ceiling int) bool {
+	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return !errors.Is(err, unix.EMFILE)
+	}
+	unix.Close(fd)
+	return fd < ceiling
 }
 
 func (l *tcpListener) rearm() {

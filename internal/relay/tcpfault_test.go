@@ -318,11 +318,7 @@ func TestShortageOfDescriptors(t *testing.T) {
 	}
 	e := newEngine(t)
 	pool := plainPool(t, unix.AF_INET)
-	until(t, "a full pool", func() bool {
-		pool.mu.Lock()
-		defer pool.mu.Unlock()
-		return len(pool.ready) == pool.size
-	})
+	untilFull(t, pool)
 	var warnings atomic.Int64
 	restore := limitDescriptors(t, room)
 	p, err := e.ForwardTCP(TCPConfig{
@@ -352,6 +348,41 @@ func TestShortageOfDescriptors(t *testing.T) {
 	until(t, "no connection is left", func() bool { return p.Details().Active == 0 })
 	if n := warnings.Load(); n > 1 {
 		t.Errorf("%d log lines for one shortage", n)
+	}
+}
+
+// A pool that was filled before the limit was lowered gives its sockets up: they
+// alone must not keep connections out for ever. The last descriptors are not for
+// connections.
+func TestLimitLoweredToThePool(t *testing.T) {
+	const clients, pooled = 20, 100
+	target := serve(t, func(c *net.TCPConn) { c.Close() }) // what it has open is not counted
+	fd, addr := listenFD(t)
+	var conns []*net.TCPConn
+	for range clients {
+		conns = append(conns, dial(t, addr))
+	}
+	e := newEngine(t)
+	pool := plainPoolOf(t, unix.AF_INET, pooled)
+	untilFull(t, pool)
+	limitDescriptors(t, 0)
+	p, err := e.ForwardTCP(TCPConfig{
+		Listeners: []int{fd},
+		Pool:      func(int) *Pool { return pool },
+		Route: func(netip.AddrPort, netip.AddrPort) Route {
+			return Route{Target: netip.MustParseAddrPort(target)}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	until(t, "all are accepted", func() bool { return p.Details().Accepted == clients })
+	if d := p.Details(); d.AcceptErrors == 0 {
+		t.Errorf("there was no shortage: %+v", d)
+	}
+	for _, c := range conns {
+		c.Close()
 	}
 }
 
