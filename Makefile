@@ -50,8 +50,8 @@ demo: build ## serve a page from a rootless namespace and publish it, live
 bench: ## measure against other port and network drivers (see bench/)
 	$(GO) run ./bench
 
-install: build ## install commands, man pages, completions, systemd unit under DESTDIR/PREFIX
-	install -d $(BIN) $(SHARE)/man/man1 $(LIB)/systemd/user
+install: build ## install commands, man pages, completions, systemd units under DESTDIR/PREFIX
+	install -d $(BIN) $(SHARE)/man/man1 $(LIB)/systemd/user $(LIB)/systemd/system
 	install -m 0755 $(COMMANDS:%=bin/%) $(BIN)
 	install -m 0644 docs/man/*.1 $(SHARE)/man/man1
 	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
@@ -59,6 +59,9 @@ install: build ## install commands, man pages, completions, systemd unit under D
 	install -m 0644 contrib/completions/zsh/* $(SHARE)/zsh/site-functions
 	install -m 0644 contrib/completions/fish/* $(SHARE)/fish/vendor_completions.d
 	$(call install_with_path,contrib/systemd/user/rootlesskit@.service,$(LIB)/systemd/user)
+	$(call install_with_path,contrib/systemd/user/rootlesskit@.socket,$(LIB)/systemd/user)
+	$(call install_with_path,contrib/systemd/system/rootlesskit@.service,$(LIB)/systemd/system)
+	$(call install_with_path,contrib/systemd/system/rootlesskit@.socket,$(LIB)/systemd/system)
 ifneq ($(APPARMOR_DIR),)
 	install -d $(DESTDIR)$(APPARMOR_DIR)
 	$(call install_with_path,contrib/apparmor/rootlesskit,$(DESTDIR)$(APPARMOR_DIR))

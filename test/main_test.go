@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -91,35 +92,81 @@ type kit struct {
 	*exec.Cmd
 	stateDir string
 	output   *syncBuffer
+	ended    chan struct{}
 }
 
 // startKit starts rootlesskit with a state directory of the test's and waits
 // until its API answers. It is killed with the test.
 func startKit(t *testing.T, args ...string) *kit {
 	t.Helper()
-	k := &kit{stateDir: filepath.Join(t.TempDir(), "state"), output: &syncBuffer{}}
+	k := newKit(t, args...)
+	k.start(t)
+	k.awaitAPI(t)
+	return k
+}
+
+// newKit is startKit without a start.
+func newKit(t *testing.T, args ...string) *kit {
+	t.Helper()
+	k := &kit{stateDir: filepath.Join(t.TempDir(), "state"), output: &syncBuffer{}, ended: make(chan struct{})}
 	k.Cmd = exec.Command(bin("rootlesskit"), append([]string{"--state-dir=" + k.stateDir}, args...)...)
 	k.Stdout, k.Stderr = k.output, k.output
 	k.WaitDelay = 5 * time.Second
+	return k
+}
+
+// under has another program start rootlesskit.
+func (k *kit) under(program string, args ...string) *kit {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		k.Err = err
+		return k
+	}
+	k.Path, k.Args = path, append(append([]string{program}, args...), k.Args...)
+	return k
+}
+
+func (k *kit) start(t *testing.T) {
+	t.Helper()
 	if err := k.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
-	go func() { _ = k.Wait(); close(ended) }()
+	go func() { _ = k.Wait(); close(k.ended) }()
 	t.Cleanup(func() {
 		_ = k.Process.Kill()
-		<-ended
+		<-k.ended
 	})
+}
+
+func (k *kit) awaitAPI(t *testing.T) {
+	t.Helper()
 	poll(t, "api.sock", func() bool {
 		select {
-		case <-ended:
+		case <-k.ended:
 			t.Fatalf("rootlesskit ended: %s", k.output)
 		default:
 		}
 		_, err := os.Stat(filepath.Join(k.stateDir, "api.sock"))
 		return err == nil
 	})
-	return k
+}
+
+// await waits for the end and returns the exit code.
+func (k *kit) await(t *testing.T) int {
+	t.Helper()
+	select {
+	case <-k.ended:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("it does not end: %s", k.output)
+	}
+	return k.ProcessState.ExitCode()
+}
+
+func (k *kit) terminate(t *testing.T) {
+	t.Helper()
+	if err := k.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // ctl runs rootlessctl against the run.

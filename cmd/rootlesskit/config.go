@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
@@ -44,7 +45,7 @@ func (a *app) config(c *cli.Command) (launch.Config, error) {
 		Log:             a.newLog(c.Bool("debug")),
 	}
 	for _, step := range []func(*cli.Command, *launch.Config) error{
-		processConfig, mountConfig, a.chooseDrivers, a.checkDrivers, a.networkConfig, a.portConfig,
+		processConfig, notifyConfig, mountConfig, a.chooseDrivers, a.checkDrivers, a.networkConfig, a.portConfig,
 	} {
 		if err := step(c, &cfg); err != nil {
 			return launch.Config{}, err
@@ -76,6 +77,20 @@ func processConfig(c *cli.Command, cfg *launch.Config) (err error) {
 	case "false":
 	default:
 		return fmt.Errorf("unknown reaper mode: %s", mode)
+	}
+	return nil
+}
+
+// notifyConfig decides who tells the service manager that the service is
+// ready. A command that does so itself (dockerd) is ready later than the ports
+// are, so it has precedence unless the user says otherwise.
+func notifyConfig(c *cli.Command, cfg *launch.Config) error {
+	switch mode := c.String("sdnotify"); mode {
+	case "command", "":
+	case "launcher":
+		cfg.NotifySocket = os.Getenv("NOTIFY_SOCKET")
+	default:
+		return fmt.Errorf("unknown sdnotify mode: %q (expected command or launcher)", mode)
 	}
 	return nil
 }

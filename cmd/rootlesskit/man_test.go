@@ -55,7 +55,8 @@ var manSections = []manpage.Section{
 			{Term: "ROOTLESSKIT_STATE_DIR", Text: "The state directory."},
 			{Term: "ROOTLESSKIT_PARENT_EUID", Text: "The effective user ID of the launcher, in decimal."},
 			{Term: "ROOTLESSKIT_PARENT_EGID", Text: "The effective group ID of the launcher, in decimal."},
-			{Term: "LISTEN_PID", Text: "With systemd's socket activation, the command's own process ID where it was the launcher's. See sd_listen_fds(3)."},
+			{Term: "LISTEN_PID", Text: "With systemd's socket activation, the command's own process ID where it was the launcher's. See sd_listen_fds(3). The sockets that published ports are served on are left out, and counted in LISTEN_FDS and LISTEN_FDNAMES no longer."},
+			{Term: "NOTIFY_SOCKET", Text: "As it was; unset with --sdnotify=launcher. See sd_notify(3)."},
 		},
 	},
 	{

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/wire"
 )
 
@@ -29,6 +30,9 @@ type Sandbox struct {
 	// netns has the typed calls every driver may use; a driver's own handlers
 	// come from its registration.
 	Child wire.Caller
+	// Inherited are sockets that a driver which listens in the parent uses for
+	// its ports; nil is none.
+	Inherited *hostsock.Inherited
 	// Log is the driver's logger.
 	Log *slog.Logger
 }

@@ -5,7 +5,8 @@
 // A socket here has exactly one address family: IPv6 sockets are IPV6_V6ONLY,
 // and what listens on both families gets two sockets. So a peer's IPv4 address
 // never arrives in its IPv4-mapped form, and 0.0.0.0/tcp4 and ::/tcp6 can
-// share a port. Errors are in the words of Go's net package, which reach
+// share a port. Sockets that the program was started with are as they are, see
+// Inherited. Errors are in the words of Go's net package, which reach
 // clients of the API unchanged.
 package hostsock
 

@@ -3,20 +3,87 @@ package launch
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
-// sd_listen_fds(3): LISTEN_PID names the process that the descriptors are
-// meant for. When it named the launcher, they are the command's, whose pid is
-// known only once it runs. So the command is then started by way of a second
-// execution of this program, which sets the variable and executes the command.
+// sd_listen_fds(3): LISTEN_PID names the process that LISTEN_FDS descriptors,
+// from 3 on, are meant for; LISTEN_FDNAMES names them. When it named the
+// launcher, they are
+//
+//   - of the published ports that they are bound to (hostsock.Inherited),
+//   - else the command's, from 3 on again. Its pid is known only once it runs.
+//     So the command is then started by way of a second execution of this
+//     program, which sets LISTEN_PID and executes the command.
+//
+// When it named somebody else, all is passed on as it is.
 
-const listenPID = "LISTEN_PID"
+const (
+	listenPID     = "LISTEN_PID"
+	listenPIDFDID = "LISTEN_PIDFDID" // the same, as the inode of a pidfd
+	listenFDs     = "LISTEN_FDS"
+	listenFDNames = "LISTEN_FDNAMES"
+	firstListenFD = 3
+)
 
 // activatedParent tells whether LISTEN_PID names this process.
 func activatedParent() bool {
 	return os.Getenv(listenPID) == strconv.Itoa(os.Getpid())
+}
+
+// activationFDs lists those of the inherited descriptors that LISTEN_FDS
+// counts.
+func activationFDs(inherited []int, count string) []int {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return nil
+	}
+	var fds []int
+	for _, fd := range inherited {
+		if fd >= firstListenFD && fd-firstListenFD < n {
+			fds = append(fds, fd)
+		}
+	}
+	slices.Sort(fds)
+	return fds
+}
+
+// leaveOut returns the layout of descriptors, as filesAtSameNumbers makes it,
+// and the environment for a command that gets the inherited ones but for those
+// taken. What is left of the activation moves up.
+func leaveOut(taken, inherited []int, env []string) (files []uintptr, newEnv []string) {
+	activation := activationFDs(inherited, getenv(env, listenFDs))
+	var others, left []int
+	var names []string
+	oldNames := strings.Split(getenv(env, listenFDNames), ":")
+	for _, fd := range inherited {
+		if !slices.Contains(activation, fd) {
+			others = append(others, fd)
+		}
+	}
+	for _, fd := range activation {
+		if slices.Contains(taken, fd) {
+			continue
+		}
+		left = append(left, fd)
+		if i := fd - firstListenFD; i < len(oldNames) {
+			names = append(names, oldNames[i])
+		}
+	}
+	files = filesAtSameNumbers(others)
+	for i, fd := range left {
+		files = placeFile(files, firstListenFD+i, fd)
+	}
+	if len(left) == 0 {
+		return files, unsetenv(env, listenPID, listenFDs, listenFDNames)
+	}
+	newEnv = setenv(env, listenFDs, strconv.Itoa(len(left)))
+	if getenv(env, listenFDNames) != "" {
+		newEnv = setenv(newEnv, listenFDNames, strings.Join(names, ":"))
+	}
+	return files, newEnv
 }
 
 // execName is argv[0] of the intermediate execution.

@@ -86,7 +86,10 @@ type child struct {
 }
 
 // startRequest asks the main thread to start the command.
-type startRequest struct{ done chan error }
+type startRequest struct {
+	execRequest
+	done chan error
+}
 
 func newChild(args []string) (*child, error) {
 	if len(args) < 4 {
@@ -245,7 +248,7 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 		os.Exit(1)
 	}()
 	req := <-c.start
-	pid, err := c.startCommand()
+	pid, err := c.startCommand(req.Taken)
 	req.done <- err
 	if err != nil {
 		return 1, c.commandError(err)
@@ -286,8 +289,11 @@ func (c *child) mountEtc(_ context.Context, msg wire.Message) (any, []int, error
 	return nil, nil, nil
 }
 
-func (c *child) execCommand(ctx context.Context, _ wire.Message) (any, []int, error) {
+func (c *child) execCommand(ctx context.Context, msg wire.Message) (any, []int, error) {
 	req := startRequest{done: make(chan error, 1)}
+	if err := msg.Decode(&req.execRequest); err != nil {
+		return nil, nil, err
+	}
 	select {
 	case c.start <- req:
 		return nil, nil, <-req.done
@@ -297,13 +303,20 @@ func (c *child) execCommand(ctx context.Context, _ wire.Message) (any, []int, er
 }
 
 // startCommand runs on the main thread, see Child.
-func (c *child) startCommand() (int, error) {
+func (c *child) startCommand(taken []int) (int, error) {
 	path, err := exec.LookPath(c.command[0])
 	if err != nil {
 		return 0, err
 	}
-	argv := c.command
-	if c.setup.Activation {
+	argv, env, files := c.command, os.Environ(), filesAtSameNumbers(c.inherited)
+	activation := c.setup.Activation
+	if len(taken) > 0 {
+		files, env = leaveOut(taken, c.inherited, env)
+		activation = getenv(env, listenFDs) != ""
+		closeFDs(taken) // lest the ports stay open for as long as this process
+	}
+	if activation {
+		env = unsetenv(env, listenPIDFDID)
 		argv = append([]string{execName, path}, c.command...)
 		path = "/proc/self/exe"
 	}
@@ -311,8 +324,8 @@ func (c *child) startCommand() (int, error) {
 		return 0, err
 	}
 	pid, _, err := syscall.StartProcess(path, argv, &syscall.ProcAttr{
-		Env:   os.Environ(),
-		Files: filesAtSameNumbers(c.inherited),
+		Env:   env,
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: c.setup.Setsid, Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {
@@ -336,17 +349,6 @@ func (c *child) exitCode(status unix.WaitStatus) (int, error) {
 		return status.ExitStatus(), c.commandError(fmt.Errorf("exit status %d", status.ExitStatus()))
 	}
 	return 0, nil
-}
-
-// setenv replaces a variable in a list such as os.Environ's.
-func setenv(env []string, name, value string) []string {
-	var out []string
-	for _, e := range env {
-		if !strings.HasPrefix(e, name+"=") {
-			out = append(out, e)
-		}
-	}
-	return append(out, name+"="+value)
 }
 
 func splitInts(s string) ([]int, error) {

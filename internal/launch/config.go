@@ -51,6 +51,11 @@ type Config struct {
 	// SubIDSource says where subordinate ids are looked up.
 	SubIDSource userns.Source
 
+	// NotifySocket is where the launcher itself tells the service manager that
+	// the run is ready (sd_notify(3)), in place of the command, which does not
+	// get the variable then; empty: the command may.
+	NotifySocket string
+
 	// Inherited lists the descriptors above 2 that the command is to inherit,
 	// see InheritedFDs.
 	Inherited []int

@@ -20,7 +20,7 @@ import (
 //	  etc {resolv.conf, hosts} --- call ------->  bind mounts over /etc
 //	  port driver starts, -p is published ----->  e.g. make sockets
 //	  child_pid, then api.sock appear
-//	  exec ------------------------ call ------>  the command starts
+//	  exec {taken sockets} -------- call ------>  the command starts
 //	  <---- the child's exit code is the command's
 //
 // Each side sees the death of the other as an end of file on the wire: the
@@ -63,6 +63,12 @@ type childSetup struct {
 // etcRequest asks for files of the state directory to be put over /etc.
 type etcRequest struct {
 	Files []string `json:"files"`
+}
+
+// execRequest starts the command. Taken are the inherited descriptors that
+// serve published ports.
+type execRequest struct {
+	Taken []int `json:"taken,omitempty"`
 }
 
 func newChildSetup(cfg *Config, stateDir string, ids userns.IDMap) childSetup {

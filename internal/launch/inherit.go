@@ -33,16 +33,28 @@ func InheritedFDs() ([]int, error) {
 	return fds, nil
 }
 
+func closeFDs(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
 // filesAtSameNumbers lays descriptors out for syscall.ProcAttr: stdio and each
 // inherited one at its own number, the gaps closed. An *os.File would close
 // them when it is collected, so these are plain numbers.
 func filesAtSameNumbers(inherited []int) []uintptr {
 	files := []uintptr{0, 1, 2}
 	for _, fd := range inherited {
-		for len(files) <= fd {
-			files = append(files, ^uintptr(0))
-		}
-		files[fd] = uintptr(fd)
+		files = placeFile(files, fd, fd)
 	}
+	return files
+}
+
+// placeFile puts a descriptor at a number of a layout.
+func placeFile(files []uintptr, at, fd int) []uintptr {
+	for len(files) <= at {
+		files = append(files, ^uintptr(0))
+	}
+	files[at] = uintptr(fd)
 	return files
 }

@@ -38,13 +38,14 @@ func Run(ctx context.Context, cfg Config) (code int, err error) {
 
 	// One context ends everything; its cause is what the user is told.
 	ctx, cancel := context.WithCancelCause(ctx)
-	r := &run{cfg: &cfg, state: state, cancel: cancel}
+	r := &run{cfg: &cfg, state: state, cancel: cancel, inherited: inheritedSockets(cfg.Inherited)}
 	go r.handleSignals(ctx, caught)
 	if err = r.start(ctx); err == nil {
 		code, err = r.awaitEnd(ctx)
 	} else {
 		code = 1
 	}
+	r.notify("STOPPING=1")
 	cancel(errEnded)
 	return code, errors.Join(err, r.end())
 }
@@ -59,7 +60,9 @@ type run struct {
 	cancel context.CancelCauseFunc
 	child  *process
 	link   driver.Link
-	table  *ports.Table
+	// inherited are the sockets of an activation, for ports that match.
+	inherited *hostsock.Inherited
+	table     *ports.Table
 	// started says that signals are the command's; child is set by then.
 	started atomic.Bool
 	// backends are the goroutines that wait for the drivers, api the one that
@@ -84,6 +87,14 @@ func (r *run) handleSignals(ctx context.Context, caught <-chan os.Signal) {
 			return
 		}
 	}
+}
+
+// inheritedSockets are those that an activation meant for this process.
+func inheritedSockets(fds []int) *hostsock.Inherited {
+	if !activatedParent() {
+		return hostsock.NewInherited(nil)
+	}
+	return hostsock.NewInherited(activationFDs(fds, os.Getenv(listenFDs)))
 }
 
 // start does all up to the start of the command.
@@ -115,10 +126,12 @@ func (r *run) start(ctx context.Context) (err error) {
 		return err
 	}
 	r.started.Store(true)
-	if _, err := r.child.client.Call(ctx, execMethod, nil, nil); err != nil {
+	if _, err := r.child.client.Call(ctx, execMethod, execRequest{Taken: r.inherited.Seal()}, nil); err != nil {
 		// The child says itself what is wrong with the command.
 		r.cfg.Log.Debug("the command did not start", "error", err)
+		return nil
 	}
+	r.notify("READY=1", fmt.Sprintf("STATUS=Running %s, published ports: %d", r.cfg.Command[0], len(r.cfg.Publish)))
 	return nil
 }
 
@@ -149,6 +162,7 @@ func (r *run) sandbox() driver.Sandbox {
 		NetnsPath: path,
 		StateDir:  r.state.path,
 		Detached:  r.cfg.DetachNetns,
+		Inherited: r.inherited,
 		Child:     r.child.client,
 		Log:       r.cfg.Log,
 	}

@@ -71,7 +71,7 @@ func startChild(cfg *Config, stateDir string) (*process, error) {
 	wireFD := len(files)
 	files = append(files, childEnd.Fd())
 	argv := append([]string{childName, strconv.Itoa(wireFD), joinInts(cfg.Inherited)}, cfg.Command...)
-	attr := &syscall.ProcAttr{Env: childEnviron(stateDir), Files: files, Sys: namespaces(cfg)}
+	attr := &syscall.ProcAttr{Env: childEnviron(cfg, stateDir), Files: files, Sys: namespaces(cfg)}
 
 	pid, _, err := syscall.StartProcess("/proc/self/exe", argv, attr)
 	if err != nil {
@@ -113,8 +113,11 @@ func cloneError(err error) error {
 }
 
 // childEnviron has the variables that clients read from /proc/PID/environ.
-func childEnviron(stateDir string) []string {
+func childEnviron(cfg *Config, stateDir string) []string {
 	env := setenv(os.Environ(), "ROOTLESSKIT_STATE_DIR", stateDir)
+	if cfg.NotifySocket != "" {
+		env = unsetenv(env, notifySocket)
+	}
 	env = setenv(env, "ROOTLESSKIT_PARENT_EUID", strconv.Itoa(os.Geteuid()))
 	return setenv(env, "ROOTLESSKIT_PARENT_EGID", strconv.Itoa(os.Getegid()))
 }

@@ -16,6 +16,9 @@ import (
 type TCPConfig struct {
 	// Listeners are nonblocking listening sockets; they become the port's.
 	Listeners []int
+	// Shared says that other processes have the listeners too, which go on to
+	// listen when the port is closed.
+	Shared bool
 	// Pool returns the pool of stream sockets of a family, unix.AF_INET or
 	// unix.AF_INET6.
 	Pool func(family int) *Pool
@@ -88,7 +91,9 @@ func (e *Engine) ForwardTCP(cfg TCPConfig) (*TCPPort, error) {
 		// The sockets that are accepted inherit these.
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		p.congestion, _ = unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
-		_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, localCongestion)
+		if !cfg.Shared { // else the next one to use them would take it for the system's
+			_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, localCongestion)
+		}
 	}
 	for _, l := range e.loops {
 		part := &tcpPart{port: p, loop: l}
@@ -114,7 +119,9 @@ func (p *TCPPort) Close() error {
 		}
 		for _, fd := range p.cfg.Listeners {
 			// A program that is being started may hold a copy until its exec.
-			_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+			if !p.cfg.Shared {
+				_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+			}
 			unix.Close(fd)
 		}
 	})

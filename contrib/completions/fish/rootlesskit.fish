@@ -5,7 +5,7 @@ function __rootlesskit_in_options --description 'no command was given so far'
     set -e tokens[1]
     while set -q tokens[1]
         switch $tokens[1]
-            case --print-semver --copy-up --copy-up-mode --propagation --net --mtu --cidr --ifname --lxc-user-nic-binary --lxc-user-nic-bridge --pasta-binary --pesto-binary --slirp4netns-binary --slirp4netns-sandbox --slirp4netns-seccomp --vpnkit-binary --port-driver --publish -p --source-ip-transparent-backend --reaper --evacuate-cgroup2 --state-dir --subid-source
+            case --print-semver --copy-up --copy-up-mode --propagation --net --mtu --cidr --ifname --lxc-user-nic-binary --lxc-user-nic-bridge --pasta-binary --pesto-binary --slirp4netns-binary --slirp4netns-sandbox --slirp4netns-seccomp --vpnkit-binary --port-driver --publish -p --source-ip-transparent-backend --reaper --sdnotify --evacuate-cgroup2 --state-dir --subid-source
                 set -e tokens[1]
             case '-*'
             case '*'
@@ -48,9 +48,10 @@ complete -c rootlesskit -n __rootlesskit_in_options -l cgroupns -d 'make a cgrou
 complete -c rootlesskit -n __rootlesskit_in_options -l utsns -d 'make a UTS namespace'
 complete -c rootlesskit -n __rootlesskit_in_options -l ipcns -d 'make an IPC namespace'
 complete -c rootlesskit -n __rootlesskit_in_options -l reaper -x -a 'auto true false' -d 'run the command as a session leader below a reaper of orphans, needs --pidns'
+complete -c rootlesskit -n __rootlesskit_in_options -l sdnotify -x -a 'command launcher' -d 'who tells a service manager that the service is ready, by sd_notify'
 complete -c rootlesskit -n __rootlesskit_in_options -l evacuate-cgroup2 -x -d 'move the processes of the cgroup into this sub-cgroup, needs --pidns and --cgroupns'
 complete -c rootlesskit -n __rootlesskit_in_options -l state-dir -x -a '(__fish_complete_directories)' -d 'state directory, made where missing, emptied at the start and removed at the end'
 complete -c rootlesskit -n __rootlesskit_in_options -l subid-source -x -a 'auto dynamic static' -d 'where subordinate ids come from'
 complete -c rootlesskit -n __rootlesskit_in_options -l help -s h -d 'show help'
 complete -c rootlesskit -n __rootlesskit_in_options -l version -s v -d 'print the version'
-complete -c rootlesskit -x -a '(__fish_complete_subcommand - --print-semver --copy-up --copy-up-mode --propagation --net --mtu --cidr --ifname --lxc-user-nic-binary --lxc-user-nic-bridge --pasta-binary --pesto-binary --slirp4netns-binary --slirp4netns-sandbox --slirp4netns-seccomp --vpnkit-binary --port-driver --publish -p --source-ip-transparent-backend --reaper --evacuate-cgroup2 --state-dir --subid-source)'
+complete -c rootlesskit -x -a '(__fish_complete_subcommand - --print-semver --copy-up --copy-up-mode --propagation --net --mtu --cidr --ifname --lxc-user-nic-binary --lxc-user-nic-bridge --pasta-binary --pesto-binary --slirp4netns-binary --slirp4netns-sandbox --slirp4netns-seccomp --vpnkit-binary --port-driver --publish -p --source-ip-transparent-backend --reaper --sdnotify --evacuate-cgroup2 --state-dir --subid-source)'

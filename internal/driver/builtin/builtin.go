@@ -101,14 +101,14 @@ func (p *Ports) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error)
 	if err != nil {
 		return nil, err
 	}
-	sockets, err := hostsock.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
+	sockets, err := p.sb.Inherited.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
 	if err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.startEngine(); err != nil {
-		closeAll(sockets)
+		closeAll(sockets.FDs)
 		return nil, err
 	}
 	forward := p.forwardTCP
@@ -135,11 +135,12 @@ func (p *Ports) startEngine() (err error) {
 	return err
 }
 
-func (p *Ports) forwardTCP(listeners []int, to netip.AddrPort) (relayed, error) {
+func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort) (relayed, error) {
 	p.pools.get(unix.SOCK_STREAM, familyOf(to.Addr()))
 	r := p.router(unix.IPPROTO_TCP, to)
 	return p.engine.ForwardTCP(relay.TCPConfig{
-		Listeners: listeners,
+		Listeners: listeners.FDs,
+		Shared:    listeners.Shared,
 		Family:    familyOf(to.Addr()),
 		Pool:      func(family int) *relay.Pool { return p.pools.get(unix.SOCK_STREAM, family) },
 		Route:     r.route,
@@ -149,11 +150,11 @@ func (p *Ports) forwardTCP(listeners []int, to netip.AddrPort) (relayed, error) 
 	})
 }
 
-func (p *Ports) forwardUDP(sockets []int, to netip.AddrPort) (relayed, error) {
+func (p *Ports) forwardUDP(sockets hostsock.Sockets, to netip.AddrPort) (relayed, error) {
 	p.pools.get(unix.SOCK_DGRAM, familyOf(to.Addr()))
 	r := p.router(unix.IPPROTO_UDP, to)
 	return p.engine.ForwardUDP(relay.UDPConfig{
-		Sockets: sockets,
+		Sockets: sockets.FDs,
 		Pool:    func(family int) *relay.Pool { return p.pools.get(unix.SOCK_DGRAM, family) },
 		Route:   r.route,
 		Resolve: r.resolve,

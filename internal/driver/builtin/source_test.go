@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
 )
@@ -91,7 +92,7 @@ func waitLocal(t *testing.T, c *nstest.Child, ip netip.Addr) {
 }
 
 // publish forwards a socket of the outside until the test ends.
-func publish(t *testing.T, socket syscall.Conn, to string, forward func([]int, netip.AddrPort) (relayed, error)) {
+func publish(t *testing.T, socket syscall.Conn, to string, forward func(hostsock.Sockets, netip.AddrPort) (relayed, error)) {
 	t.Helper()
 	raw, err := socket.SyscallConn()
 	if err != nil {
@@ -102,7 +103,7 @@ func publish(t *testing.T, socket syscall.Conn, to string, forward func([]int, n
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := forward([]int{fd}, netip.MustParseAddrPort(to))
+	port, err := forward(hostsock.Sockets{FDs: []int{fd}}, netip.MustParseAddrPort(to))
 	if err != nil {
 		t.Fatal(err)
 	}

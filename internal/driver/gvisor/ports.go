@@ -25,8 +25,9 @@ import (
 type Ports struct {
 	network *Network
 
-	ctx  context.Context
-	link driver.Link
+	ctx       context.Context
+	link      driver.Link
+	inherited *hostsock.Inherited
 
 	mu     sync.Mutex
 	closed bool
@@ -48,11 +49,11 @@ func NewPorts(network driver.Network, _ driver.Flags) (driver.Ports, error) {
 }
 
 // Start implements driver.Ports.
-func (p *Ports) Start(ctx context.Context, _ driver.Sandbox, link driver.Link) error {
+func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) error {
 	if p.network.stack == nil {
 		return errors.New("the gvisor-tap-vsock network is not attached")
 	}
-	p.ctx, p.link = ctx, link
+	p.ctx, p.link, p.inherited = ctx, link, sb.Inherited
 	// Here, and not in the network: another port driver has threads of its own.
 	limitProcessors()
 	go func() {
@@ -98,11 +99,11 @@ func (p *Ports) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error)
 	if p.ctx == nil || p.ctx.Err() != nil {
 		return nil, errClosed
 	}
-	fds, err := hostsock.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
+	listening, err := p.inherited.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
 	if err != nil {
 		return nil, err
 	}
-	sockets, err := shareAll(fds, spec.Proto)
+	sockets, err := shareAll(listening.FDs, spec.Proto)
 	if err != nil {
 		return nil, err
 	}

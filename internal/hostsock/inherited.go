@@ -1,0 +1,162 @@
+package hostsock
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Inherited are listening sockets that the program was started with, such as
+// those of systemd's socket activation. A port that one of them is bound to is
+// served on it, not on a socket of our own: so it needs no privilege.
+//
+// The other side keeps its copy. So a port that was closed goes on to accept
+// into the kernel's queue; and it can be opened again, from ours.
+//
+// The nil *Inherited has none.
+type Inherited struct {
+	mu      sync.Mutex
+	sockets []inheritedSocket
+}
+
+type inheritedSocket struct {
+	fd       int
+	sockType int
+	bound    netip.AddrPort
+	dual     bool // [::] for both families
+	// takenBy is the port that it serves, empty for none.
+	takenBy string
+}
+
+// NewInherited picks the TCP and UDP sockets of fds. The descriptors stay the
+// caller's, who closes them after the last use of the result.
+func NewInherited(fds []int) *Inherited {
+	in := &Inherited{}
+	for _, fd := range fds {
+		if s, ok := describe(fd); ok {
+			in.sockets = append(in.sockets, s)
+		}
+	}
+	return in
+}
+
+// describe tells what a descriptor is; false for all but a TCP socket that
+// listens and a bound UDP socket.
+func describe(fd int) (inheritedSocket, bool) {
+	s := inheritedSocket{fd: fd}
+	option := func(level, name int) int {
+		n, err := unix.GetsockoptInt(fd, level, name)
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	s.sockType = option(unix.SOL_SOCKET, unix.SO_TYPE)
+	switch option(unix.SOL_SOCKET, unix.SO_PROTOCOL) {
+	case unix.IPPROTO_TCP:
+		if option(unix.SOL_SOCKET, unix.SO_ACCEPTCONN) != 1 {
+			return s, false
+		}
+	case unix.IPPROTO_UDP:
+	default:
+		return s, false
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return s, false
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		s.bound = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		addr := netip.AddrFrom16(sa.Addr)
+		s.dual = addr.IsUnspecified() && option(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) == 0
+		if iface, err := net.InterfaceByIndex(int(sa.ZoneId)); sa.ZoneId != 0 && err == nil {
+			addr = addr.WithZone(iface.Name)
+		}
+		s.bound = netip.AddrPortFrom(addr.Unmap(), uint16(sa.Port))
+	}
+	return s, s.bound.Port() != 0
+}
+
+// Sockets are those of one port.
+type Sockets struct {
+	// FDs are nonblocking, close-on-exec descriptors, the caller's to close.
+	FDs []int
+	// Shared says that another process has the sockets too: they are to be
+	// closed, and not shut down.
+	Shared bool
+}
+
+// Listen is like the function Listen, save that inherited sockets on the
+// port's addresses take the place of new ones. A port on all addresses gets
+// those that there are, and no further one: an IPv6 socket for both families is
+// enough, and so is one family alone.
+func (in *Inherited) Listen(proto, ip string, port int) (Sockets, error) {
+	fds, err := in.take(proto, ip, port)
+	if len(fds) > 0 || err != nil {
+		return Sockets{FDs: fds, Shared: true}, err
+	}
+	fds, err = Listen(proto, ip, port)
+	return Sockets{FDs: fds}, err
+}
+
+func (in *Inherited) take(proto, ip string, port int) ([]int, error) {
+	addrs, err := resolve(proto, ip)
+	if in == nil || err != nil {
+		return nil, nil // Listen says what is wrong
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	name := fmt.Sprintf("%s %s %d", proto, ip, port)
+	var fds []int
+	for i := range in.sockets {
+		s := &in.sockets[i]
+		if !s.serves(sockType(proto), addrs, port) || s.takenBy != "" && s.takenBy != name {
+			continue
+		}
+		fd, err := duplicate(s.fd)
+		if err != nil {
+			closeAll(fds)
+			return nil, fmt.Errorf("taking the inherited socket %s: %w", s.bound, err)
+		}
+		s.takenBy = name
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+func (s *inheritedSocket) serves(sockType int, addrs []netip.Addr, port int) bool {
+	return s.sockType == sockType && int(s.bound.Port()) == port && slices.Contains(addrs, s.bound.Addr()) &&
+		(!s.dual || len(addrs) == 2)
+}
+
+func duplicate(fd int) (int, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	if err := unix.SetNonblock(dup, true); err != nil {
+		unix.Close(dup)
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	return dup, nil
+}
+
+// Seal returns the descriptors that serve ports, and leaves the others alone
+// from here on: they are somebody else's.
+func (in *Inherited) Seal() []int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.sockets = slices.DeleteFunc(in.sockets, func(s inheritedSocket) bool { return s.takenBy == "" })
+	var fds []int
+	for _, s := range in.sockets {
+		fds = append(fds, s.fd)
+	}
+	return fds
+}
