@@ -253,6 +253,7 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	if err != nil {
 		return 1, c.commandError(err)
 	}
+	defer trimLater(c.log)()
 	go c.signals.run(pid)
 	status := c.reaper.wait(pid)
 	select {

@@ -132,6 +132,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		return nil
 	}
 	r.notify("READY=1", fmt.Sprintf("STATUS=Running %s, published ports: %d", r.cfg.Command[0], len(r.cfg.Publish)))
+	context.AfterFunc(ctx, trimLater(r.cfg.Log))
 	return nil
 }
 
