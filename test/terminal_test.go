@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,9 +46,14 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 // onTerminal starts rootlesskit as the foreground process of a terminal.
 func onTerminal(t *testing.T, args ...string) (keys *os.File, screen *syncBuffer, cmd *exec.Cmd) {
 	t.Helper()
+	return programOnTerminal(t, t.TempDir(), bin("rootlesskit"), args...)
+}
+
+func programOnTerminal(t *testing.T, tmp, program string, args ...string) (keys *os.File, screen *syncBuffer, cmd *exec.Cmd) {
+	t.Helper()
 	master, slave := openPTY(t)
-	cmd = exec.Command(bin("rootlesskit"), args...)
-	cmd.Env = append(os.Environ(), "TERM=dumb", "TMPDIR="+t.TempDir())
+	cmd = exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), "TERM=dumb", "TMPDIR="+tmp)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
@@ -111,4 +117,83 @@ func TestInteractiveShell(t *testing.T) {
 	if strings.Contains(screen.String(), "no job control") {
 		t.Errorf("no job control: %q", screen)
 	}
+}
+
+// TestSuspend: Ctrl-Z in a shell stops the whole run, and fg continues it.
+func TestSuspend(t *testing.T) {
+	const command = `trap 'echo INT-$((40+2))' INT; i=0; while :; do i=$((i+1)); echo $i >$TMPDIR/count; sleep 0.02; done`
+	for _, flags := range []string{"--net=none", "--pidns", "--pidns --reaper=false", "--net=gvisor-tap-vsock --disable-host-loopback"} {
+		keys, screen, shell := shellOnTerminal(t)
+		counter := filepath.Join(shell.tmp, "count")
+		count := func() string { b, _ := os.ReadFile(counter); return string(b) }
+		counting := func() bool {
+			before := count()
+			for range 50 {
+				time.Sleep(10 * time.Millisecond)
+				if now := count(); now != before && now != "" {
+					return true
+				}
+			}
+			return false
+		}
+		typeKeys(t, keys, fmt.Sprintf("%s %s sh -c '%s'\n", bin("rootlesskit"), flags, strings.ReplaceAll(command, "'", `'\''`)))
+		for round := 1; round <= 2; round++ {
+			poll(t, "the command", counting)
+			typeKeys(t, keys, "\x1a")
+			poll(t, "the shell", func() bool { return strings.Count(screen.String(), "Stopped") == round })
+			poll(t, "the command to stop", func() bool { return !counting() })
+			typeKeys(t, keys, "fg\n")
+		}
+		poll(t, "the command, continued", counting)
+		typeKeys(t, keys, "\x03")
+		poll(t, "SIGINT", func() bool { return strings.Contains(screen.String(), "INT-42") })
+		if !counting() {
+			t.Errorf("%s: stopped again: %q", flags, screen)
+		}
+		if n := strings.Count(screen.String(), "INT-42"); n != 1 {
+			t.Errorf("%s: SIGINT arrived %d times: %q", flags, n, screen)
+		}
+	}
+}
+
+// TestSuspendOfAShell: the command has a process group of its own.
+func TestSuspendOfAShell(t *testing.T) {
+	keys, screen, _ := shellOnTerminal(t)
+	typeKeys(t, keys, bin("rootlesskit")+" --net=none bash --norc -i\n")
+	typeKeys(t, keys, "PS1='inner''> '\n")
+	poll(t, "a prompt", func() bool { return strings.Contains(screen.String(), "inner> ") })
+	typeKeys(t, keys, "suspend\n")
+	poll(t, "the outer shell", func() bool { return strings.Contains(screen.String(), "Stopped") })
+	typeKeys(t, keys, "fg\n")
+	typeKeys(t, keys, "echo answer-$((40+2)) $ROOTLESSKIT_PARENT_EUID\n")
+	want := fmt.Sprintf("answer-42 %d", os.Getuid())
+	poll(t, "the inner shell", func() bool { return strings.Contains(screen.String(), want) })
+}
+
+// TestOrphansAreNotSuspended: where no shell could continue it, the launcher
+// goes on, whatever its command does.
+func TestOrphansAreNotSuspended(t *testing.T) {
+	_, screen, cmd := onTerminal(t, "--net=none", "--port-driver=builtin", "sh", "-c", "echo ready; kill -STOP $$; echo continued")
+	poll(t, "ready", func() bool { return strings.Contains(screen.String(), "ready") })
+	time.Sleep(300 * time.Millisecond) // nothing may come: there is no state to wait for
+	if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid)); err != nil || !strings.Contains(string(status), "State:\tS") {
+		t.Errorf("%v: %s", err, status)
+	}
+	if err := unix.Kill(cmd.Process.Pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "the command", func() bool { return strings.Contains(screen.String(), "continued") })
+}
+
+// terminalShell is a shell with job control on a terminal.
+type terminalShell struct {
+	*exec.Cmd
+	tmp string
+}
+
+func shellOnTerminal(t *testing.T) (keys *os.File, screen *syncBuffer, shell terminalShell) {
+	t.Helper()
+	tmp := t.TempDir()
+	keys, screen, cmd := programOnTerminal(t, tmp, "bash", "--norc", "-i")
+	return keys, screen, terminalShell{cmd, tmp}
 }

@@ -274,6 +274,7 @@ func (c *child) handlers(more []driver.ChildHandlers) wire.Handlers {
 	all[etcMethod] = c.mountEtc
 	all[execMethod] = c.execCommand
 	all[signalMethod] = c.signals.handle
+	all[stoppedMethod] = c.stopped
 	return all
 }
 

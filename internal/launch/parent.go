@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,7 +39,7 @@ func Run(ctx context.Context, cfg Config) (code int, err error) {
 
 	// One context ends everything; its cause is what the user is told.
 	ctx, cancel := context.WithCancelCause(ctx)
-	r := &run{cfg: &cfg, state: state, cancel: cancel, inherited: inheritedSockets(cfg.Inherited)}
+	r := &run{cfg: &cfg, state: state, cancel: cancel, inherited: inheritedSockets(cfg.Inherited), stops: make(chan struct{})}
 	go r.handleSignals(ctx, caught)
 	if err = r.start(ctx); err == nil {
 		code, err = r.awaitEnd(ctx)
@@ -65,18 +66,32 @@ type run struct {
 	table     *ports.Table
 	// started says that signals are the command's; child is set by then.
 	started atomic.Bool
+	// stops tells that the command was stopped.
+	stops chan struct{}
 	// backends are the goroutines that wait for the drivers, api the one that
 	// serves the REST API.
 	backends, api sync.WaitGroup
 }
 
 // handleSignals passes signals to the child; one that comes while the run is
-// still being set up ends it.
+// still being set up ends it. It also stops this process after the command: the
+// delay is for the copy of the signal that the terminal sends here.
 func (r *run) handleSignals(ctx context.Context, caught <-chan os.Signal) {
+	var due <-chan time.Time
 	for {
 		select {
+		case <-r.stops:
+			due = time.After(echoWindow)
+		case <-due:
+			due = nil
+			if err := suspend(); err != nil {
+				r.cfg.Log.Warn("the command was stopped, but not this process", "error", err)
+			}
 		case s := <-caught:
 			sig := s.(syscall.Signal)
+			if sig == unix.SIGCONT {
+				due = nil
+			}
 			switch {
 			case r.started.Load():
 				r.child.signal(ctx, sig)
@@ -126,6 +141,9 @@ func (r *run) start(ctx context.Context) (err error) {
 		return err
 	}
 	r.started.Store(true)
+	if hasTerminal() {
+		go r.child.watchStops(ctx, r.stops)
+	}
 	if _, err := r.child.client.Call(ctx, execMethod, execRequest{Taken: r.inherited.Seal()}, nil); err != nil {
 		// The child says itself what is wrong with the command.
 		r.cfg.Log.Debug("the command did not start", "error", err)

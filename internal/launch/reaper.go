@@ -21,10 +21,12 @@ type reaper struct {
 	// status must not be taken from it.
 	programs sync.RWMutex
 	sigchld  chan os.Signal
+	// stopped has something when the command was stopped by a signal.
+	stopped chan struct{}
 }
 
 func newReaper() *reaper {
-	r := &reaper{sigchld: make(chan os.Signal, 1)}
+	r := &reaper{sigchld: make(chan os.Signal, 1), stopped: make(chan struct{}, 1)}
 	signal.Notify(r.sigchld, unix.SIGCHLD)
 	return r
 }
@@ -46,17 +48,28 @@ func (r *reaper) wait(command int) unix.WaitStatus {
 	}
 }
 
+func (r *reaper) tellStopped() {
+	select {
+	case r.stopped <- struct{}{}:
+	default: // not yet asked for
+	}
+}
+
 // reap collects all that have ended.
 func (r *reaper) reap(command int) (status unix.WaitStatus, ended bool) {
 	r.programs.Lock()
 	defer r.programs.Unlock()
 	for {
 		var ws unix.WaitStatus
-		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG|unix.WUNTRACED, nil)
 		switch {
 		case err == unix.EINTR:
 		case err != nil || pid <= 0:
 			return status, ended
+		case ws.Stopped():
+			if pid == command {
+				r.tellStopped()
+			}
 		case pid == command:
 			status, ended = ws, true
 		}

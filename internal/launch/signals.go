@@ -83,7 +83,7 @@ type signalSorter struct {
 	own    <-chan os.Signal
 	passed chan unix.Signal // by the parent
 	// terminal says that the child has a controlling terminal, and ownSession
-	// that the command has left it.
+	// that the command was started outside of it.
 	terminal, ownSession bool
 }
 
@@ -153,13 +153,42 @@ func (s *signalSorter) sort(command int, waiting map[unix.Signal]copyOf, sig uni
 		_ = unix.Kill(command, sig)
 		return
 	}
+	if sig == unix.SIGCONT { // it takes back what would stop (signal(7))
+		delete(waiting, unix.SIGTSTP)
+		delete(waiting, unix.SIGTTIN)
+		delete(waiting, unix.SIGTTOU)
+	}
 	first, ok := waiting[sig]
 	if !ok || first.byParent == byParent {
 		waiting[sig] = copyOf{byParent, time.Now().Add(echoWindow)}
 		return
 	}
 	delete(waiting, sig)
-	if s.ownSession { // the terminal did not reach it
+	switch {
+	case s.ownSession:
+		sendToSession(command, sig)
+	case inOtherGroup(command): // the terminal did not reach it
+		_ = unix.Kill(command, sig)
+	}
+}
+
+// inOtherGroup tells whether a process has left our process group, as a shell
+// with job control does.
+func inOtherGroup(pid int) bool {
+	group, err := unix.Getpgid(pid)
+	return err == nil && group != unix.Getpgrp()
+}
+
+// sendToSession passes a signal of our terminal to a command that leads a
+// session without one. There the kernel does not stop a process by SIGTSTP, as
+// nobody could continue it; but here somebody can.
+func sendToSession(command int, sig unix.Signal) {
+	switch {
+	case sig == unix.SIGTSTP && stopsByDefault(command):
+		_ = unix.Kill(-command, unix.SIGSTOP)
+	case sig == unix.SIGCONT:
+		_ = unix.Kill(-command, sig)
+	default:
 		_ = unix.Kill(command, sig)
 	}
 }
