@@ -1,6 +1,7 @@
 package test
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -47,6 +48,16 @@ func TestMounts(t *testing.T) {
 				t.Errorf("stdout %q, stderr %q", r.stdout, r.stderr)
 			}
 		})
+	}
+}
+
+// TestHiddenProc: where parts of /proc are hidden, as in a container, the kernel
+// allows no fresh one, and the command has the old.
+func TestHiddenProc(t *testing.T) {
+	r := runCmd(t, exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+		"mount -t tmpfs none /proc/sys; exec "+bin("rootlesskit")+" --pidns sh -c 'echo $$; exit 3'"))
+	if r.code != 3 || r.stdout == "" || !strings.Contains(r.stderr, "the command sees the processes of the host in /proc") {
+		t.Errorf("code %d: %q, %s", r.code, r.stdout, r.stderr)
 	}
 }
 

@@ -188,9 +188,21 @@ func (c *child) setUp() error {
 		}
 	}
 	if c.setup.MountProc {
-		return mounts.Proc()
+		c.mountProc()
 	}
 	return nil
+}
+
+// mountProc gives the command a /proc of its PID namespace, as far as that is
+// possible here.
+func (c *child) mountProc() {
+	readOnly, err := mounts.Proc()
+	switch {
+	case err != nil:
+		c.log.Warn("the command sees the processes of the host in /proc", "error", err)
+	case readOnly:
+		c.log.Warn("/proc is read-only, as the host's is: the command cannot set sysctls of its namespaces")
+	}
 }
 
 func prepareProcess(setup childSetup) error {

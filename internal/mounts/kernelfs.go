@@ -66,10 +66,18 @@ func mountsBelow(dir string) ([]string, error) {
 	return paths, nil
 }
 
-// Proc mounts a fresh /proc, which shows the process's own PID namespace.
-func Proc() error {
-	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return fmt.Errorf("mounting /proc: %w (is part of the host's /proc hidden, as in a container?)", err)
+// Proc mounts a fresh /proc, which shows the process's own PID namespace. Where
+// the old one is read-only, the kernel allows but a read-only one
+// (mount_namespaces(7), "Restrictions on mount namespaces"), which the result
+// says.
+func Proc() (readOnly bool, err error) {
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	err = unix.Mount("proc", "/proc", "proc", flags, "")
+	if err == unix.EPERM && unix.Mount("proc", "/proc", "proc", flags|unix.MS_RDONLY, "") == nil {
+		return true, nil
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("mounting /proc: %w (is part of the host's /proc hidden, as in a container?)", err)
+	}
+	return false, nil
 }
