@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Setenv(binEnv, dir)
 		nstest.AtExit(func() { os.RemoveAll(dir) })
+		delegateCgroup()
 	}
 	// What the tests were started with must not look like a leak.
 	if _, err := launch.InheritedFDs(); err != nil {

@@ -113,7 +113,7 @@ func processFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "ipcns", Category: category, Usage: "make an IPC namespace"},
 		&cli.StringFlag{Name: "reaper", Category: category, Value: "auto", Usage: "run the command as a session leader below a reaper of orphans, needs --pidns [auto, true, false]; auto is the value of --pidns"},
 		&cli.StringFlag{Name: "sdnotify", Category: category, Value: "command", Usage: "who tells a service manager that the service is ready, by sd_notify(3): the command, which gets NOTIFY_SOCKET, or the launcher, once the ports are published and the command was started [command, launcher]"},
-		&cli.StringFlag{Name: "evacuate-cgroup2", Category: category, Usage: "move the processes of the cgroup into this sub-cgroup, needs --pidns and --cgroupns"},
+		&cli.StringFlag{Name: "evacuate-cgroup2", Category: category, Usage: "move the processes of the cgroup (v2) into this sub-cgroup, and mount the cgroup at /sys/fs/cgroup with its controllers enabled for the command's own sub-cgroups; needs --pidns and --cgroupns"},
 	}
 }
 

@@ -187,6 +187,11 @@ func (c *child) setUp() error {
 			c.log.Warn("the command sees the network devices of the host in /sys", "error", err)
 		}
 	}
+	if c.setup.MountCgroup2 {
+		if err := mounts.Cgroup2(); err != nil {
+			return err
+		}
+	}
 	if c.setup.MountProc {
 		c.mountProc()
 	}

@@ -44,13 +44,15 @@ const (
 // and its environment are its own arguments and environment, which may be
 // larger than a message.
 type childSetup struct {
-	StateDir    string   `json:"stateDir"`
-	NewNetns    bool     `json:"newNetns,omitempty"`
-	DetachNetns bool     `json:"detachNetns,omitempty"`
-	MountSys    bool     `json:"mountSys,omitempty"`
-	MountProc   bool     `json:"mountProc,omitempty"`
-	Propagation string   `json:"propagation"`
-	CopyUp      []string `json:"copyUp,omitempty"`
+	StateDir    string `json:"stateDir"`
+	NewNetns    bool   `json:"newNetns,omitempty"`
+	DetachNetns bool   `json:"detachNetns,omitempty"`
+	MountSys    bool   `json:"mountSys,omitempty"`
+	MountProc   bool   `json:"mountProc,omitempty"`
+	// MountCgroup2 shows the command its own cgroups.
+	MountCgroup2 bool     `json:"mountCgroup2,omitempty"`
+	Propagation  string   `json:"propagation"`
+	CopyUp       []string `json:"copyUp,omitempty"`
 	// SetGroups says that setgroups(2) is permitted.
 	SetGroups bool `json:"setGroups,omitempty"`
 	// Setsid makes the command a session leader.
@@ -73,17 +75,18 @@ type execRequest struct {
 
 func newChildSetup(cfg *Config, stateDir string, ids userns.IDMap) childSetup {
 	return childSetup{
-		StateDir:    stateDir,
-		NewNetns:    cfg.Network != nil || cfg.DetachNetns,
-		DetachNetns: cfg.DetachNetns,
-		MountSys:    cfg.joinsNetns() && cfg.NetworkName != "none",
-		MountProc:   cfg.PIDNS,
-		Propagation: cfg.Propagation,
-		CopyUp:      cfg.CopyUp,
-		SetGroups:   !ids.SingleID(),
-		Setsid:      cfg.Reaper,
-		Activation:  activatedParent(),
-		Debug:       cfg.Debug,
+		StateDir:     stateDir,
+		NewNetns:     cfg.Network != nil || cfg.DetachNetns,
+		DetachNetns:  cfg.DetachNetns,
+		MountSys:     cfg.joinsNetns() && cfg.NetworkName != "none",
+		MountProc:    cfg.PIDNS,
+		MountCgroup2: cfg.EvacuateCgroup2 != "",
+		Propagation:  cfg.Propagation,
+		CopyUp:       cfg.CopyUp,
+		SetGroups:    !ids.SingleID(),
+		Setsid:       cfg.Reaper,
+		Activation:   activatedParent(),
+		Debug:        cfg.Debug,
 	}
 }
 

@@ -66,6 +66,20 @@ func mountsBelow(dir string) ([]string, error) {
 	return paths, nil
 }
 
+// Cgroup2 mounts the unified hierarchy of cgroups at /sys/fs/cgroup, as the
+// process's own cgroup namespace has it. A tmpfs comes between: the kernel
+// refuses a file system on top of itself.
+func Cgroup2() error {
+	const target, flags = "/sys/fs/cgroup", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("tmpfs", target, "tmpfs", flags, "mode=0755"); err != nil {
+		return fmt.Errorf("mounting a tmpfs at %s: %w", target, err)
+	}
+	if err := unix.Mount("cgroup2", target, "cgroup2", flags, ""); err != nil {
+		return fmt.Errorf("mounting cgroup2 at %s: %w", target, err)
+	}
+	return nil
+}
+
 // Proc mounts a fresh /proc, which shows the process's own PID namespace. Where
 // the old one is read-only, the kernel allows but a read-only one
 // (mount_namespaces(7), "Restrictions on mount namespaces"), which the result

@@ -1,0 +1,138 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"rootlesskit/internal/nstest"
+)
+
+// cgroupEnv names a cgroup that the test's user has been given, or says why
+// there is none.
+const cgroupEnv = "ROOTLESSKIT_TEST_CGROUP"
+
+// delegateCgroup lets root move the tests into a cgroup of their user's own, as
+// systemd does by Delegate=. A process may be moved within it only (cgroups(7),
+// "Delegation containment").
+func delegateCgroup() {
+	dir, err := makeCgroup()
+	if err != nil {
+		dir = err.Error()
+	}
+	os.Setenv(cgroupEnv, dir)
+}
+
+func makeCgroup() (string, error) {
+	if os.Geteuid() != 0 {
+		return "", fmt.Errorf("only root can delegate a cgroup")
+	}
+	u, err := user.Lookup(nstest.TestUser)
+	if err != nil {
+		return "", err
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return "", err
+	}
+	original, err := ownCgroup()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(original, fmt.Sprintf("rootlesskit-test-%d", os.Getpid()))
+	tests := filepath.Join(dir, "tests")
+	if err := os.MkdirAll(tests, 0o755); err != nil {
+		return "", err
+	}
+	nstest.AtExit(func() {
+		_ = os.WriteFile(filepath.Join(original, "cgroup.procs"), []byte("0"), 0) // "0" is the writer
+		removeCgroup(dir)
+	})
+	for _, path := range []string{dir, tests} {
+		for _, file := range []string{".", "cgroup.procs", "cgroup.subtree_control"} {
+			if err := os.Chown(filepath.Join(path, file), uid, -1); err != nil {
+				return "", err
+			}
+		}
+	}
+	return dir, os.WriteFile(filepath.Join(tests, "cgroup.procs"), []byte("0"), 0)
+}
+
+// ownCgroup is the directory of this process's cgroup in the unified hierarchy.
+func ownCgroup() (string, error) {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+				return filepath.Join(root, path), nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no cgroup2 is mounted")
+}
+
+// removeCgroup removes a cgroup with those below it, where they are empty.
+func removeCgroup(dir string) {
+	below, _ := filepath.Glob(filepath.Join(dir, "*/cgroup.procs"))
+	for _, file := range below {
+		removeCgroup(filepath.Dir(file))
+	}
+	_ = os.Remove(dir)
+}
+
+func TestEvacuateCgroup2(t *testing.T) {
+	dir := os.Getenv(cgroupEnv)
+	if !filepath.IsAbs(dir) {
+		t.Skip("no cgroup to evacuate: ", dir)
+	}
+	run := filepath.Join(dir, "run")
+	if err := os.Mkdir(run, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer removeCgroup(run)
+	// As in a unit of systemd with Delegate=yes, the processes of the cgroup are
+	// rootlesskit's. The command makes cgroups of its own.
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `echo 0 >"$0/cgroup.procs" && exec "$@"`, run,
+		bin("rootlesskit"), "--pidns", "--cgroupns", "--evacuate-cgroup2=evac", "sh", "-c", `
+		grep 0:: /proc/self/cgroup
+		cd /sys/fs/cgroup
+		wc -l <cgroup.procs; echo "$(cat cgroup.controllers)"; echo "$(cat cgroup.subtree_control)"
+		grep -c . evac/cgroup.procs
+		mkdir mine && echo 0 >mine/cgroup.procs && grep 0:: /proc/self/cgroup`)
+	r := runCmd(t, cmd)
+	lines := strings.Split(r.stdout, "\n")
+	if r.code != 0 || len(lines) != 7 || lines[0] != "0::/evac" || lines[1] != "0" || lines[5] != "0::/mine" {
+		t.Fatalf("code %d: %q, stderr %q", r.code, lines, r.stderr)
+	}
+	controllers, enabled := strings.Fields(lines[2]), strings.Fields(lines[3])
+	if !slices.Equal(controllers, enabled) {
+		t.Errorf("controllers %v, enabled for sub-cgroups %v", controllers, enabled)
+	}
+	if n, err := strconv.Atoi(lines[4]); err != nil || n < 3 { // the parent, the child, the command
+		t.Errorf("%q processes were evacuated", lines[4])
+	}
+}
+
+// TestEvacuateForeignCgroup: what cannot be done is said.
+func TestEvacuateForeignCgroup(t *testing.T) {
+	own, err := ownCgroup()
+	if err != nil {
+		t.Skip(err)
+	}
+	cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), "--pidns", "--cgroupns", "--evacuate-cgroup2=../../nosuch/evac", "true")
+	if r := runCmd(t, cmd); r.code != 1 || !strings.Contains(r.stderr, "evacuat") {
+		t.Errorf("in %s: code %d: %s", own, r.code, r.stderr)
+	}
+}
