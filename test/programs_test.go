@@ -50,40 +50,6 @@ func TestEnvironOfTheChild(t *testing.T) {
 	}
 }
 
-// TestNsenter holds the recipes of clients.
-func TestNsenter(t *testing.T) {
-	nsenter := func(args ...string) string {
-		t.Helper()
-		r := runCmd(t, exec.CommandContext(t.Context(), "nsenter", args...))
-		if r.code != 0 {
-			t.Fatalf("nsenter %q: %s", args, r.stderr)
-		}
-		return strings.TrimSpace(r.stdout)
-	}
-	own, err := os.Readlink("/proc/self/ns/net")
-	if err != nil {
-		t.Fatal(err)
-	}
-	attached := startKit(t, "--net=none", "sleep", "60")
-	pid := attached.childPID(t)
-	if got := nsenter("-U", "--preserve-credentials", "-m", "-n", "-t", pid, "readlink", "/proc/self/ns/net"); got == own {
-		t.Error("the child is in the host's network namespace")
-	}
-	detached := startKit(t, "--net=none", "--detach-netns", "sleep", "60")
-	pid = detached.childPID(t)
-	if got := nsenter("-U", "--preserve-credentials", "-m", "-t", pid, "readlink", "/proc/self/ns/net"); got != own {
-		t.Error("the child of a detached run is not in the host's network namespace")
-	}
-	netns := filepath.Join(detached.stateDir, "netns")
-	got := nsenter("-U", "--preserve-credentials", "-m", "-t", pid, "nsenter", "--net="+netns, "readlink", "/proc/self/ns/net")
-	if got == own || !strings.HasPrefix(got, "net:") {
-		t.Errorf("the detached network namespace is %q", got)
-	}
-	if b, err := os.ReadFile(netns); err != nil || len(b) != 0 {
-		t.Errorf("the parent sees %q, %v in the file netns", b, err)
-	}
-}
-
 // TestSocketActivation: descriptors of systemd reach the command, and
 // LISTEN_PID names it.
 func TestSocketActivation(t *testing.T) {
