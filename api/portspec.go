@@ -12,6 +12,9 @@ import (
 // forwarded is the port driver's matter (PortDriverInfo.Protos).
 var protos = []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "sctp", "sctp4", "sctp6"}
 
+// ProxyProtocolV2 is the value of PortSpec.ProxyProtocol.
+const ProxyProtocolV2 = "v2"
+
 // ParsePortSpec parses a port spec such as "127.0.0.1:8080:80/tcp":
 //
 //	[PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO
@@ -71,8 +74,9 @@ func (s PortSpec) String() string {
 }
 
 // Validate reports the first field that no port driver could accept: an
-// unknown protocol, a text that is not an IP address, or a port that is not in
-// 1 to 65535.
+// unknown protocol, a text that is not an IP address, a port that is not in 1 to
+// 65535, or a version of the PROXY protocol that does not exist or go with the
+// protocol.
 func (s PortSpec) Validate() error {
 	if err := validateProto(s.Proto); err != nil {
 		return err
@@ -88,6 +92,18 @@ func (s PortSpec) Validate() error {
 	}
 	if !isPort(s.ChildPort) {
 		return fmt.Errorf("invalid ChildPort: %d", s.ChildPort)
+	}
+	return s.validateProxyProtocol()
+}
+
+func (s PortSpec) validateProxyProtocol() error {
+	switch {
+	case s.ProxyProtocol == "":
+		return nil
+	case s.ProxyProtocol != ProxyProtocolV2:
+		return fmt.Errorf("unknown proxyProtocol: %q (expected %q)", s.ProxyProtocol, ProxyProtocolV2)
+	case !strings.HasPrefix(s.Proto, "tcp"):
+		return fmt.Errorf("proxyProtocol %q is for tcp ports only, not for %s", s.ProxyProtocol, s.Proto)
 	}
 	return nil
 }

@@ -19,6 +19,12 @@ type PortSpec struct {
 	// ChildIP is the address to connect to in the namespace. Empty lets the
 	// port driver choose.
 	ChildIP string `json:"childIP,omitempty"`
+	// ProxyProtocol is "v2" to have each connection begin, towards the namespace,
+	// with a header that names the client and the address that it connected to:
+	// the PROXY protocol, version 2, binary format. The server must expect it. Empty
+	// is none. For TCP, and for port drivers that list it in
+	// PortDriverInfo.ProxyProtocols. Since API version 1.2.0.
+	ProxyProtocol string `json:"proxyProtocol,omitempty"`
 }
 
 // PortStatus is a published port.
@@ -99,6 +105,9 @@ type PortDriverInfo struct {
 	// address of the namespace: set PortSpec.ChildIP to
 	// NetworkDriverInfo.ChildIP.
 	DisallowLoopbackChildIP bool `json:"disallowLoopbackChildIP,omitempty"`
+	// ProxyProtocols lists the values of PortSpec.ProxyProtocol that the driver can
+	// send, beside none. Since API version 1.2.0.
+	ProxyProtocols []string `json:"proxyProtocols,omitempty"`
 	// Extra holds what only this driver has to say.
 	Extra map[string]string `json:"extra,omitempty"`
 }

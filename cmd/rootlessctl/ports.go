@@ -74,7 +74,11 @@ func addPortsCommand() *cli.Command {
 			"\n" +
 			"Examples: 127.0.0.1:8080:80/tcp, :8080:80/tcp (on all addresses),\n" +
 			"127.0.0.1:8080:10.0.2.100:80/tcp, [::1]:5353:53/udp",
-		Flags:  []cli.Flag{jsonFlag()},
+		Flags: []cli.Flag{jsonFlag(), &cli.StringFlag{
+			Name: "proxy-protocol",
+			Usage: "begin each connection towards the namespace with a header of this version of the PROXY protocol, " +
+				"which names the client (v2; TCP with the port driver builtin; the server must expect it)",
+		}},
 		Action: addPorts,
 	}
 }
@@ -92,6 +96,7 @@ func addPorts(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	for _, spec := range specs {
+		spec.ProxyProtocol = cmd.String("proxy-protocol")
 		status, err := client.AddPort(ctx, spec)
 		if err != nil {
 			return err

@@ -66,8 +66,8 @@ func (t *Table) Publish(ctx context.Context, spec api.PortSpec) (api.PortStatus,
 	if err := spec.Validate(); err != nil {
 		return api.PortStatus{}, err
 	}
-	if !slices.Contains(t.driver.Info().Protos, spec.Proto) {
-		return api.PortStatus{}, fmt.Errorf("unsupported port protocol %s", spec.Proto)
+	if err := supported(t.driver.Info(), spec); err != nil {
+		return api.PortStatus{}, err
 	}
 	e, err := t.reserve(spec)
 	if err != nil {
@@ -85,6 +85,18 @@ func (t *Table) Publish(ctx context.Context, spec api.PortSpec) (api.PortStatus,
 		return api.PortStatus{}, err
 	}
 	return api.PortStatus{ID: e.id, Spec: spec}, nil
+}
+
+// supported tells what the driver cannot do.
+func supported(d api.PortDriverInfo, spec api.PortSpec) error {
+	if !slices.Contains(d.Protos, spec.Proto) {
+		return fmt.Errorf("unsupported port protocol %s", spec.Proto)
+	}
+	if spec.ProxyProtocol != "" && !slices.Contains(d.ProxyProtocols, spec.ProxyProtocol) {
+		return fmt.Errorf("the port driver %s does not send the PROXY protocol (%s): leave it out, or use --port-driver=builtin",
+			d.Driver, spec.ProxyProtocol)
+	}
+	return nil
 }
 
 // reserve enters a port. The caller ends its part in t.forwards.

@@ -99,6 +99,15 @@ func TestRefusedSpecs(t *testing.T) {
 		{api.PortSpec{Proto: "tcp"}, "invalid ParentPort: 0"},
 		{api.PortSpec{Proto: "sctp", ParentPort: 1, ChildPort: 1}, "unsupported port protocol sctp"},
 		{api.PortSpec{Proto: "tcp6", ParentPort: 1, ChildPort: 1}, "unsupported port protocol tcp6"},
+		{
+			api.PortSpec{Proto: "tcp4", ParentPort: 1, ChildPort: 1, ProxyProtocol: "v2"},
+			"the port driver fake does not send the PROXY protocol (v2): leave it out, or use --port-driver=builtin",
+		},
+		{api.PortSpec{Proto: "tcp", ParentPort: 1, ChildPort: 1, ProxyProtocol: "v1"}, `unknown proxyProtocol: "v1" (expected "v2")`},
+		{
+			api.PortSpec{Proto: "udp", ParentPort: 1, ChildPort: 1, ProxyProtocol: "v2"},
+			`proxyProtocol "v2" is for tcp ports only, not for udp`,
+		},
 	} {
 		_, err := table.Publish(t.Context(), tt.spec)
 		wantError(t, err, tt.want)

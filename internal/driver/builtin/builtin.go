@@ -89,9 +89,10 @@ func (p *Ports) Wait() error {
 // Info implements driver.Ports.
 func (p *Ports) Info() api.PortDriverInfo {
 	return api.PortDriverInfo{
-		Driver: Name,
-		Protos: []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"},
-		Extra:  map[string]string{"sourceIPTransparentBackend": p.source.Backend()},
+		Driver:         Name,
+		Protos:         []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"},
+		ProxyProtocols: []string{api.ProxyProtocolV2},
+		Extra:          map[string]string{"sourceIPTransparentBackend": p.source.Backend()},
 	}
 }
 
@@ -115,7 +116,7 @@ func (p *Ports) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error)
 	if strings.HasPrefix(spec.Proto, "udp") {
 		forward = p.forwardUDP
 	}
-	relayed, err := forward(sockets, to)
+	relayed, err := forward(sockets, to, spec.ProxyProtocol != "")
 	if err != nil {
 		return nil, fmt.Errorf("forwarding %s: %w", spec, err)
 	}
@@ -135,9 +136,10 @@ func (p *Ports) startEngine() (err error) {
 	return err
 }
 
-func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort) (relayed, error) {
+func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, proxyHeader bool) (relayed, error) {
 	p.pools.get(unix.SOCK_STREAM, familyOf(to.Addr()))
 	r := p.router(unix.IPPROTO_TCP, to)
+	r.proxyHeader = proxyHeader
 	return p.engine.ForwardTCP(relay.TCPConfig{
 		Listeners: listeners.FDs,
 		Shared:    listeners.Shared,
@@ -150,7 +152,7 @@ func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort) (relay
 	})
 }
 
-func (p *Ports) forwardUDP(sockets hostsock.Sockets, to netip.AddrPort) (relayed, error) {
+func (p *Ports) forwardUDP(sockets hostsock.Sockets, to netip.AddrPort, _ bool) (relayed, error) {
 	p.pools.get(unix.SOCK_DGRAM, familyOf(to.Addr()))
 	r := p.router(unix.IPPROTO_UDP, to)
 	return p.engine.ForwardUDP(relay.UDPConfig{

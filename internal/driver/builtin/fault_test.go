@@ -1,7 +1,9 @@
 package builtin_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -313,5 +315,39 @@ func setLimit(t *testing.T, change func(*unix.Rlimit)) {
 	}
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// The header names the client before its first byte, and before it sends any.
+func TestProxyProtocol(t *testing.T) {
+	b := start(t, nil)
+	b.spec.ProxyProtocol = api.ProxyProtocolV2
+	b.forward(t)
+	client, err := b.dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := b.server.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	_ = server.SetDeadline(time.Now().Add(patience))
+	const size = 16 + 12 // of a header with IPv4 addresses
+	header := make([]byte, size)
+	if _, err := io.ReadFull(server, header); err != nil {
+		t.Fatal(err)
+	}
+	from := client.LocalAddr().(*net.TCPAddr).AddrPort()
+	if port := binary.BigEndian.Uint16(header[24:]); !bytes.Equal(header[16:20], from.Addr().AsSlice()) || port != from.Port() {
+		t.Errorf("the header % x does not name %s", header, from)
+	}
+	if _, err := io.WriteString(client, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(server, got); err != nil || string(got) != "hello" {
+		t.Errorf("after the header: %q, %v", got, err)
 	}
 }

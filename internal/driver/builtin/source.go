@@ -46,34 +46,42 @@ func newSource(ctx context.Context, f sourceFlags, sb driver.Sandbox, link drive
 type router struct {
 	ctx  context.Context
 	port *sourceip.Port
+	// proxyHeader says that a connection begins with the PROXY protocol.
+	proxyHeader bool
 }
 
 func (p *Ports) router(proto int, to netip.AddrPort) router {
-	return router{p.pools.ctx, p.source.Port(proto, to)}
+	return router{ctx: p.pools.ctx, port: p.source.Port(proto, to)}
 }
 
 // route never blocks; without a Target, resolve has to be asked.
-func (r router) route(client, _ netip.AddrPort) relay.Route {
+func (r router) route(client, local netip.AddrPort) relay.Route {
 	route, ok := r.port.Route(client)
 	if !ok {
 		return relay.Route{}
 	}
-	return relayRoute(route)
+	return r.relayRoute(route, client, local)
 }
 
-func (r router) resolve(client, _ netip.AddrPort) relay.Route {
-	return relayRoute(r.port.Resolve(r.ctx, client))
+func (r router) resolve(client, local netip.AddrPort) relay.Route {
+	return r.relayRoute(r.port.Resolve(r.ctx, client), client, local)
 }
 
 // reroute gives the client's port up and keeps its address: the port may be
 // taken inside, by a server or by an old connection of the same client.
-func (r router) reroute(client, _ netip.AddrPort, failed error) (relay.Route, bool) {
+func (r router) reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
 	route, ok := r.port.Route(client)
 	if !ok || route.Source.Port() == 0 || failed != unix.EADDRINUSE && failed != unix.EADDRNOTAVAIL {
 		return relay.Route{}, false
 	}
 	route.Source = netip.AddrPortFrom(route.Source.Addr(), 0)
-	return relayRoute(route), true
+	return r.relayRoute(route, client, local), true
 }
 
-func relayRoute(r sourceip.Route) relay.Route { return relay.Route{Source: r.Source, Target: r.Target} }
+func (r router) relayRoute(to sourceip.Route, client, local netip.AddrPort) relay.Route {
+	route := relay.Route{Source: to.Source, Target: to.Target}
+	if r.proxyHeader && to.Target.IsValid() {
+		route.Prelude = proxyHeader(client, local)
+	}
+	return route
+}

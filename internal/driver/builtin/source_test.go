@@ -92,7 +92,7 @@ func waitLocal(t *testing.T, c *nstest.Child, ip netip.Addr) {
 }
 
 // publish forwards a socket of the outside until the test ends.
-func publish(t *testing.T, socket syscall.Conn, to string, forward func(hostsock.Sockets, netip.AddrPort) (relayed, error)) {
+func publish(t *testing.T, socket syscall.Conn, to string, forward func(hostsock.Sockets, netip.AddrPort, bool) (relayed, error)) {
 	t.Helper()
 	raw, err := socket.SyscallConn()
 	if err != nil {
@@ -103,7 +103,7 @@ func publish(t *testing.T, socket syscall.Conn, to string, forward func(hostsock
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := forward(hostsock.Sockets{FDs: []int{fd}}, netip.MustParseAddrPort(to))
+	port, err := forward(hostsock.Sockets{FDs: []int{fd}}, netip.MustParseAddrPort(to), false)
 	if err != nil {
 		t.Fatal(err)
 	}
