@@ -192,3 +192,26 @@ func TestOrphansAreReaped(t *testing.T) {
 		})
 	}
 }
+
+// TestFullStateDir: a state directory without room, for each file in turn, ends
+// the run with the reason and leaves nothing.
+func TestFullStateDir(t *testing.T) {
+	dir := t.TempDir()
+	for inodes := 1; ; inodes++ {
+		if inodes > 20 {
+			t.Fatal("no number of files is enough")
+		}
+		script := fmt.Sprintf(`mount -t tmpfs -o nr_inodes=%d none %s && "$@"; code=$?; ls -A %s; exit $code`, inodes, dir, dir)
+		r := runCmd(t, exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh",
+			bin("rootlesskit"), "--state-dir="+dir+"/state", "--net=gvisor-tap-vsock", "--disable-host-loopback", "--detach-netns", "echo", "ran"))
+		if r.code == 0 {
+			if r.stdout != "ran\n" || inodes < 5 { // its root, the directory, netns, child_pid, api.sock, ...
+				t.Errorf("%d files are enough: %q", inodes, r.stdout)
+			}
+			return
+		}
+		if r.code != 1 || r.stdout != "" || !strings.Contains(r.stderr, "no space left on device") {
+			t.Errorf("%d files: code %d, %q, %s", inodes, r.code, r.stdout, r.stderr)
+		}
+	}
+}

@@ -124,6 +124,10 @@ func (c *child) receiveSetup() (childSetup, error) {
 	if c.conn, err = wire.NewConn(c.wireFD); err != nil {
 		return childSetup{}, err
 	}
+	return c.recvSetup()
+}
+
+func (c *child) recvSetup() (childSetup, error) {
 	m, err := c.conn.Recv()
 	if err != nil {
 		return childSetup{}, fmt.Errorf("waiting for the parent: %w", err)

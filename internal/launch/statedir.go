@@ -24,9 +24,10 @@ const lockName = "lock"
 // openStateDir makes the directory where it is missing, locks it and removes
 // what a killed run left in it. An empty path makes a temporary directory.
 func openStateDir(path string) (*stateDir, error) {
+	tmp := ""
 	if path == "" {
-		tmp, err := os.MkdirTemp("", "rootlesskit")
-		if err != nil {
+		var err error
+		if tmp, err = os.MkdirTemp("", "rootlesskit"); err != nil {
 			return nil, fmt.Errorf("making a temporary state directory: %w", err)
 		}
 		path = tmp
@@ -36,8 +37,13 @@ func openStateDir(path string) (*stateDir, error) {
 		return nil, fmt.Errorf("state directory %q: %w", path, err)
 	}
 	s := &stateDir{path: abs}
+	_, statErr := os.Lstat(abs)
+	made := tmp != "" || os.IsNotExist(statErr)
 	if err := s.acquire(); err != nil {
 		s.close()
+		if made {
+			_ = os.Remove(abs) // unless another run has it by now: then it is not empty
+		}
 		return nil, err
 	}
 	if err := s.wipe(); err != nil {

@@ -181,6 +181,7 @@ func (c *Client) receive() {
 	for {
 		m, err := c.conn.Recv()
 		if err != nil {
+			c.conn.Close() // also where the other side is there, but talks nonsense
 			c.fail(err)
 			return
 		}
