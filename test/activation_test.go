@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,7 +87,7 @@ func testPortOnActivationSocket(t *testing.T, all bool, flags []string) {
 	}
 	page := t.TempDir()
 	serve := "busybox httpd -p 80 -h " + page + "; "
-	if contains(flags, "--detach-netns") {
+	if slices.Contains(flags, "--detach-netns") {
 		serve = "nsenter --net=$ROOTLESSKIT_STATE_DIR/netns " + serve
 	}
 	script := `{ ` + sees + `} >` + page + "/seen; mv " + page + "/seen " + page + "/index.html; " + serve + "sleep 60"
@@ -122,13 +123,29 @@ func testPortOnActivationSocket(t *testing.T, all bool, flags []string) {
 	}
 }
 
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
+// TestUDPPortOnActivationSocket: one socket for both families, whose clients
+// are of either.
+func TestUDPPortOnActivationSocket(t *testing.T) {
+	for _, driver := range []string{"builtin", "gvisor-tap-vsock"} {
+		port := freePort(t)
+		k := newKit(t, "--net=gvisor-tap-vsock", "--ipv6", "--disable-host-loopback", "--port-driver="+driver, "-p", fmt.Sprintf("0.0.0.0:%d:53/udp", port),
+			"socat", "UDP6-LISTEN:53,fork,ipv6only=0", "EXEC:cat")
+		k.under("systemd-socket-activate", "--datagram", fmt.Sprintf("--listen=%d", port)).start(t)
+		for _, client := range []string{"127.0.0.1", "::1"} {
+			conn, err := net.Dial("udp", net.JoinHostPort(client, fmt.Sprint(port)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			poll(t, driver+"'s answer for "+client, func() bool {
+				b := make([]byte, 10)
+				_, _ = conn.Write([]byte("hello"))
+				_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+				n, err := conn.Read(b)
+				return err == nil && string(b[:n]) == "hello"
+			})
 		}
 	}
-	return false
 }
 
 // TestPrivilegedPortOnActivationSocket: port 80 of the host, without any

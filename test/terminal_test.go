@@ -100,7 +100,18 @@ func TestCtrlCArrivesOnce(t *testing.T) {
 
 // TestInteractiveShell: job control works under the launcher.
 func TestInteractiveShell(t *testing.T) {
-	keys, screen, _ := onTerminal(t, "--net=none", "bash", "--norc", "-i")
+	for _, flags := range [][]string{{"--net=none"}, {"--pidns", "--reaper=false"}, {"--net=gvisor-tap-vsock", "--disable-host-loopback", "--detach-netns"}} {
+		t.Run(flags[0], func(t *testing.T) { testInteractiveShell(t, flags) })
+	}
+}
+
+func testInteractiveShell(t *testing.T, flags []string) {
+	keys, screen, _ := onTerminal(t, append(flags, "bash", "--norc", "-i")...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the screen: %q", screen)
+		}
+	})
 	typeKeys(t, keys, "PS1='prompt> '\n")
 	poll(t, "a prompt", func() bool { return strings.Count(screen.String(), "prompt> ") >= 2 })
 	typeKeys(t, keys, "sleep 100\n")
