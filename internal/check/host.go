@@ -214,7 +214,7 @@ func (h *Host) privilegedPorts() Result {
 		first = 1024 // the kernel's default
 	}
 	if first > 80 {
-		return bad(name, Warning, fmt.Sprintf("sudo setcap cap_net_bind_service=ep %s, or %s", h.Program, setSysctl(key, "80")),
+		return bad(name, Warning, fmt.Sprintf("sudo setcap cap_net_bind_service=ep %s, or %s; or publish on a socket of systemd, see docs/systemd.md", h.Program, setSysctl(key, "80")),
 			"ports below %d cannot be published", first)
 	}
 	return ok(name, "ports from %d can be published", first)
