@@ -50,7 +50,7 @@ func (m Metric) label() string {
 
 func allFigures() []Figure {
 	return slices.Concat(throughputFigures(), connectionFigures(), requestFigures(), udpFigures(),
-		memoryFigures(), startupFigures(), idleFigures(), faultFigures())
+		memoryFigures(), memoryLoadFigures(), startupFigures(), idleFigures(), faultFigures())
 }
 
 // inward is a figure of a load that comes from the host through a published

@@ -31,6 +31,7 @@ var allTargets = []Target{
 	{Name: "ours-builtin", Launcher: ours, Net: "none", Ports: "builtin"},
 	{Name: "upstream-builtin", Launcher: upstream, Net: "none", Ports: "builtin"},
 	{Name: "ours-gvisor", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock"},
+	{Name: "ours-gvisor-1500", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock", Flags: []string{"--mtu=1500"}},
 	{Name: "upstream-gvisor", Launcher: upstream, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock"},
 	{Name: "ours-slirp4netns", Launcher: ours, Net: "slirp4netns", Ports: "slirp4netns", Needs: []string{"slirp4netns"}},
 	{Name: "upstream-slirp4netns", Launcher: upstream, Net: "slirp4netns", Ports: "slirp4netns", Needs: []string{"slirp4netns"}},
@@ -85,12 +86,14 @@ func (t Target) baseline() string {
 func launched(t Target) bool { return t.Launcher != "" }
 
 // hasNetwork says that the target's command can reach the host, and that no
-// earlier target has the same network.
+// earlier target has the same network with the same flags.
 func hasNetwork(t Target) bool {
 	if t.Launcher == "" {
 		return true
 	}
-	first := slices.IndexFunc(allTargets, func(o Target) bool { return o.Launcher == t.Launcher && o.Net == t.Net })
+	first := slices.IndexFunc(allTargets, func(o Target) bool {
+		return o.Launcher == t.Launcher && o.Net == t.Net && slices.Equal(o.Flags, t.Flags)
+	})
 	return t.Net != "none" && allTargets[first].Name == t.Name
 }
 
