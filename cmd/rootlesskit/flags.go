@@ -83,7 +83,7 @@ func driverFlags() []cli.Flag {
 	)
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "allow-link-local", Category: gvisor, Usage: "with --disable-host-loopback, still let the namespace reach link-local addresses (169.254.0.0/16, fe80::/10), such as a cloud's metadata service"},
-		&cli.StringFlag{Name: "lxc-user-nic-binary", Category: lxc, Usage: "path of the lxc-user-nic binary"},
+		&cli.StringFlag{Name: "lxc-user-nic-binary", Category: lxc, Usage: "path of the lxc-user-nic binary (default: on PATH, else where distributions have it)"},
 		&cli.StringFlag{Name: "lxc-user-nic-bridge", Category: lxc, Value: "lxcbr0", Usage: "bridge that lxc-user-nic attaches to"},
 		&cli.StringFlag{Name: "pasta-binary", Category: pasta, Value: "pasta", Usage: "path of the pasta binary"},
 		&cli.StringFlag{Name: "pesto-binary", Category: pasta, Value: "pesto", Usage: "path of the pesto binary for --port-driver=pesto"},

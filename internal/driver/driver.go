@@ -47,6 +47,13 @@ type Network interface {
 	Wait() error
 }
 
+// Changing is implemented by a Network whose Link may change while it is attached
+// (Link.DynamicIP).
+type Changing interface {
+	// Link is the network as it is now.
+	Link() Link
+}
+
 // Link is the network as the child sees it.
 type Link struct {
 	Ifname     string

@@ -247,7 +247,11 @@ func (r *run) info() (api.Info, error) {
 		ChildPID:   r.child.pid,
 	}
 	if r.cfg.Network != nil {
-		info.NetworkDriver = networkInfo(r.cfg, r.link)
+		link := r.link
+		if c, ok := r.cfg.Network.(driver.Changing); ok {
+			link = c.Link()
+		}
+		info.NetworkDriver = networkInfo(r.cfg, link)
 	}
 	if r.cfg.Ports != nil {
 		p := r.cfg.Ports.Info()

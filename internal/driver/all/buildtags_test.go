@@ -29,7 +29,7 @@ var omitted = map[string][]string{
 	"no_gvisortapvsock": {"gvisor-tap-vsock", "gvisor-tap-vsock"},
 	"no_slirp4netns":    {"slirp4netns", "slirp4netns"},
 	"no_pasta":          {"pasta", "implicit", "pesto"},
-	"no_lxcusernic":     nil,
+	"no_lxcusernic":     {"lxc-user-nic"},
 	"no_vpnkit":         nil, // retired; the tag is known to packagers
 	"no_bypass4netns":   nil,
 }

@@ -1,0 +1,228 @@
+package lxcusernic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/wire"
+)
+
+// lease is what a DHCP server has granted (RFC 2131).
+type lease struct {
+	Addr     netip.Prefix  `json:"addr"`
+	Gateways []netip.Addr  `json:"gateways,omitempty"`
+	DNS      []netip.Addr  `json:"dns,omitempty"`
+	Lifetime time.Duration `json:"lifetime"`
+	// Renew and Rebind are T1 and T2 of section 4.4.5, counted like Lifetime from
+	// the answer: from T1 on the client asks for more.
+	Renew  time.Duration `json:"renew"`
+	Rebind time.Duration `json:"rebind"`
+	// Offer and ACK are the messages of the server that a renewal refers to.
+	Offer []byte `json:"offer,omitempty"`
+	ACK   []byte `json:"ack,omitempty"`
+}
+
+const (
+	askMethod  = "lxcusernic.ask"
+	dropMethod = "lxcusernic.drop"
+)
+
+// errRefused is the answer of a server that wants the address back.
+var errRefused = errors.New("the DHCP server refuses to renew the lease")
+
+type askRequest struct {
+	Ifname string `json:"ifname"`
+	// Renew is the lease to renew; a new one without Offer.
+	Renew lease `json:"renew"`
+}
+
+type askReply struct {
+	Lease   lease `json:"lease"`
+	Refused bool  `json:"refused,omitempty"`
+}
+
+// ask gets a lease, or has one renewed.
+func (n *Network) ask(ctx context.Context, renew lease) (lease, error) {
+	var reply askReply
+	_, err := n.sb.Child.Call(ctx, askMethod, askRequest{n.cfg.Ifname, renew}, &reply)
+	if err == nil && reply.Refused {
+		err = errRefused
+	}
+	return reply.Lease, err
+}
+
+// Each message is sent again after answerTimeout, tries times.
+const (
+	answerTimeout = 2 * time.Second
+	tries         = 4
+)
+
+// ask runs in the child. The client's socket sees all that arrives on the
+// interface, so it is there for the exchange alone.
+func (h handlers) ask(ctx context.Context, msg wire.Message) (any, []int, error) {
+	var req askRequest
+	if err := msg.Decode(&req); err != nil {
+		return nil, nil, err
+	}
+	var client *nclient4.Client
+	err := h.netns.Do(func() (err error) {
+		client, err = nclient4.New(req.Ifname, nclient4.WithTimeout(answerTimeout), nclient4.WithRetry(tries))
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("a DHCP client on %q: %w", req.Ifname, err)
+	}
+	defer client.Close()
+	granted, err := exchange(ctx, client, req.Renew)
+	var nak *nclient4.ErrNak
+	if errors.As(err, &nak) {
+		return askReply{Refused: true}, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := newLease(granted)
+	return askReply{Lease: l}, nil, err
+}
+
+func exchange(ctx context.Context, client *nclient4.Client, renew lease) (*nclient4.Lease, error) {
+	if len(renew.Offer) == 0 {
+		return client.Request(ctx)
+	}
+	offer, err := dhcpv4.FromBytes(renew.Offer)
+	if err != nil {
+		return nil, fmt.Errorf("the offer to renew: %w", err)
+	}
+	ack, err := dhcpv4.FromBytes(renew.ACK)
+	if err != nil {
+		return nil, fmt.Errorf("the acknowledgement to renew: %w", err)
+	}
+	return client.Renew(ctx, &nclient4.Lease{Offer: offer, ACK: ack})
+}
+
+// shortestLease keeps a nonsensical server from keeping us busy.
+const shortestLease = 2 * time.Second
+
+// newLease reads a server's answer; its defaults are those of RFC 2131, section
+// 4.4.5.
+func newLease(granted *nclient4.Lease) (lease, error) {
+	ack := granted.ACK
+	addr, ok := netip.AddrFromSlice(ack.YourIPAddr.To4())
+	if !ok || addr.IsUnspecified() {
+		return lease{}, fmt.Errorf("the DHCP server gave no address, but %v", ack.YourIPAddr)
+	}
+	mask := ack.SubnetMask()
+	if mask == nil {
+		mask = net.IP(addr.AsSlice()).DefaultMask()
+	}
+	bits, size := mask.Size()
+	if size != 32 || bits == 0 {
+		return lease{}, fmt.Errorf("the DHCP server gave %s the mask %s", addr, mask)
+	}
+	l := lease{
+		Addr: netip.PrefixFrom(addr, bits), Gateways: addrs(ack.Router()), DNS: addrs(ack.DNS()),
+		Lifetime: max(ack.IPAddressLeaseTime(time.Hour), shortestLease),
+		ACK:      ack.ToBytes(),
+	}
+	if granted.Offer != nil {
+		l.Offer = granted.Offer.ToBytes()
+	}
+	l.Gateways = l.Gateways[:min(len(l.Gateways), 1)] // in order of preference
+	l.Renew = within(ack.IPAddressRenewalTime(0), l.Lifetime, l.Lifetime/2)
+	l.Rebind = within(ack.IPAddressRebindingTime(0), l.Lifetime, l.Lifetime*7/8)
+	return l, nil
+}
+
+// within returns d, or other where d is not within the lifetime.
+func within(d, lifetime, other time.Duration) time.Duration {
+	if d < shortestLease/2 || d >= lifetime {
+		return other
+	}
+	return d
+}
+
+func addrs(ips []net.IP) []netip.Addr {
+	var found []netip.Addr
+	for _, ip := range ips {
+		if a, ok := netip.AddrFromSlice(ip.To4()); ok && !a.IsUnspecified() {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+type dropRequest struct {
+	Ifname string       `json:"ifname"`
+	Addr   netip.Prefix `json:"addr"`
+}
+
+// apply configures the interface as the lease says.
+func (n *Network) apply(ctx context.Context, l lease) error {
+	n.mu.Lock()
+	old := n.lease
+	n.mu.Unlock()
+	if old.Addr.IsValid() && old.Addr != l.Addr {
+		if err := n.drop(ctx, old.Addr); err != nil {
+			return err
+		}
+	}
+	req := netns.LinkRequest{Name: n.cfg.Ifname, Addrs: []netip.Prefix{l.Addr}, Gateways: l.Gateways}
+	if err := netns.Configure(ctx, n.sb.Child, req); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.lease = l
+	n.mu.Unlock()
+	return nil
+}
+
+func (n *Network) drop(ctx context.Context, addr netip.Prefix) error {
+	if _, err := n.sb.Child.Call(ctx, dropMethod, dropRequest{n.cfg.Ifname, addr}, nil); err != nil {
+		return fmt.Errorf("removing the address %s: %w", addr, err)
+	}
+	return nil
+}
+
+// drop runs in the child. The routes of the address go with it.
+func (h handlers) drop(_ context.Context, msg wire.Message) (any, []int, error) {
+	var req dropRequest
+	if err := msg.Decode(&req); err != nil {
+		return nil, nil, err
+	}
+	return nil, nil, h.netns.Do(func() error { return dropAddr(req) })
+}
+
+func dropAddr(req dropRequest) error {
+	link, err := netlink.LinkByName(req.Ifname)
+	if err != nil {
+		return fmt.Errorf("interface %q: %w", req.Ifname, err)
+	}
+	routes, err := netlink.RouteList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("listing the routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Gw == nil {
+			continue
+		}
+		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("removing the route by %s: %w", r.Gw, err)
+		}
+	}
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: req.Addr.Addr().AsSlice(), Mask: net.CIDRMask(req.Addr.Bits(), 32)}}
+	if err := netlink.AddrDel(link, addr); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+// Package lxcusernic is the network driver backed by lxc-user-nic(1), a setuid
+// program of LXC that puts a veth pair between a bridge of the host and the
+// namespace.
+//
+// Theory of operation. The program is run once, by the parent, and makes the pair
+// (create.go); the pair ends with the namespace. The address comes from the DHCP
+// server of the bridge: the child speaks DHCP on the interface (dhcp.go), the parent
+// keeps the lease and asks for it to be renewed (renew.go).
+package lxcusernic
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/netns"
+)
+
+// Name is the driver's name on the command line.
+const Name = "lxc-user-nic"
+
+// Network is the network driver.
+type Network struct {
+	cfg    driver.NetworkConfig
+	binary string
+	bridge string
+
+	sb    driver.Sandbox
+	ended chan struct{} // closed when nothing renews the lease any more
+
+	mu    sync.Mutex
+	lease lease
+}
+
+// New makes the network driver.
+func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
+	binary, err := findBinary(flags.String("lxc-user-nic-binary"))
+	if err != nil {
+		return nil, err
+	}
+	bridge := cmp.Or(flags.String("lxc-user-nic-bridge"), "lxcbr0")
+	return &Network{cfg: cfg, binary: binary, bridge: bridge, ended: make(chan struct{})}, nil
+}
+
+// firstLease bounds how long the server may take to give an address.
+const firstLease = 30 * time.Second
+
+// Attach implements driver.Network.
+func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, error) {
+	n.sb = sb
+	if err := n.create(ctx); err != nil {
+		return driver.Link{}, err
+	}
+	up := netns.LinkRequest{Name: n.cfg.Ifname, MTU: n.cfg.MTU}
+	if err := netns.Configure(ctx, sb.Child, up); err != nil {
+		return driver.Link{}, err
+	}
+	limited, cancel := context.WithTimeout(ctx, firstLease)
+	defer cancel()
+	l, err := n.ask(limited, lease{})
+	if err != nil {
+		return driver.Link{}, fmt.Errorf("no address by DHCP on %q, at the bridge %q: %w (is a DHCP server there, such as that of lxc-net?)",
+			n.cfg.Ifname, n.bridge, err)
+	}
+	if err := n.apply(ctx, l); err != nil {
+		return driver.Link{}, err
+	}
+	go func() {
+		defer close(n.ended)
+		n.renew(ctx)
+	}()
+	return n.Link(), nil
+}
+
+// Link implements driver.Changing.
+func (n *Network) Link() driver.Link {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return driver.Link{Ifname: n.cfg.Ifname, MTU: n.cfg.MTU, IPv4: n.lease.Addr, DNS: n.lease.DNS, DynamicIP: true}
+}
+
+// Wait implements driver.Network. A pair of interfaces does not die.
+func (n *Network) Wait() error {
+	<-n.ended
+	return nil
+}
