@@ -92,7 +92,7 @@ func (p *Ports) Info() api.PortDriverInfo {
 		Driver:         Name,
 		Protos:         []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"},
 		ProxyProtocols: []string{api.ProxyProtocolV2},
-		Extra:          map[string]string{"sourceIPTransparentBackend": p.source.Backend()},
+		Extra:          p.sourceExtra(),
 	}
 }
 

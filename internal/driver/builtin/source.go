@@ -42,6 +42,20 @@ func newSource(ctx context.Context, f sourceFlags, sb driver.Sandbox, link drive
 	})
 }
 
+// sourceExtra says by what, and for which protocols, servers see clients.
+func (p *Ports) sourceExtra() map[string]string {
+	backend := p.source.Backend()
+	extra := map[string]string{"sourceIPTransparentBackend": backend}
+	switch {
+	case !p.flags.transparent:
+	case backend == "none":
+		extra["sourceIPTransparentProtocols"] = "tcp" // to servers that are not behind NAT
+	default:
+		extra["sourceIPTransparentProtocols"] = "tcp,udp"
+	}
+	return extra
+}
+
 // router gives the relay its routes for one published port.
 type router struct {
 	ctx  context.Context

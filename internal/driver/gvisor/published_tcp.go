@@ -164,6 +164,8 @@ func (p *tcpPort) startConnect(source, target netip.AddrPort, wq *waiter.Queue) 
 	if err != nil {
 		return nil, false, err
 	}
+	// The client may be on other published ports by the same port of its own.
+	ep.SocketOptions().SetReusePort(true)
 	if err = ep.Bind(fullAddress(source)); err == nil {
 		err = ep.Connect(fullAddress(target))
 	}

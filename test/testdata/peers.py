@@ -1,0 +1,71 @@
+"""Servers that answer every message with the address of the peer they see.
+
+usage: peers.py KIND/ADDRESS/PORT...   KIND: tcp, udp, or udp-connected, which
+answers each client from a connected socket of its own, as DTLS servers do
+       peers.py ask KIND FROM TO PORT  a client that prints the answer
+"""
+import socket
+import sys
+import threading
+
+
+def name(peer):
+    host = peer[0].removeprefix("::ffff:")
+    return (f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}").encode()
+
+
+def bind(kind, address, port):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    s = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((address, port))
+    return s
+
+
+def answer(conn, peer):
+    with conn:
+        try:
+            while conn.recv(4096):
+                conn.sendall(name(peer))
+        except OSError:
+            pass
+
+
+def serve_tcp(s):
+    s.listen(100)
+    while True:
+        threading.Thread(target=answer, args=s.accept(), daemon=True).start()
+
+
+def serve_udp(s):
+    while True:
+        _, peer = s.recvfrom(4096)
+        s.sendto(name(peer), peer)
+
+
+def serve_udp_connected(s):
+    while True:
+        _, peer = s.recvfrom(4096)
+        own = bind("udp", *s.getsockname()[:2])
+        own.connect(peer)
+        own.send(name(peer))
+        threading.Thread(target=answer, args=(own, peer), daemon=True).start()
+
+
+def ask(kind, source, to, port):
+    with bind(kind, source, 0) as s:
+        s.settimeout(10)
+        s.connect((to, int(port)))
+        s.send(b"who am I?")
+        print(s.recv(4096).decode())
+
+
+if sys.argv[1] == "ask":
+    ask(*sys.argv[2:])
+    sys.exit()
+
+serve = {"tcp": serve_tcp, "udp": serve_udp, "udp-connected": serve_udp_connected}
+for arg in sys.argv[1:]:
+    kind, address, port = arg.split("/")
+    threading.Thread(target=serve[kind], args=(bind(kind, address, int(port)),)).start()
+print("peers: ready", flush=True)
