@@ -24,6 +24,7 @@ import (
 
 type options struct {
 	only, targets  string
+	address        string
 	rounds         int
 	duration       time.Duration
 	quick          bool
@@ -73,6 +74,7 @@ func parseFlags(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.only, "only", "", "comma-separated groups or figures to measure (see --list; default: all)")
 	f.StringVar(&o.targets, "targets", "", "comma-separated targets to measure (default: all that are installed)")
+	f.StringVar(&o.address, "address", "127.0.0.1", "IPv4 `address` of the host to publish on and connect to")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds over all figures and targets")
 	f.DurationVar(&o.duration, "duration", 2*time.Second, "how long each load runs")
 	f.BoolVar(&o.quick, "quick", false, "one short round, to see that everything works: the numbers mean little")
@@ -146,7 +148,11 @@ func (o options) selection() ([]Figure, []Target, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	targets, err := choose("--targets", o.targets, allTargets, func(t Target) []string { return []string{t.Name} })
+	known := allTargets
+	if o.targets == "" {
+		known = usualTargets()
+	}
+	targets, err := choose("--targets", o.targets, known, func(t Target) []string { return []string{t.Name} })
 	return figures, targets, err
 }
 

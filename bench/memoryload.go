@@ -14,7 +14,7 @@ func memoryLoadFigures() []Figure {
 	return []Figure{{
 		ID: "memory-load", Group: "memory", Title: "resident memory and 10 s at full speed", For: launched,
 		Metrics:   []Metric{cost("during", "MiB"), cost("10 s later", "MiB")},
-		MaxRounds: 2,
+		MaxRounds: 1,
 		Sample:    sampleMemoryLoad,
 	}}
 }

@@ -35,7 +35,7 @@ func measureTo(ctx context.Context, w io.Writer, opts options) error {
 }
 
 func (r *runner) open(ctx context.Context, t Target) (*session, error) {
-	s, err := openSession(ctx, r.tools, t)
+	s, err := openSession(ctx, r.tools, r.opts.address, t)
 	if err != nil {
 		return nil, err
 	}

@@ -25,18 +25,19 @@ const (
 
 // session is one running target: its launcher, and the agent inside.
 type session struct {
-	target Target
-	port   int
-	dir    string // holds the state directory and the launcher's log
-	cmd    *exec.Cmd
-	kill   context.CancelFunc
-	stdin  io.Closer // its end ends the agent, and so the launcher
-	agent  *agent
-	info   *api.Info
+	target  Target
+	address string // of the host
+	port    int
+	dir     string // holds the state directory and the launcher's log
+	cmd     *exec.Cmd
+	kill    context.CancelFunc
+	stdin   io.Closer // its end ends the agent, and so the launcher
+	agent   *agent
+	info    *api.Info
 }
 
 // openSession starts the target and waits until its command serves.
-func openSession(ctx context.Context, t tools, target Target) (*session, error) {
+func openSession(ctx context.Context, t tools, address string, target Target) (*session, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func openSession(ctx context.Context, t tools, target Target) (*session, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &session{target: target, port: port, dir: dir}
+	s := &session{target: target, address: address, port: port, dir: dir}
 	err = s.start(ctx, t)
 	if err == nil && target.Launcher != "" {
 		s.info, err = s.describe(ctx)
@@ -61,13 +62,13 @@ func openSession(ctx context.Context, t tools, target Target) (*session, error) 
 func (s *session) stateDir() string  { return filepath.Join(s.dir, "state") }
 func (s *session) apiSocket() string { return filepath.Join(s.stateDir(), "api.sock") }
 func (s *session) logPath() string   { return filepath.Join(s.dir, "log") }
-func (s *session) addr() string      { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+func (s *session) addr() string      { return fmt.Sprintf("%s:%d", s.address, s.port) }
 
 func (s *session) commandLine(t tools) []string {
 	if s.target.Launcher == "" {
 		return []string{t.bench(), agentArg, s.addr()}
 	}
-	line := append([]string{t.launcher(s.target.Launcher)}, s.target.launcherFlags(s.stateDir(), s.port)...)
+	line := append([]string{t.launcher(s.target.Launcher)}, s.target.launcherFlags(s.stateDir(), s.address, s.port)...)
 	return append(line, t.bench(), agentArg, fmt.Sprintf("0.0.0.0:%d", s.port))
 }
 

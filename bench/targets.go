@@ -17,6 +17,8 @@ type Target struct {
 	Ports    string   // --port-driver
 	Needs    []string // programs that must be on PATH
 	Flags    []string // further flags of the launcher
+	// OnDemand targets are measured only where --targets names them.
+	OnDemand bool
 }
 
 const (
@@ -29,6 +31,8 @@ const (
 var allTargets = []Target{
 	{Name: direct},
 	{Name: "ours-builtin", Launcher: ours, Net: "none", Ports: "builtin"},
+	{Name: "ours-builtin-seen", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "builtin", OnDemand: true},
+	{Name: "ours-builtin-unseen", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "builtin", Flags: []string{"--source-ip-transparent=false"}, OnDemand: true},
 	{Name: "upstream-builtin", Launcher: upstream, Net: "none", Ports: "builtin"},
 	{Name: "ours-gvisor", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock"},
 	{Name: "ours-gvisor-1500", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock", Flags: []string{"--mtu=1500"}},
@@ -41,6 +45,10 @@ var allTargets = []Target{
 	{Name: "upstream-pesto", Launcher: upstream, Net: "pasta", Ports: "pesto", Needs: []string{"pasta", "pesto"}},
 }
 
+func usualTargets() []Target {
+	return slices.DeleteFunc(slices.Clone(allTargets), func(t Target) bool { return t.OnDemand })
+}
+
 // missing names the program that the target needs and that is not installed.
 func (t Target) missing() string {
 	for _, name := range t.Needs {
@@ -51,20 +59,21 @@ func (t Target) missing() string {
 	return ""
 }
 
-// launcherFlags are the flags to run an agent that listens on port.
-func (t Target) launcherFlags(stateDir string, port int) []string {
+// launcherFlags are the flags to run an agent that listens on port, published on
+// the address of the host.
+func (t Target) launcherFlags(stateDir, address string, port int) []string {
 	flags := []string{"--state-dir=" + stateDir, "--net=" + t.Net, "--port-driver=" + t.Ports}
 	if t.Net != "none" {
 		flags = append(flags, "--copy-up=/etc")
 	}
 	if t.Ports != "implicit" {
-		flags = append(flags, publish(port, "tcp"), publish(port, "udp"))
+		flags = append(flags, publish(address, port, "tcp"), publish(address, port, "udp"))
 	}
 	return append(flags, t.Flags...)
 }
 
-func publish(port int, proto string) string {
-	return fmt.Sprintf("--publish=127.0.0.1:%d:%d/%s", port, port, proto)
+func publish(address string, port int, proto string) string {
+	return fmt.Sprintf("--publish=%s:%d:%d/%s", address, port, port, proto)
 }
 
 // baseline names the upstream target that one of ours is compared with: the
