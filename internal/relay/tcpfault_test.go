@@ -61,9 +61,11 @@ func sendAndEcho(t testing.TB, c net.Conn, message string) {
 }
 
 // A server that answers and resets, because it did not read all: the client gets
-// the answer, and then the reset.
+// the answer, and then the reset. The answer fits into the window that a connection
+// begins with, 64 KiB: what the server's kernel has not sent by then goes with the
+// reset, relay or none.
 func TestWhatCameBeforeAResetArrives(t *testing.T) {
-	answer := bytes.Repeat([]byte("no"), 40_000)
+	answer := bytes.Repeat([]byte("no"), 30_000)
 	_, addr := forward(t, serve(t, func(c *net.TCPConn) {
 		_, _ = io.ReadFull(c, make([]byte, 1))
 		_, _ = c.Write(answer)
@@ -384,6 +386,84 @@ func TestLimitLoweredToThePool(t *testing.T) {
 	for _, c := range conns {
 		c.Close()
 	}
+}
+
+// A sink that takes a part of what was read takes the rest once it can, though
+// the source has no more to say.
+func TestPartOfAWrite(t *testing.T) {
+	const size = 100 << 10
+	e, err := New(Options{Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	small := func(fd int) {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<10)
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	pool := NewPool(ctx, 1, func(context.Context, int) ([]int, error) {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		small(fd)
+		return []int{fd}, err
+	}, nil)
+	t.Cleanup(func() { cancel(); pool.Wait() })
+	serverFD, target := listenFD(t)
+	small(serverFD)
+	t.Cleanup(func() { unix.Close(serverFD) })
+	fd, addr := listenFD(t)
+	p, err := e.ForwardTCP(TCPConfig{
+		Listeners: []int{fd},
+		Pool:      func(int) *Pool { return pool },
+		Route: func(netip.AddrPort, netip.AddrPort) Route {
+			return Route{Target: netip.MustParseAddrPort(target)}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	client := dial(t, addr)
+	server := -1
+	until(t, "the server's connection", func() bool {
+		server, _, err = unix.Accept4(serverFD, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		return err == nil
+	})
+	t.Cleanup(func() { unix.Close(server) })
+	until(t, "an idle connection", func() bool { return p.Details().Active == 1 })
+
+	held, release := make(chan struct{}), make(chan struct{})
+	go e.loops[0].call(func() { close(held); <-release })
+	<-held
+	if _, err := client.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "all is with the relay", func() bool { return outQueue(t, client) == 0 })
+	close(release)
+	until(t, "a part is written", func() bool {
+		n, _, err := unix.Recvfrom(server, make([]byte, 1), unix.MSG_PEEK)
+		return err == nil && n == 1
+	})
+	do(t, e.loops[0], func() {}) // its turn is over
+	got := 0
+	until(t, "the rest", func() bool {
+		n, _ := unix.Read(server, make([]byte, size))
+		got += max(n, 0)
+		return got == size
+	})
+}
+
+// outQueue is how much the peer has not acknowledged.
+func outQueue(t *testing.T, c *net.TCPConn) (n int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // limitDescriptors leaves the process room for n more.

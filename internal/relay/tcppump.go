@@ -118,7 +118,7 @@ func (c *tcpConn) step(d int) (n int, more bool) {
 	if wrote < n { // before sent: another server may get it
 		dir.keep(c.part.loop, buf[wrote:n])
 	}
-	return n, c.sent(d, wrote, errno) && wrote == n
+	return n, c.sent(d, wrote, errno) // after a part, the next step tries the rest
 }
 
 // flush writes what was kept. It reports whether all of it is written.
