@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
-	"regexp"
+	"strings"
 	"time"
 )
 
@@ -17,8 +17,6 @@ type Binary struct {
 // probeTimeout bounds how long a program may take to print its help.
 const probeTimeout = 10 * time.Second
 
-var longOption = regexp.MustCompile(`--[a-z0-9][a-z0-9-]*`)
-
 // Probe finds a program by its name or path and reads from its --help which
 // options it has. The error of the look-up is package exec's, unchanged.
 func Probe(name string) (*Binary, error) {
@@ -28,14 +26,27 @@ func Probe(name string) (*Binary, error) {
 	}
 	// Some versions of pasta exit with 1 after printing their help.
 	out, err := ask(path, "--help")
-	b := &Binary{Path: path, options: map[string]bool{}}
-	for _, option := range longOption.FindAllString(string(out), -1) {
-		b.options[option] = true
-	}
+	b := &Binary{Path: path, options: longOptions(string(out))}
 	if len(b.options) == 0 {
 		return nil, fmt.Errorf("%s --help names no options (%v): %.200q", path, err, out)
 	}
 	return b, nil
+}
+
+// longOptions finds what looks like --a-long-option.
+func longOptions(help string) map[string]bool {
+	found := map[string]bool{}
+	for {
+		_, rest, more := strings.Cut(help, "--")
+		if !more {
+			return found
+		}
+		name := rest[:len(rest)-len(strings.TrimLeft(rest, "abcdefghijklmnopqrstuvwxyz0123456789-"))]
+		if name != "" && name[0] != '-' {
+			found["--"+name] = true
+		}
+		help = rest[len(name):]
+	}
 }
 
 func ask(path, option string) ([]byte, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -188,4 +189,12 @@ func FuzzOutput(f *testing.F) {
 			t.Errorf("%d bytes are kept", len(tail))
 		}
 	})
+}
+
+func TestLongOptions(t *testing.T) {
+	got := longOptions("usage: x --a-b=N, [--c1]\n -d --- --- --E ----\n  --config-net\tConfigure--")
+	want := map[string]bool{"--a-b": true, "--c1": true, "--config-net": true}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
 }
