@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"rootlesskit/api"
 )
@@ -122,8 +121,7 @@ func (s *Server) removePort(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// decode reads one JSON value and the end of the body. Reading up to the end
-// also lets net/http notice when the client hangs up.
+// decode reads one JSON value and the end of the body.
 func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	err := body.Decode(v)
@@ -157,14 +155,9 @@ func (s *Server) send(w http.ResponseWriter, status int, v any) {
 }
 
 func (s *Server) write(w http.ResponseWriter, status int, contentType string, body []byte) {
-	// Not before now: the driver may have taken longer. It can fail for a
-	// closed connection alone.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.limits.write))
-	h := w.Header()
 	if contentType != "" {
-		h.Set("Content-Type", contentType)
+		w.Header().Set("Content-Type", contentType)
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if _, err := w.Write(body); err != nil {
 		s.cfg.Log.Debug("sending an API response", "error", err)

@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -52,21 +51,3 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 	}
 	return l, nil
 }
-
-// tolerant makes net/http go on after every shortage. By itself it waits and
-// tries again after EMFILE and ENFILE, but gives up after the others.
-type tolerant struct{ net.Listener }
-
-func (l tolerant) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM) {
-		err = shortage{err}
-	}
-	return conn, err
-}
-
-// shortage is a net.Error that will pass.
-type shortage struct{ error }
-
-func (shortage) Temporary() bool { return true }
-func (shortage) Timeout() bool   { return false }

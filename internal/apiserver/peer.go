@@ -48,7 +48,7 @@ func (s *Server) refuse(w http.ResponseWriter, err error) {
 	s.sendError(w, http.StatusForbidden, err)
 }
 
-// withPeer is an http.Server.ConnContext.
+// withPeer adds who has connected.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	uid, err := peerUID(conn)
 	return context.WithValue(ctx, peerKey{}, peer{uid, err})

@@ -7,21 +7,27 @@
 // further than that: headers, bodies and idle connections are bounded in size
 // and time, and one that hangs holds up nobody else, and the end of the
 // server for a short grace at most.
+//
+// Requests are parsed, and routed, by net/http. Its Server is not used: with it
+// comes TLS, by which the launcher, whose clients are on this machine, would be
+// larger by a seventh. What it does for a connection is in conn.go.
 package apiserver
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
-	"net/http"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
 	"rootlesskit/internal/ports"
 )
 
-// maxHeader bounds a request's header, in bytes (net/http adds 4 KiB).
+// maxHeader bounds a request's header, in bytes.
 const maxHeader = 16 << 10
 
 // limits bound what a client may take of time. The work of a port driver is
@@ -67,49 +73,111 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	// Requests outlive ctx for the grace.
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	var conns sync.WaitGroup
-	server := s.httpServer(requests, &conns)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(tolerant{l}) }()
-
-	var err error
-	select {
-	case err = <-served:
-	case <-ctx.Done():
-		grace, stop := context.WithTimeout(requests, s.limits.grace)
-		if server.Shutdown(grace) != nil {
+	conns := &connections{open: map[*conn]struct{}{}}
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	err := s.acceptAll(requests, l, conns)
+	l.Close()
+	if ctx.Err() != nil {
+		err = nil
+		if !conns.drain(s.limits.grace) {
 			s.cfg.Log.Warn("cutting API requests that are still under way")
 		}
-		stop()
-		<-served
 	}
 	cancel()
-	server.Close()
-	conns.Wait()
+	conns.cut()
 	return err
 }
 
-func (s *Server) httpServer(ctx context.Context, conns *sync.WaitGroup) *http.Server {
-	return &http.Server{
-		Handler:        s.checkPeer(s.routes()),
-		ReadTimeout:    s.limits.read,
-		WriteTimeout:   s.limits.write,
-		IdleTimeout:    s.limits.idle,
-		MaxHeaderBytes: maxHeader,
-		ErrorLog:       slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn),
-		BaseContext:    func(net.Listener) context.Context { return ctx },
-		ConnContext:    withPeer,
-		// OPTIONS is a request like any other.
-		DisableGeneralOptionsHandler: true,
-		// A connection is new before Serve returns, and closed after its last
-		// handler returned.
-		ConnState: func(_ net.Conn, state http.ConnState) {
-			switch state {
-			case http.StateNew:
-				conns.Add(1)
-			case http.StateClosed:
-				conns.Done()
+// A shortage is waited out, for longer each time.
+const (
+	shortageMin = 5 * time.Millisecond
+	shortageMax = time.Second
+)
+
+// acceptAll serves each client by a goroutine of its own until the listener
+// fails or is closed.
+func (s *Server) acceptAll(ctx context.Context, l net.Listener, conns *connections) error {
+	handler := s.checkPeer(s.routes())
+	wait := time.Duration(0)
+	for {
+		socket, err := l.Accept()
+		switch {
+		case err == nil:
+			wait = 0
+			c := &conn{Conn: socket, server: s, handler: handler}
+			conns.serve(c, func() { c.serve(withPeer(ctx, socket)) })
+		case isShortage(err):
+			if wait == 0 { // told once
+				s.cfg.Log.Warn("a shortage delays API requests", "error", err)
 			}
-		},
+			wait = min(max(2*wait, shortageMin), shortageMax)
+			time.Sleep(wait)
+		case errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EINTR):
+			// That client is gone.
+		default:
+			return err
+		}
+	}
+}
+
+func isShortage(err error) bool {
+	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// connections are those that are open.
+type connections struct {
+	serving sync.WaitGroup
+
+	mu   sync.Mutex
+	open map[*conn]struct{}
+}
+
+// serve runs f for a connection and closes it after that.
+func (cs *connections) serve(c *conn, f func()) {
+	cs.mu.Lock()
+	cs.open[c] = struct{}{}
+	cs.mu.Unlock()
+	cs.serving.Go(func() {
+		defer func() {
+			c.Close()
+			cs.mu.Lock()
+			delete(cs.open, c)
+			cs.mu.Unlock()
+		}()
+		f()
+	})
+}
+
+// drain ends the connections: the idle ones at once, the others after the
+// response to what is under way. It reports whether all were in time.
+func (cs *connections) drain(grace time.Duration) bool {
+	ended := make(chan struct{})
+	go func() { cs.serving.Wait(); close(ended) }()
+	cs.each((*conn).finish)
+	select {
+	case <-ended:
+		return true
+	case <-time.After(grace):
+		return false
+	}
+}
+
+// cut closes what is open and waits for the end of all.
+func (cs *connections) cut() {
+	cs.each(func(c *conn) { c.Close() })
+	cs.serving.Wait()
+}
+
+func (cs *connections) each(f func(*conn)) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for c := range cs.open {
+		f(c)
 	}
 }
