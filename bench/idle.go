@@ -31,6 +31,7 @@ func sampleIdle(ctx context.Context, r *runner, t Target) (Values, error) {
 		return nil, err
 	}
 	launcher, helpers := s.processes(r.tools)
+	time.Sleep(settleFirst)
 	before, err := ticksOf(launcher, helpers)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -17,20 +18,57 @@ import (
 // mapped, in both halves. What a run needs from then on is a small part of it. So
 // a while after the start each half gives the heap's free memory back and unmaps
 // the program's own pages; those in use come back at their next use, from the page
-// cache (madvise(2), MADV_DONTNEED on a file).
+// cache (madvise(2), MADV_DONTNEED on a file). A half that works waits for a pause, as
+// that would delay what it does.
 
-// trimAfter is long enough for short commands never to pay for it.
-const trimAfter = time.Second
+const (
+	// trimAfter is long enough for short commands never to pay for it.
+	trimAfter = time.Second
+	// trimIdle is the CPU time that a half may have used in trimAfter.
+	trimIdle = 20 * time.Millisecond
+)
 
-// trimLater trims the process soon, unless stop is called before.
+// trimLater trims the process once, at the first pause, unless stop is called
+// before.
 func trimLater(log *slog.Logger) (stop func()) {
-	timer := time.AfterFunc(trimAfter, func() {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		if !awaitPause(ctx) {
+			return
+		}
 		debug.FreeOSMemory()
 		if err := unmapProgram(); err != nil {
 			log.Debug("memory of the start is kept", "error", err)
 		}
-	})
-	return func() { timer.Stop() }
+	}()
+	return cancel
+}
+
+// awaitPause waits until the process was idle for trimAfter; false: ctx ended.
+func awaitPause(ctx context.Context) bool {
+	tick := time.NewTicker(trimAfter)
+	defer tick.Stop()
+	for before := cpuTime(); ; {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+		now := cpuTime()
+		if now-before < trimIdle {
+			return true
+		}
+		before = now
+	}
+}
+
+// cpuTime is what the process has used so far.
+func cpuTime() time.Duration {
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // unmapProgram drops the unmodified, read-only pages of this program from the
