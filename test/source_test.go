@@ -202,3 +202,39 @@ func TestFlushedRules(t *testing.T) {
 		poll(t, proto+": the client is seen again", func() bool { return seen(proto) })
 	}
 }
+
+// TestHelpersAndClients holds what README.md says of the drivers that helper
+// programs serve: which address a server sees.
+func TestHelpersAndClients(t *testing.T) {
+	for _, tt := range []struct {
+		network, ports string
+		sees           string // empty: the client's own address
+	}{
+		{"slirp4netns", "slirp4netns", "10.0.2.2"},
+		{"pasta", "pesto", ""},
+		{"pasta", "implicit", ""},
+	} {
+		t.Run(tt.network+" "+tt.ports, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			flags := []string{"--net=" + tt.network, "--ifname=tap0", "--port-driver=" + tt.ports, "--disable-host-loopback"}
+			if tt.ports != "implicit" {
+				flags = append(flags, "--publish=0.0.0.0:1001:1001/tcp4", "--publish=0.0.0.0:1001:1001/udp4")
+			}
+			w.start(t, flags...)
+			from, to := clients("4")
+			for _, client := range from {
+				for _, proto := range []string{"tcp", "udp"} {
+					want := tt.sees
+					if want == "" {
+						want = client.Addr().String()
+					}
+					got := w.ask(t, proto, client, netip.AddrPortFrom(to, 1001))
+					if seen, err := netip.ParseAddrPort(got); err != nil || seen.Addr().String() != want {
+						t.Errorf("%s client %s: the server sees %q, want %s", proto, client, got, want)
+					}
+				}
+			}
+		})
+	}
+}
