@@ -115,9 +115,15 @@ func (w *world) start(t *testing.T, flags ...string) *kit {
 	if slices.Contains(flags, "--detach-netns") {
 		command = []string{"sh", "-c", `exec nsenter --net=$ROOTLESSKIT_STATE_DIR/netns sh "$0"`, script}
 	}
-	k := newKit(t, append(flags, command...)...).under("nsenter", w.nsenter(w.host)...)
+	return w.run(t, 2, append(flags, command...)...)
+}
+
+// run runs rootlesskit in the host until that many peers.py are ready.
+func (w *world) run(t *testing.T, peers int, args ...string) *kit {
+	t.Helper()
+	k := newKit(t, args...).under("nsenter", w.nsenter(w.host)...)
 	k.Env = append(os.Environ(), "PEERS="+testdata(t, "peers.py"))
-	if slices.Contains(flags, "--net=none") {
+	if slices.Contains(args, "--net=none") {
 		k.Env = append(k.Env, "ADDRESSES=yes")
 	}
 	k.start(t)
@@ -127,7 +133,7 @@ func (w *world) start(t *testing.T, flags ...string) *kit {
 			t.Logf("rootlesskit: %s", k.output)
 		}
 	})
-	poll(t, "the servers", func() bool { return strings.Count(k.output.String(), "peers: ready") == 2 })
+	poll(t, "the servers", func() bool { return strings.Count(k.output.String(), "peers: ready") == peers })
 	return k
 }
 
