@@ -62,6 +62,18 @@ func TestMergeKeepsOtherRows(t *testing.T) {
 	}
 }
 
+// A base that was measured again goes on to be the base of its own run.
+func TestMergeKeepsBases(t *testing.T) {
+	again := Results{Runs: []Run{{Command: "again"}}, Entries: []Entry{entry("tcp-up-1", direct, 0, 1000)}}
+	merged := example().merge(again).merge(again)
+	if x, ok := merged.ratio("tcp-up-1", "rate", "ours-builtin", direct); !ok || x != 0.8 {
+		t.Errorf("ratio to direct %v %v, want 0.8", x, ok)
+	}
+	if len(merged.Bases) != 1 || len(merged.Runs) != 2 {
+		t.Errorf("%d bases, %d runs", len(merged.Bases), len(merged.Runs))
+	}
+}
+
 func TestMergeForgetsWhatIsGone(t *testing.T) {
 	old := example()
 	old.Entries = append(old.Entries, entry("no-such-figure", direct, 0, 1), entry("rr-1", "no-such-target", 0, 1))

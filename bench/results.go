@@ -19,6 +19,9 @@ import (
 type Results struct {
 	Runs    []Run   `json:"runs"`
 	Entries []Entry `json:"entries"`
+	// Bases were replaced by a later run, and are still what entries of their own
+	// run are compared with.
+	Bases []Entry `json:"bases,omitempty"`
 }
 
 // Run says where values come from.
@@ -89,8 +92,16 @@ func (r Results) find(figure, target string) *Entry {
 // ratio is the median of the rounds' ratios of a target to a base. Only values
 // of one run were interleaved, so only they are compared.
 func (r Results) ratio(figure, metric, target, base string) (float64, bool) {
-	of, to := r.find(figure, target), r.find(figure, base)
-	if of == nil || to == nil || of.Run != to.Run {
+	of := r.find(figure, target)
+	if of == nil {
+		return 0, false
+	}
+	i := slices.IndexFunc(r.Bases, func(e Entry) bool { return e.Figure == figure && e.Target == base && e.Run == of.Run })
+	to := r.find(figure, base)
+	if i >= 0 {
+		to = &r.Bases[i]
+	}
+	if to == nil || of.Run != to.Run {
 		return 0, false
 	}
 	rs := ratios(of.Rounds, to.Rounds, metric)
@@ -106,16 +117,32 @@ func (r Results) merge(latest Results) Results {
 	var merged Results
 	take := func(from Results, keep func(Entry) bool) {
 		index := map[int]int{}
-		for _, e := range from.Entries {
-			if !keep(e) {
-				continue
-			}
+		renumbered := func(e Entry) Entry {
 			if _, ok := index[e.Run]; !ok {
 				index[e.Run] = len(merged.Runs)
 				merged.Runs = append(merged.Runs, from.Runs[e.Run])
 			}
 			e.Run = index[e.Run]
-			merged.Entries = append(merged.Entries, e)
+			return e
+		}
+		type measured struct {
+			figure string
+			run    int
+		}
+		kept := map[measured]bool{}
+		var replaced []Entry
+		for _, e := range from.Entries {
+			if !keep(e) {
+				replaced = append(replaced, e)
+				continue
+			}
+			kept[measured{e.Figure, e.Run}] = true
+			merged.Entries = append(merged.Entries, renumbered(e))
+		}
+		for _, e := range slices.Concat(replaced, from.Bases) {
+			if isBase(e.Target) && kept[measured{e.Figure, e.Run}] {
+				merged.Bases = append(merged.Bases, renumbered(e))
+			}
 		}
 	}
 	take(r, func(e Entry) bool {
@@ -123,6 +150,11 @@ func (r Results) merge(latest Results) Results {
 	})
 	take(latest, func(Entry) bool { return true })
 	return merged
+}
+
+// isBase says that others are compared with the target.
+func isBase(target string) bool {
+	return target == direct || slices.ContainsFunc(allTargets, func(t Target) bool { return t.Name == target && t.Launcher == upstream })
 }
 
 // known says that the figure and the target of an entry still exist.
