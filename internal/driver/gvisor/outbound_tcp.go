@@ -147,7 +147,8 @@ func (o *outboundTCP) accept(req *tcp.ForwarderRequest, host *os.File) (*relay, 
 		return nil, err
 	}
 	wq := new(waiter.Queue)
-	giveUp := time.AfterFunc(handshakeTimeout, func() { o.abortHandshake(req.ID()) })
+	id := req.ID() // Complete takes it from the request, and the timer may be late
+	giveUp := time.AfterFunc(handshakeTimeout, func() { o.abortHandshake(id) })
 	ep, tcpErr := req.CreateEndpoint(wq)
 	giveUp.Stop()
 	req.Complete(false)
