@@ -327,3 +327,25 @@ func TestHelperBadInput(t *testing.T) {
 		}
 	}
 }
+
+// TestHelperLongStateDir: wherever api.sock fits, the socket of a helper does:
+// sun_path has room for 107 bytes (unix(7)).
+func TestHelperLongStateDir(t *testing.T) {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	const longest = 107 - len("/api.sock")
+	for _, pair := range helperPairs {
+		k := newKit(t, "--net="+pair.net, "--port-driver="+pair.ports, "--copy-up=/etc", "--disable-host-loopback",
+			"-p", fmt.Sprintf("0.0.0.0:%d:80/tcp", freePort(t)), "sleep", "60")
+		old := k.stateDir
+		k.stateDir = filepath.Join(dir, strings.Repeat("x", longest-len(dir)-1))
+		k.Args[1] = strings.Replace(k.Args[1], old, k.stateDir, 1)
+		k.start(t)
+		k.awaitAPI(t)
+		k.terminate(t)
+		k.await(t)
+	}
+}

@@ -74,15 +74,20 @@ func (d Device) Link(dns ...netip.Addr) driver.Link {
 	return driver.Link{Ifname: d.Name, MTU: d.MTU, IPv4: d.Plan.Child4, IPv6: d.Plan.Child6, DNS: dns}
 }
 
-// PrivateDir makes a directory of the state directory for sockets of a program,
-// which makes them with whatever mode the umask leaves.
-func PrivateDir(sb driver.Sandbox, name string) (string, error) {
-	dir := filepath.Join(sb.StateDir, name)
+// PrivateDir makes a directory of the state directory for the sockets of the run's
+// program, which makes them with whatever mode the umask leaves. Call them
+// SocketName: the path is then as long as that of api.sock, so that a state
+// directory is short enough for both or for none (108 bytes, unix(7)).
+func PrivateDir(sb driver.Sandbox) (string, error) {
+	dir := filepath.Join(sb.StateDir, ".net")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", fmt.Errorf("making the directory for the helper's sockets: %w", err)
 	}
 	return dir, nil
 }
+
+// SocketName is the name of a program's socket in PrivateDir.
+const SocketName = "api"
 
 // DNS lists the name servers of the families that the plan has.
 func (p Plan) DNS() []netip.Addr {

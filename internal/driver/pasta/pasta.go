@@ -66,7 +66,7 @@ func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (link driver.Li
 	if err := device.Make(ctx, sb); err != nil {
 		return link, err
 	}
-	if n.dir, err = helper.PrivateDir(sb, ".pasta"); err != nil {
+	if n.dir, err = helper.PrivateDir(sb); err != nil {
 		return link, err
 	}
 	cfg := helper.Config{
@@ -104,7 +104,7 @@ func (n *Network) command(sb driver.Sandbox) (*helper.Command, error) {
 }
 
 // confSocket is where pesto reaches pasta.
-func (n *Network) confSocket() string { return filepath.Join(n.dir, "conf.sock") }
+func (n *Network) confSocket() string { return filepath.Join(n.dir, helper.SocketName) }
 
 // Wait implements driver.Network.
 func (n *Network) Wait() error { return n.program.Wait() }

@@ -43,8 +43,8 @@ func NewPorts(network driver.Network, _ driver.Flags) (driver.Ports, error) {
 
 // prepare finds a place for the API socket.
 func (p *Ports) prepare(sb driver.Sandbox) error {
-	dir, err := helper.PrivateDir(sb, ".slirp4netns")
-	p.api.path = filepath.Join(dir, "api.sock")
+	dir, err := helper.PrivateDir(sb)
+	p.api.path = filepath.Join(dir, helper.SocketName)
 	return err
 }
 
