@@ -152,8 +152,7 @@ func TestUDPPortOnActivationSocket(t *testing.T) {
 // capability. The test's user cannot bind it; so a user namespace does, whose
 // root may, and no longer may once the capability is given up.
 func TestPrivilegedPortOnActivationSocket(t *testing.T) {
-	k := newKit(t, "--net=none", "--port-driver=builtin", "-p", "127.0.0.1:80:80/tcp",
-		"sh", "-c", "busybox httpd -p 80 -h /etc; sleep 60")
+	k := newKit(t, append([]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:80:80/tcp"}, webServer...)...)
 	k.under("setpriv", "--bounding-set=-net_bind_service")
 	k.under("systemd-socket-activate", "--listen=127.0.0.1:80")
 	k.under("unshare", "--user", "--map-root-user", "--net", "sh", "-c", `
