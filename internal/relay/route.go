@@ -15,4 +15,7 @@ type Route struct {
 	// Prelude is sent to the server before the client's first byte (a PROXY
 	// protocol header); usually nil. TCP only.
 	Prelude []byte
+	// Pool is where the socket comes from; nil is the port's pool for the
+	// Target's family. TCP only.
+	Pool *Pool
 }

@@ -1,4 +1,4 @@
-package builtin
+package relayed
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-package builtin
+package relayed
 
 import (
 	"context"
@@ -56,7 +56,14 @@ func (p *Ports) sourceExtra() map[string]string {
 	return extra
 }
 
-// router gives the relay its routes for one published port.
+// Router gives the relay its routes for one published port, see relay.TCPConfig.
+type Router interface {
+	Route(client, local netip.AddrPort) relay.Route
+	Resolve(client, local netip.AddrPort) relay.Route
+	Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool)
+}
+
+// router leads to servers in the namespace.
 type router struct {
 	ctx  context.Context
 	port *sourceip.Port
@@ -64,12 +71,12 @@ type router struct {
 	proxyHeader bool
 }
 
-func (p *Ports) router(proto int, to netip.AddrPort) router {
-	return router{ctx: p.pools.ctx, port: p.source.Port(proto, to)}
+func (p *Ports) router(proto int, to netip.AddrPort, proxyHeader bool) router {
+	return router{ctx: p.pools.ctx, port: p.source.Port(proto, to), proxyHeader: proxyHeader}
 }
 
-// route never blocks; without a Target, resolve has to be asked.
-func (r router) route(client, local netip.AddrPort) relay.Route {
+// Route never blocks; without a Target, Resolve has to be asked.
+func (r router) Route(client, local netip.AddrPort) relay.Route {
 	route, ok := r.port.Route(client)
 	if !ok {
 		return relay.Route{}
@@ -77,13 +84,13 @@ func (r router) route(client, local netip.AddrPort) relay.Route {
 	return r.relayRoute(route, client, local)
 }
 
-func (r router) resolve(client, local netip.AddrPort) relay.Route {
+func (r router) Resolve(client, local netip.AddrPort) relay.Route {
 	return r.relayRoute(r.port.Resolve(r.ctx, client), client, local)
 }
 
-// reroute gives the client's port up and keeps its address: the port may be
+// Reroute gives the client's port up and keeps its address: the port may be
 // taken inside, by a server or by an old connection of the same client.
-func (r router) reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
+func (r router) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
 	route, ok := r.port.Route(client)
 	if !ok || route.Source.Port() == 0 || failed != unix.EADDRINUSE && failed != unix.EADDRNOTAVAIL {
 		return relay.Route{}, false

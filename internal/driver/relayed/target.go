@@ -1,4 +1,4 @@
-package builtin
+package relayed
 
 import (
 	"fmt"
@@ -10,13 +10,15 @@ import (
 
 var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
-// target returns the address of the namespace that a port leads to.
+// Target returns the address of the namespace that a port leads to.
 //
 // Without a child IP it is 127.0.0.1, except that a specific parent IP leads to
 // the same address inside: 127.0.0.2 to 127.0.0.2, ::1 to ::1. Container
 // engines match it there, by their own port rules. The host's own address,
 // hostIPv4, is one that they do not know, and so leads to 127.0.0.1 like a
 // wildcard. The wildcard :: leads to ::1.
+func Target(spec api.PortSpec) (netip.AddrPort, error) { return target(spec, HostIPv4()) }
+
 func target(spec api.PortSpec, hostIPv4 netip.Addr) (netip.AddrPort, error) {
 	ip, err := targetIP(spec, hostIPv4)
 	return netip.AddrPortFrom(ip, uint16(spec.ChildPort)), err
@@ -49,9 +51,9 @@ func parseIP(whose, s string) (netip.Addr, error) {
 	return ip.Unmap(), nil
 }
 
-// hostIPv4 returns the host's first IPv4 address that is not loopback; it is
+// HostIPv4 returns the host's first IPv4 address that is not loopback; it is
 // invalid where there is none.
-func hostIPv4() netip.Addr {
+func HostIPv4() netip.Addr {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return netip.Addr{}

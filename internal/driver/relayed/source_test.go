@@ -1,4 +1,4 @@
-package builtin
+package relayed
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/api"
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
@@ -38,11 +39,7 @@ func newRemoteTest(t *testing.T) *remoteTest {
 	r := &remoteTest{child: nstest.NewChild(t), outside: nstest.NewChild(t)}
 	addAddresses(t, r.child, testLink.IPv4, testLink.IPv6)
 	addAddresses(t, r.outside, outsideIPv4, outsideIPv6)
-	ports, err := New(nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.driver = ports.(*Ports)
+	r.driver = New("relayed", nil)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	sb := driver.Sandbox{Child: r.child, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	if err := r.driver.Start(ctx, sb, testLink); err != nil {
@@ -52,9 +49,6 @@ func newRemoteTest(t *testing.T) *remoteTest {
 		cancel()
 		_ = r.driver.Wait()
 	})
-	if err := r.driver.startEngine(); err != nil {
-		t.Fatal(err)
-	}
 	return r
 }
 
@@ -92,7 +86,7 @@ func waitLocal(t *testing.T, c *nstest.Child, ip netip.Addr) {
 }
 
 // publish forwards a socket of the outside until the test ends.
-func publish(t *testing.T, socket syscall.Conn, to string, forward func(hostsock.Sockets, netip.AddrPort, bool) (relayed, error)) {
+func (r *remoteTest) publish(t *testing.T, proto string, socket syscall.Conn, to string) {
 	t.Helper()
 	raw, err := socket.SyscallConn()
 	if err != nil {
@@ -103,7 +97,7 @@ func publish(t *testing.T, socket syscall.Conn, to string, forward func(hostsock
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := forward(hostsock.Sockets{FDs: []int{fd}}, netip.MustParseAddrPort(to), false)
+	port, err := r.driver.ForwardOn(api.PortSpec{Proto: proto}, netip.MustParseAddrPort(to), hostsock.Sockets{FDs: []int{fd}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +114,7 @@ func TestRemoteTCPClientIsNotLoopback(t *testing.T) {
 		{"[::1]:8080", "127.0.0.1:84", "127.0.0.1"},
 	} {
 		server := r.child.ListenTCP(t, "tcp", c.target)
-		publish(t, r.outside.ListenTCP(t, "tcp", c.outside), c.target, r.driver.forwardTCP)
+		r.publish(t, "tcp", r.outside.ListenTCP(t, "tcp", c.outside), c.target)
 		r.connect(t, netip.MustParseAddrPort(c.outside))
 		_ = server.SetDeadline(time.Now().Add(10 * time.Second))
 		conn, err := server.AcceptTCP()
@@ -163,7 +157,7 @@ func TestRemoteUDPClientIsNotLoopback(t *testing.T) {
 		{"127.0.0.1:8080", "127.0.0.1:0", "127.0.0.1:83", "127.0.0.1:83", "127.0.0.1"},
 	} {
 		server := r.child.ListenUDP(t, "udp", c.server)
-		publish(t, r.outside.ListenUDP(t, "udp", c.outside), c.target, r.driver.forwardUDP)
+		r.publish(t, "udp", r.outside.ListenUDP(t, "udp", c.outside), c.target)
 		client := r.outside.ListenUDP(t, "udp", c.client)
 		for _, s := range []*net.UDPConn{server, client} {
 			_ = s.SetDeadline(time.Now().Add(10 * time.Second))

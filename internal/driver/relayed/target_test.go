@@ -1,4 +1,4 @@
-package builtin
+package relayed
 
 import (
 	"net/netip"
@@ -39,7 +39,7 @@ func TestTarget(t *testing.T) {
 }
 
 func TestHostIPv4(t *testing.T) {
-	if ip := hostIPv4(); ip.IsValid() && (!ip.Is4() || ip.IsLoopback()) {
+	if ip := HostIPv4(); ip.IsValid() && (!ip.Is4() || ip.IsLoopback()) {
 		t.Errorf("got %v", ip)
 	}
 }
