@@ -56,9 +56,22 @@ type PortDetails struct {
 	// Dropped counts the datagrams (UDP) for which there was no room. Since API
 	// version 1.2.0.
 	Dropped uint64 `json:"dropped,omitempty"`
+	// State says by what a TCP port of the driver bypass4netns is served now:
+	// PortNative, by a socket of the host that the server has, or PortRelay, as
+	// the driver builtin does it. The counters count what is relayed. Empty with
+	// other drivers. Since API version 1.2.0.
+	State string `json:"state,omitempty"`
+	// StateReason says why the port is not native. Since API version 1.2.0.
+	StateReason string `json:"stateReason,omitempty"`
 	// LastError is the reason of the latest refused or failed connection.
 	LastError string `json:"lastError,omitempty"`
 }
+
+// Values of PortDetails.State.
+const (
+	PortNative = "native"
+	PortRelay  = "relay"
+)
 
 // Info describes a running launcher (GET /v1/info).
 type Info struct {

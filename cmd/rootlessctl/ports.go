@@ -21,7 +21,10 @@ func listPortsCommand() *cli.Command {
 		Usage: "List ports",
 		Description: "Prints the published ports in the order of their IDs: as a table, or with --json\n" +
 			"as one JSON object a line.",
-		Flags:  []cli.Flag{jsonFlag()},
+		Flags: []cli.Flag{jsonFlag(), &cli.BoolFlag{
+			Name:  "wide",
+			Usage: "add what the port driver says of each port: by what it is served (native, relay) and why, the connections or flows open and taken so far, and the latest error; with --json, the details",
+		}},
 		Action: listPorts,
 	}
 }
@@ -31,14 +34,22 @@ func listPorts(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	ports, err := client.ListPorts(ctx)
+	list := client.ListPorts
+	if cmd.Bool("wide") {
+		list = client.ListPortsDetails
+	}
+	ports, err := list(ctx)
 	if err != nil {
 		return err
 	}
 	// Not every server sorts.
 	slices.SortFunc(ports, func(a, b api.PortStatus) int { return cmp.Compare(a.ID, b.ID) })
 	w := cmd.Root().Writer
-	if !cmd.Bool("json") {
+	switch {
+	case cmd.Bool("json"):
+	case cmd.Bool("wide"):
+		return printWideTable(w, ports)
+	default:
 		return printTable(w, ports)
 	}
 	for _, p := range ports {
@@ -57,6 +68,27 @@ func printTable(w io.Writer, ports []api.PortStatus) error {
 		fmt.Fprintf(table, "%d\t%s\t%s\t%d\t%s\t%d\t\n", p.ID, s.Proto, s.ParentIP, s.ParentPort, s.ChildIP, s.ChildPort)
 	}
 	return table.Flush() // and reports the errors before it
+}
+
+// printWideTable has a column STATE, which is "relay (reason)" or "native" where
+// the driver has states.
+func printWideTable(w io.Writer, ports []api.PortStatus) error {
+	table := tabwriter.NewWriter(w, 4, 8, 4, ' ', 0)
+	fmt.Fprintln(table, "ID\tPROTO\tPARENTIP\tPARENTPORT\tCHILDIP\tCHILDPORT\tSTATE\tACTIVE\tACCEPTED\tREFUSED\tLASTERROR\t")
+	for _, p := range ports {
+		s, d := p.Spec, p.Details
+		fmt.Fprintf(table, "%d\t%s\t%s\t%d\t%s\t%d\t", p.ID, s.Proto, s.ParentIP, s.ParentPort, s.ChildIP, s.ChildPort)
+		if d == nil {
+			fmt.Fprintln(table, "\t\t\t\t\t")
+			continue
+		}
+		state := d.State
+		if d.StateReason != "" {
+			state += " (" + d.StateReason + ")"
+		}
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%s\t\n", state, d.Active, d.Accepted, d.Refused, d.LastError)
+	}
+	return table.Flush()
 }
 
 func addPortsCommand() *cli.Command {

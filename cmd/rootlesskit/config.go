@@ -259,7 +259,7 @@ func checkPortDriver(name, network string) error {
 
 func checkSourceIP(c *cli.Command, portDriver string) error {
 	backend := c.String("source-ip-transparent-backend")
-	if portDriver == "builtin" && !slices.Contains([]string{"auto", "nft", "iptables", ""}, backend) {
+	if (portDriver == "builtin" || portDriver == "bypass4netns") && !slices.Contains([]string{"auto", "nft", "iptables", ""}, backend) {
 		return fmt.Errorf("unknown source-ip-transparent-backend: %s", backend)
 	}
 	return nil

@@ -26,7 +26,7 @@ Examples:
 // The names of drivers that upstream's command line knows, in help's order.
 var (
 	networkNames    = []string{"host", "none", "pasta", "slirp4netns", "vpnkit", "lxc-user-nic", "gvisor-tap-vsock"}
-	portDriverNames = []string{"none", "implicit", "builtin", "slirp4netns", "gvisor-tap-vsock", "pesto"}
+	portDriverNames = []string{"none", "implicit", "builtin", "slirp4netns", "gvisor-tap-vsock", "pesto", "bypass4netns"}
 )
 
 // flags is every flag of the program. A driver reads its own ones through
@@ -99,7 +99,7 @@ func portFlags(reg *driver.Registry) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "port-driver", Category: category, Value: "none", Usage: fmt.Sprintf("port driver for a network other than host [none, auto, %s]", strings.Join(registeredPorts(reg), ", "))},
 		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Category: category, Usage: "publish ports, [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO, e.g. \"127.0.0.1:8080:80/tcp\""},
-		&cli.BoolFlag{Name: "source-ip-transparent", Category: category, Value: true, Usage: "show the command the real address of clients (builtin port driver)"},
+		&cli.BoolFlag{Name: "source-ip-transparent", Category: category, Value: true, Usage: "show the command the real address of clients (builtin and bypass4netns port drivers)"},
 		&cli.StringFlag{Name: "source-ip-transparent-backend", Category: category, Value: "auto", Usage: "firewall used for --source-ip-transparent [auto, nft, iptables]"},
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/seccomp"
 	"rootlesskit/internal/wire"
 )
 
@@ -92,4 +93,14 @@ type Ports interface {
 // Detailer is implemented by the Closers of Forward that count what they did.
 type Detailer interface {
 	Details() api.PortDetails
+}
+
+// Supervisor is implemented by Ports that decide about system calls of the
+// command. What it starts is supervised with it.
+type Supervisor interface {
+	// Policy says which calls they are; nil: the command is left alone.
+	Policy() *seccomp.Policy
+	// Supervise is called once, as the command starts. It takes over the listener
+	// that answers the calls, or is told why there is none.
+	Supervise(listener int, err error)
 }

@@ -37,19 +37,31 @@ import (
 // unless the process has CAP_NET_BIND_SERVICE in its permitted set, which is
 // then raised around bind alone.
 func Listen(proto, ip string, port int) ([]int, error) {
-	addrs, err := resolve(proto, ip)
+	addrs, err := resolvePort(proto, ip, port)
 	if err != nil {
-		return nil, &net.OpError{Op: "listen", Net: proto, Err: err}
-	}
-	if port < 1 || port > math.MaxUint16 {
-		return nil, &net.OpError{Op: "listen", Net: proto, Err: &net.AddrError{Err: "invalid port", Addr: fmt.Sprint(port)}}
+		return nil, err
 	}
 	fds, err := openAll(sockType(proto), addrs, port)
 	if err != nil {
-		err = &net.OpError{Op: "listen", Net: proto, Addr: netAddr(proto, ip, port), Err: err}
-		return nil, explainPrivileged(err, port)
+		return nil, listenError(proto, ip, port, err)
 	}
 	return fds, nil
+}
+
+func resolvePort(proto, ip string, port int) ([]netip.Addr, error) {
+	addrs, err := resolve(proto, ip)
+	if err == nil && (port < 1 || port > math.MaxUint16) {
+		err = &net.AddrError{Err: "invalid port", Addr: fmt.Sprint(port)}
+	}
+	if err != nil {
+		return nil, &net.OpError{Op: "listen", Net: proto, Err: err}
+	}
+	return addrs, nil
+}
+
+func listenError(proto, ip string, port int, err error) error {
+	err = &net.OpError{Op: "listen", Net: proto, Addr: netAddr(proto, ip, port), Err: err}
+	return explainPrivileged(err, port)
 }
 
 func sockType(proto string) int {

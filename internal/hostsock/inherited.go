@@ -98,12 +98,18 @@ type Sockets struct {
 // those that there are, and no further one: an IPv6 socket for both families is
 // enough, and so is one family alone.
 func (in *Inherited) Listen(proto, ip string, port int) (Sockets, error) {
-	fds, err := in.take(proto, ip, port)
-	if len(fds) > 0 || err != nil {
-		return Sockets{FDs: fds, Shared: true}, err
+	sockets, err := in.Take(proto, ip, port)
+	if len(sockets.FDs) > 0 || err != nil {
+		return sockets, err
 	}
-	fds, err = Listen(proto, ip, port)
+	fds, err := Listen(proto, ip, port)
 	return Sockets{FDs: fds}, err
+}
+
+// Take returns the inherited sockets for a port, which may be none.
+func (in *Inherited) Take(proto, ip string, port int) (Sockets, error) {
+	fds, err := in.take(proto, ip, port)
+	return Sockets{FDs: fds, Shared: true}, err
 }
 
 func (in *Inherited) take(proto, ip string, port int) ([]int, error) {

@@ -19,6 +19,7 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/mounts"
 	"rootlesskit/internal/netns"
+	"rootlesskit/internal/seccomp"
 	"rootlesskit/internal/userns"
 	"rootlesskit/internal/wire"
 )
@@ -88,7 +89,14 @@ type child struct {
 // startRequest asks the main thread to start the command.
 type startRequest struct {
 	execRequest
-	done chan error
+	done chan started
+}
+
+// started is what became of it.
+type started struct {
+	reply    execReply
+	listener []int
+	err      error
 }
 
 func newChild(args []string) (*child, error) {
@@ -269,8 +277,13 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 		os.Exit(1)
 	}()
 	req := <-c.start
-	pid, err := c.startCommand(req.Taken)
-	req.done <- err
+	result := c.supervise(req.Policy)
+	pid, err := -1, result.err
+	if err == nil {
+		pid, err = c.startCommand(req.Taken)
+	}
+	result.err = err
+	req.done <- result
 	if err != nil {
 		return 1, c.commandError(err)
 	}
@@ -313,16 +326,34 @@ func (c *child) mountEtc(_ context.Context, msg wire.Message) (any, []int, error
 }
 
 func (c *child) execCommand(ctx context.Context, msg wire.Message) (any, []int, error) {
-	req := startRequest{done: make(chan error, 1)}
+	req := startRequest{done: make(chan started, 1)}
 	if err := msg.Decode(&req.execRequest); err != nil {
 		return nil, nil, err
 	}
 	select {
 	case c.start <- req:
-		return nil, nil, <-req.done
+		s := <-req.done
+		return s.reply, s.listener, s.err
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
 	}
+}
+
+// supervise has the command's system calls decided about by the parent. It runs
+// on the main thread, whose filter the command inherits.
+func (c *child) supervise(p *seccomp.Policy) started {
+	if p == nil {
+		return started{}
+	}
+	listener, err := seccomp.Install(*p)
+	var half *seccomp.HalfInstalledError
+	switch {
+	case errors.As(err, &half):
+		return started{err: err}
+	case err != nil:
+		return started{reply: execReply{PolicyError: err.Error()}}
+	}
+	return started{listener: []int{listener}}
 }
 
 // startCommand runs on the main thread, see Child.

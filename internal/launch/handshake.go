@@ -3,6 +3,7 @@ package launch
 import (
 	"fmt"
 
+	"rootlesskit/internal/seccomp"
 	"rootlesskit/internal/userns"
 	"rootlesskit/internal/wire"
 )
@@ -71,6 +72,14 @@ type etcRequest struct {
 // serve published ports.
 type execRequest struct {
 	Taken []int `json:"taken,omitempty"`
+	// Policy is what the port driver supervises of the command; nil: nothing.
+	Policy *seccomp.Policy `json:"policy,omitempty"`
+}
+
+// execReply comes with the listener of a seccomp filter, where one was asked for.
+type execReply struct {
+	// PolicyError says why there is none.
+	PolicyError string `json:"policyError,omitempty"`
 }
 
 func newChildSetup(cfg *Config, stateDir string, ids userns.IDMap) childSetup {

@@ -144,13 +144,33 @@ func (r *run) start(ctx context.Context) (err error) {
 	if hasTerminal() {
 		go r.child.watchStops(ctx, r.stops)
 	}
-	if _, err := r.child.client.Call(ctx, execMethod, execRequest{Taken: r.inherited.Seal()}, nil); err != nil {
+	if err := r.exec(ctx); err != nil {
 		// The child says itself what is wrong with the command.
 		r.cfg.Log.Debug("the command did not start", "error", err)
 		return nil
 	}
 	r.notify("READY=1", fmt.Sprintf("STATUS=Running %s, published ports: %d", r.cfg.Command[0], len(r.cfg.Publish)))
 	context.AfterFunc(ctx, trimLater(r.cfg.Log))
+	return nil
+}
+
+// exec has the child start the command.
+func (r *run) exec(ctx context.Context) error {
+	req := execRequest{Taken: r.inherited.Seal()}
+	supervisor, _ := r.cfg.Ports.(driver.Supervisor)
+	if supervisor != nil && r.cfg.joinsNetns() {
+		req.Policy = supervisor.Policy()
+	}
+	var reply execReply
+	fds, err := r.child.client.Call(ctx, execMethod, req, &reply)
+	switch {
+	case err != nil || req.Policy == nil:
+		return err
+	case len(fds) == 1:
+		supervisor.Supervise(fds[0], nil)
+	default:
+		supervisor.Supervise(-1, errors.New(reply.PolicyError))
+	}
 	return nil
 }
 

@@ -20,11 +20,9 @@ import (
 func Listeners(proto int, port uint16) ([]netip.Addr, error) {
 	var addrs []netip.Addr
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-		req.AddData(diagRequest{family: family, proto: uint8(proto), port: port})
-		msgs, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
+		msgs, err := dump(diagRequest{family: family, proto: uint8(proto), port: port})
 		if err != nil {
-			return nil, fmt.Errorf("listing the servers at port %d: %w", port, err)
+			return nil, err
 		}
 		for _, m := range msgs {
 			addrs = append(addrs, parseDiag(m, port)...)
@@ -32,6 +30,39 @@ func Listeners(proto int, port uint16) ([]netip.Addr, error) {
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	return slices.Compact(addrs), nil
+}
+
+func dump(r diagRequest) ([][]byte, error) {
+	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+	req.AddData(r)
+	msgs, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
+	if err != nil {
+		return nil, fmt.Errorf("listing the sockets at port %d: %w", r.port, err)
+	}
+	return msgs, nil
+}
+
+// Inodes returns the numbers by which /proc/PID/fd names the TCP sockets with a
+// local port, of the network namespace that the calling thread is in: those that
+// listen, or with all those of connections too, for which the kernel goes
+// through all that there are.
+func Inodes(port uint16, all bool) (map[uint64]bool, error) {
+	inodes := map[uint64]bool{}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		msgs, err := dump(diagRequest{family: family, proto: unix.IPPROTO_TCP, port: port, all: all})
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range msgs {
+			if len(m) < diagMessageLen || binary.BigEndian.Uint16(m[4:]) != port {
+				continue
+			}
+			if inode := binary.NativeEndian.Uint32(m[68:]); inode != 0 {
+				inodes[uint64(inode)] = true
+			}
+		}
+	}
+	return inodes, nil
 }
 
 // States of sockets, of the kernel's net/tcp_states.h. A UDP socket that is
@@ -45,6 +76,7 @@ const (
 type diagRequest struct {
 	family, proto uint8
 	port          uint16
+	all           bool // in every state
 }
 
 const (
@@ -63,10 +95,13 @@ func (r diagRequest) Serialize() []byte {
 	return b
 }
 
-// states returns the one state that a server's socket is in. Were TCP asked for
+// states returns the one state that a server's socket is in, unless all are asked for. Were TCP asked for
 // another one than stateListen, the kernel would go through all connections.
 func (r diagRequest) states() uint32 {
-	if r.proto == unix.IPPROTO_UDP {
+	switch {
+	case r.all:
+		return ^uint32(0)
+	case r.proto == unix.IPPROTO_UDP:
 		return 1 << stateClose
 	}
 	return 1 << stateListen

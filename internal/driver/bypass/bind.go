@@ -1,0 +1,162 @@
+package bypass
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/seccomp"
+)
+
+// bind is a bind(2) of a published port.
+type bind struct {
+	seccomp.Call
+	raw  []byte
+	addr netip.AddrPort
+	// netns is the cookie of the network namespace that the port leads to.
+	netns uint64
+
+	caller *caller
+	socket *socket
+}
+
+// errNotOurs is for what the kernel is to do, and nothing is to be said about.
+var errNotOurs = errors.New("not of the published port")
+
+// bind answers a bind of the port: by a swap, by an error, or by letting the
+// kernel do it, after which the relay serves the port.
+func (t *port) bind(b *bind) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err := t.swap(b)
+	var errno unix.Errno
+	switch {
+	case err == nil:
+		t.why = nil
+		t.driver.log().Debug("a port is native", "address", t.base.Addr, "pid", b.caller.pid)
+	case errors.As(err, &refusal{}):
+		errors.As(err, &errno)
+		_ = b.Return(errno)
+	default:
+		if err != errNotOurs {
+			t.why = err
+			t.driver.log().Debug("a port is not native", "address", t.base.Addr, "reason", err)
+		}
+		b.Continue()
+	}
+}
+
+// refusal is an error that the caller gets.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+// swap gives the caller a socket of the host.
+func (t *port) swap(b *bind) error {
+	if t.closed {
+		return errNotOurs
+	}
+	if err := b.look(); err != nil {
+		return err
+	}
+	defer b.caller.close()
+	defer b.socket.close()
+	if err := t.check(b); err != nil {
+		return err
+	}
+	front, err := t.base.Front(b.socket.family)
+	if errors.Is(err, hostsock.ErrNoFront) {
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("binding %s in the host: %w", t.base.Addr, err)
+	}
+	defer unix.Close(front)
+	if err := t.bindInside(b); err != nil {
+		return err
+	}
+	n, err := t.newNative(b, front)
+	if err != nil {
+		return err
+	}
+	return t.put(b, front, n)
+}
+
+// look finds out who calls, and with what socket.
+func (b *bind) look() (err error) {
+	if b.caller, err = openCaller(b.Call); err != nil {
+		return err
+	}
+	if b.socket, err = b.caller.socket(b.FD); err != nil {
+		b.caller.close()
+		return err
+	}
+	return nil
+}
+
+// check tells whether the socket is one that the port leads to.
+func (t *port) check(b *bind) error {
+	s := b.socket
+	switch {
+	case !s.tcp:
+		return errNotOurs
+	case s.netns == t.driver.host:
+		return refusal{unix.EINVAL} // it is bound, whatever was done to it since
+	case s.netns != b.netns, s.bound, s.family == unix.AF_INET != b.addr.Addr().Is4(), !t.serves(b):
+		return errNotOurs
+	case b.addr.Port() < privilegedPorts && !b.caller.mayBindPrivileged():
+		return errors.New("the server has no CAP_NET_BIND_SERVICE in the namespace")
+	}
+	if pid := b.caller.otherHolder(s.inode); pid != 0 {
+		return fmt.Errorf("the server's socket is also another process's (PID %d)", pid)
+	}
+	return nil
+}
+
+const privilegedPorts = 1024
+
+// serves tells whether connections to the port's target reach the address.
+func (t *port) serves(b *bind) bool {
+	ip, target := b.addr.Addr(), t.target.Addr()
+	if !ip.IsUnspecified() {
+		return ip.Unmap() == target || ip.Unmap().IsUnspecified() && target.Is4()
+	}
+	if ip.Is4() {
+		return target.Is4()
+	}
+	return target.Is6() || !b.socket.v6Only || t.base.Dual
+}
+
+// bindInside gives the socket that is to be replaced its address in the
+// namespace, for the error that the caller expects, if any, and for the shadow.
+func (t *port) bindInside(b *bind) error {
+	t.refresh()
+	if !b.socket.reusePort {
+		if err := t.awaitEnd(); err != nil {
+			return err
+		}
+	}
+	if errno := b.socket.bind(b.raw); errno != 0 {
+		return refusal{errno}
+	}
+	return nil
+}
+
+// awaitEnd waits a moment for a server that is about to end, as one is that is
+// being restarted.
+func (t *port) awaitEnd() error {
+	for deadline := time.Now().Add(endPatience); ; time.Sleep(endPatience / 20) {
+		if t.refresh(); len(t.natives) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return refusal{unix.EADDRINUSE}
+		}
+	}
+}
+
+const endPatience = 200 * time.Millisecond

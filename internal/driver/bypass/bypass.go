@@ -1,0 +1,330 @@
+// Package bypass is the port driver with native ports: a server of the
+// namespace that binds a published TCP port gets a socket of the host in place of
+// its own, and serves its clients without anything of ours in between.
+//
+// Theory of operation. The driver is the relay (package relayed), and something
+// in front of it that may fail at any time:
+//
+//	                     +-- in front: the server's socket, made in the host
+//	client -> host port -+
+//	                     +-- base: the relay's listener -> pooled socket -> server
+//
+// A seccomp filter stops the command, and all that it starts, at bind(2), and this
+// process decides (answer.go, bind.go). For a published port it makes a socket of
+// the host like the one to be bound, binds it to the published address, and puts
+// it in the place of the other in the table of descriptors of the process
+// (swap.go). Both the relay's listener and the server's socket have the address by
+// SO_REUSEPORT; the kernel leads connections to the server's while it listens, and
+// to the relay's at once when it does not (hostsock.Base). So no connection waits
+// for us to notice, and the port is never anybody else's.
+//
+// The socket that the server gave up is bound, where the server believes to be, to
+// the namespace's address. It becomes the shadow (port.go): a listener whose
+// connections are relayed to the host's port, for clients in the namespace.
+//
+// Under --disable-host-loopback a socket of the host must not be connected from
+// inside. connect(2) is made by this process in place of the caller, for sockets
+// of the namespace only (connect.go), and Landlock refuses it to all others.
+package bypass
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/driver/relayed"
+	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/relay"
+	"rootlesskit/internal/seccomp"
+)
+
+// Name is the driver's name on the command line.
+const Name = "bypass4netns"
+
+// Ports is the driver.
+type Ports struct {
+	*relayed.Ports
+	isolate bool
+	sb      driver.Sandbox
+	ctx     context.Context
+	ended   chan struct{}
+	// hostPools have sockets of the host, for connections to native servers.
+	hostPools map[int]*relay.Pool
+	// cookies name the network namespaces (SO_NETNS_COOKIE).
+	host, child uint64
+	calls       sync.WaitGroup // that are being answered
+
+	mu       sync.Mutex
+	relaying error // why there are no native ports; nil: there are
+	byTarget map[uint16][]*port
+	answers  chan struct{} // closed when no more calls are answered
+}
+
+// New returns the driver.
+func New(_ driver.Network, flags driver.Flags) (driver.Ports, error) {
+	p := &Ports{
+		Ports:     relayed.New(Name, flags),
+		ended:     make(chan struct{}),
+		hostPools: map[int]*relay.Pool{},
+		byTarget:  map[uint16][]*port{},
+		relaying:  errors.New("the command has not started"),
+	}
+	if flags != nil {
+		p.isolate = flags.Bool("disable-host-loopback")
+	}
+	return p, nil
+}
+
+// Start implements driver.Ports.
+func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) error {
+	p.sb, p.ctx = sb, ctx
+	if err := p.Ports.Start(ctx, sb, link); err != nil {
+		return err
+	}
+	if err := p.probe(ctx); err != nil {
+		p.relay(err)
+	}
+	return nil
+}
+
+// unavailableError marks a reason that will not pass.
+type unavailableError struct{ error }
+
+// relay notes why there are no native ports, and says so.
+func (p *Ports) relay(why error) {
+	p.mu.Lock()
+	p.relaying = &unavailableError{why}
+	p.mu.Unlock()
+	p.sb.Log.Warn("published ports are not native, the relay serves them", "reason", why)
+}
+
+// probe finds out whether this kernel and this process can have native ports.
+func (p *Ports) probe(ctx context.Context) (err error) {
+	if p.sb.Detached {
+		return errors.New("the command is not in the network namespace (--detach-netns)")
+	}
+	if err := seccomp.Probe(); err != nil {
+		return err
+	}
+	if p.isolate {
+		if err := seccomp.LandlockNet(); err != nil {
+			return fmt.Errorf("--disable-host-loopback needs Landlock: %w", err)
+		}
+	}
+	fds, err := netns.Sockets(ctx, p.sb.Child, netns.SocketRequest{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Count: 1})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fds[0])
+	if p.child, err = netnsCookie(fds[0]); err != nil {
+		return err
+	}
+	own, err := hostSocket(unix.AF_INET)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(own)
+	p.host, err = netnsCookie(own)
+	return err
+}
+
+// Policy implements driver.Supervisor.
+func (p *Ports) Policy() *seccomp.Policy {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var unavailable *unavailableError
+	if errors.As(p.relaying, &unavailable) {
+		return nil
+	}
+	return &seccomp.Policy{Isolate: p.isolate}
+}
+
+// Supervise implements driver.Supervisor.
+func (p *Ports) Supervise(fd int, err error) {
+	if err != nil {
+		p.relay(err)
+		return
+	}
+	l, err := seccomp.NewListener(fd)
+	if err != nil {
+		p.relay(err)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.relaying = nil
+	p.answers = make(chan struct{})
+	context.AfterFunc(p.ctx, l.Stop)
+	go p.answer(l)
+	p.sb.Log.Info("published TCP ports become native when a server binds them", "isolated", p.isolate)
+}
+
+// Wait implements driver.Ports.
+func (p *Ports) Wait() error {
+	err := p.Ports.Wait()
+	p.mu.Lock()
+	answers, pools := p.answers, p.hostPools
+	p.mu.Unlock()
+	if answers != nil {
+		<-answers
+	}
+	for _, pool := range pools {
+		pool.Wait()
+	}
+	return err
+}
+
+// Info implements driver.Ports.
+func (p *Ports) Info() api.PortDriverInfo {
+	info := p.Ports.Info()
+	info.Extra["nativePorts"] = "yes"
+	if why := p.why(); why != nil {
+		info.Extra["nativePorts"] = "no: " + why.Error()
+	}
+	return info
+}
+
+// why is nil where there are native ports.
+func (p *Ports) why() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.relaying
+}
+
+// Forward implements driver.Ports.
+func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
+	if !strings.HasPrefix(spec.Proto, "tcp") {
+		return p.Ports.Forward(ctx, spec)
+	}
+	var unavailable *unavailableError
+	why := p.why()
+	switch {
+	case errors.As(why, &unavailable):
+	case spec.ProxyProtocol != "":
+		why = errors.New("the server expects the PROXY protocol, which only the relay speaks")
+	default:
+		return p.forwardNative(spec)
+	}
+	port, err := p.Ports.Forward(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return &relayedPort{port.(*relayed.Port), why}, nil
+}
+
+func (p *Ports) forwardNative(spec api.PortSpec) (io.Closer, error) {
+	to, err := relayed.Target(spec)
+	if err != nil {
+		return nil, err
+	}
+	inherited, err := p.sb.Inherited.Take(spec.Proto, spec.ParentIP, spec.ParentPort)
+	if err != nil {
+		return nil, err
+	}
+	if len(inherited.FDs) > 0 {
+		port, err := p.ForwardOn(spec, to, inherited, nil)
+		if err != nil {
+			return nil, err
+		}
+		return &relayedPort{port, errors.New("the port's socket was inherited")}, nil
+	}
+	base, err := hostsock.ListenBase(spec.Proto, spec.ParentIP, spec.ParentPort)
+	if err != nil {
+		return nil, err
+	}
+	t := &port{driver: p, base: base, target: to, why: errors.New("no server has bound the port since it was published")}
+	t.relayed, err = p.ForwardOn(spec, to, hostsock.Sockets{FDs: []int{base.FD}}, t.wrap)
+	if err != nil {
+		return nil, err
+	}
+	p.enter(t)
+	return t, nil
+}
+
+// relayedPort is one that cannot be native.
+type relayedPort struct {
+	*relayed.Port
+	why error
+}
+
+// Details implements driver.Detailer.
+func (p *relayedPort) Details() api.PortDetails {
+	d := p.Port.Details()
+	d.State, d.StateReason = api.PortRelay, p.why.Error()
+	return d
+}
+
+func (p *Ports) enter(t *port) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.byTarget[t.target.Port()] = append(p.byTarget[t.target.Port()], t)
+}
+
+func (p *Ports) leave(t *port) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	number := t.target.Port()
+	var left []*port
+	for _, other := range p.byTarget[number] {
+		if other != t {
+			left = append(left, other)
+		}
+	}
+	if p.byTarget[number] = left; left == nil {
+		delete(p.byTarget, number)
+	}
+}
+
+// published are the ports that lead to a port of the namespace.
+func (p *Ports) published(number uint16) []*port {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.byTarget[number]
+}
+
+// hostPool has sockets of the host.
+func (p *Ports) hostPool(family int) *relay.Pool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pool := p.hostPools[family]
+	if pool == nil {
+		pool = relay.NewPool(p.ctx, hostPoolSize, func(_ context.Context, n int) ([]int, error) {
+			return hostSockets(family, n)
+		}, p.sb.Log)
+		p.hostPools[family] = pool
+	}
+	return pool
+}
+
+// hostPoolSize is small: few connections come this way.
+const hostPoolSize = 16
+
+func hostSockets(family, n int) ([]int, error) {
+	var fds []int
+	for range n {
+		fd, err := hostSocket(family)
+		if err != nil {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+func hostSocket(family int) (int, error) {
+	return unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+}
+
+func (p *Ports) log() *slog.Logger { return p.sb.Log }

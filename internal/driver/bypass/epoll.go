@@ -1,0 +1,130 @@
+package bypass
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A server may have registered its socket with an epoll instance before it binds
+// it. The registration is of the old socket, and has to be made for the new one.
+
+// epoll is an instance of the caller's that knows a socket.
+type epoll struct {
+	fd      int // a duplicate
+	entries []epollEntry
+}
+
+// epollEntry is a line "tfd: 5 events: 19 data: 5 ..." of fdinfo.
+type epollEntry struct {
+	target int
+	event  unix.EpollEvent
+}
+
+// epolls are those that have one of the descriptors registered.
+func (p *caller) epolls(of []descriptor) []epoll {
+	var found []epoll
+	for _, number := range fdsOf(p.tid, "anon_inode:[eventpoll]") {
+		entries := epollEntries(fdInfo(p.tid, number)["tfd"], of)
+		if len(entries) == 0 {
+			continue
+		}
+		if fd, err := unix.PidfdGetfd(p.pidfd, number, 0); err == nil {
+			found = append(found, epoll{fd, entries})
+		}
+	}
+	return found
+}
+
+func closeEpolls(epolls []epoll) {
+	for _, e := range epolls {
+		unix.Close(e.fd)
+	}
+}
+
+// epollEntries parses the lines of fdinfo about some descriptors.
+func epollEntries(lines []string, of []descriptor) []epollEntry {
+	var entries []epollEntry
+	for _, line := range lines {
+		// "5 events: 19 data: 5  pos:0 ino:1f sdev:9", numbers but the first in hex
+		fields := strings.Fields(line)
+		if len(fields) < 5 || fields[1] != "events:" || fields[3] != "data:" {
+			continue
+		}
+		target, err := strconv.Atoi(fields[0])
+		events, err2 := strconv.ParseUint(fields[2], 16, 32)
+		data, err3 := strconv.ParseUint(fields[4], 16, 64)
+		if err != nil || err2 != nil || err3 != nil {
+			continue
+		}
+		for _, d := range of {
+			if d.number == target {
+				entry := epollEntry{target: target}
+				entry.event.Events = uint32(events)
+				entry.event.Fd, entry.event.Pad = int32(uint32(data)), int32(uint32(data>>32))
+				entries = append(entries, entry)
+			}
+		}
+	}
+	return entries
+}
+
+// moveEpolls registers the new socket. The kernel knows a registration by file
+// and number, and the number has to be the caller's: so it is done with a table of
+// descriptors of its own, which ends with the thread.
+func moveEpolls(epolls []epoll, front int) error {
+	if len(epolls) == 0 {
+		return nil
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		done <- registerAll(epolls, front)
+	}()
+	return <-done
+}
+
+func registerAll(epolls []epoll, front int) error {
+	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
+		return os.NewSyscallError("unshare", err)
+	}
+	// Numbers of the caller's may be taken here by those that are needed.
+	const high = 1 << 16
+	move := func(fd int) (int, error) {
+		return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, min(high, descriptorCeiling()))
+	}
+	socket, err := move(front)
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	defer unix.Close(socket)
+	for _, e := range epolls {
+		fd, err := move(e.fd)
+		if err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+		for i := range e.entries {
+			entry := &e.entries[i]
+			if err := unix.Dup3(socket, entry.target, unix.O_CLOEXEC); err != nil {
+				return os.NewSyscallError("dup3", err)
+			}
+			if err := unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, entry.target, &entry.event); err != nil {
+				return fmt.Errorf("registering descriptor %d: %w", entry.target, err)
+			}
+		}
+	}
+	return nil
+}
+
+// descriptorCeiling leaves room for a few numbers below RLIMIT_NOFILE.
+func descriptorCeiling() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 512
+	}
+	return max(int(min(limit.Cur, 1<<20))-64, 3)
+}

@@ -1,0 +1,258 @@
+package bypass
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/driver/relayed"
+	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/netns"
+	"rootlesskit/internal/relay"
+)
+
+// port is a published TCP port.
+type port struct {
+	driver  *Ports
+	base    hostsock.Base
+	target  netip.AddrPort
+	relayed *relayed.Port
+	// fronted says that there are natives, for the relay's loops.
+	fronted atomic.Bool
+
+	mu      sync.Mutex
+	closed  bool
+	natives []native
+	shadow  *relayed.Port // nil without natives
+	why     error         // the port is not native
+}
+
+// native is a socket of the host that a server has. No descriptor of it is kept:
+// the port would stay bound when the server has ended.
+type native struct {
+	inode     uint64
+	family    int
+	v6Only    bool // as the server asked for
+	listening bool
+	// The process that bound it, and its descriptor.
+	pid, fd int
+}
+
+// Details implements driver.Detailer.
+func (t *port) Details() api.PortDetails {
+	d := t.relayed.Details()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refresh()
+	d.State = api.PortNative
+	if len(t.natives) == 0 {
+		d.State, d.StateReason = api.PortRelay, t.reason().Error()
+	}
+	return d
+}
+
+func (t *port) reason() error {
+	if why := t.driver.why(); why != nil {
+		return why
+	}
+	return t.why
+}
+
+// refresh forgets the natives whose server has ended, and leads connections to
+// those that listen. The kernel is asked: its own events would slow down every
+// connection of the host.
+func (t *port) refresh() {
+	if len(t.natives) == 0 {
+		return
+	}
+	listening, err := netns.Inodes(t.base.Addr.Port(), false)
+	if err != nil {
+		t.driver.log().Debug("the sockets of a port could not be listed", "error", err)
+		return
+	}
+	var left []native
+	for _, n := range t.natives {
+		n.listening = listening[n.inode]
+		if n.listening || holds(n.pid, n.fd, n.inode) {
+			left = append(left, n)
+		}
+	}
+	if len(left) == len(t.natives) && len(left) == 1 {
+		t.natives = left // its program is right, whether it listens or not
+		return
+	}
+	t.natives = left
+	t.steer(nil)
+	if len(left) == 0 {
+		t.unfront(errors.New("the server has ended"))
+	}
+}
+
+// steer leads connections to the natives, and to one that is about to be. They
+// count also where they do not listen yet: the kernel spreads over those that do.
+func (t *port) steer(next *native) {
+	n, v6, v4 := 0, false, false
+	for _, native := range t.natives {
+		if native.family == t.base.Family {
+			n++
+			v6, v4 = v6 || native.v6Only, v4 || !native.v6Only
+		}
+	}
+	if next != nil && next.family == t.base.Family {
+		n++
+		v6, v4 = v6 || next.v6Only, v4 || !next.v6Only
+	}
+	if err := t.base.Steer(n, v6 && !v4 && t.base.Dual); err != nil {
+		t.driver.log().Warn("a native port shares its connections with the relay", "error", err)
+	}
+}
+
+// unfront is the end of the natives.
+func (t *port) unfront(why error) {
+	t.natives, t.why = nil, why
+	t.fronted.Store(false)
+	if t.shadow != nil {
+		_ = t.shadow.Close()
+		t.shadow = nil
+	}
+}
+
+// Close implements io.Closer. The servers' sockets no longer listen afterwards,
+// which they notice as EINVAL of accept(2), and their connections are cut.
+func (t *port) Close() error {
+	t.driver.leave(t)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.closed = true
+		t.cut()
+		t.unfront(errors.New("the port is closed"))
+	}
+	return t.relayed.Close()
+}
+
+// cut ends the natives and their connections.
+func (t *port) cut() {
+	t.refresh()
+	if len(t.natives) == 0 {
+		return
+	}
+	// Twice: a server may have accepted in between.
+	for _, all := range []bool{false, true} {
+		inodes, err := netns.Inodes(t.base.Addr.Port(), all)
+		if err != nil {
+			t.driver.log().Warn("the connections of a port could not be listed, and go on", "error", err)
+			return
+		}
+		shutdownAll(inodes)
+	}
+}
+
+// wrap has the relay ask about connections that come to it although there are
+// natives.
+func (t *port) wrap(inner relayed.Router) relayed.Router { return &router{inner, t} }
+
+type router struct {
+	relayed.Router
+	port *port
+}
+
+// Route implements relayed.Router.
+func (r *router) Route(client, local netip.AddrPort) relay.Route {
+	if r.port.fronted.Load() {
+		return relay.Route{}
+	}
+	return r.Router.Route(client, local)
+}
+
+// Resolve implements relayed.Router.
+func (r *router) Resolve(client, local netip.AddrPort) relay.Route {
+	route, native := r.port.toNative(client, local)
+	if native {
+		return route
+	}
+	return r.Router.Resolve(client, local)
+}
+
+// toNative is the way of a connection to the relay while there are natives. Such
+// are those of another family than the servers', and those that came just when one
+// of several ended. The server sees this host as its client then, and never
+// loopback for one that is not. false: there are no natives any more.
+func (t *port) toNative(client, local netip.AddrPort) (relay.Route, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refresh()
+	if len(t.natives) == 0 {
+		return relay.Route{}, false
+	}
+	for _, n := range t.natives {
+		if n.listening {
+			return t.hostRoute(n, client.Addr().Unmap(), local.Addr().Unmap()), true
+		}
+	}
+	return relay.Route{}, true // refused, as by any address where nobody listens
+}
+
+// hostRoute leads to the host's address of a native.
+func (t *port) hostRoute(n native, client, local netip.Addr) relay.Route {
+	to := t.base.Addr.Addr()
+	v4 := to.Is4() || n.family == unix.AF_INET
+	if to.IsUnspecified() {
+		to = netip.IPv6Loopback()
+		if v4 {
+			to = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+	}
+	route := relay.Route{Target: netip.AddrPortFrom(to, t.base.Addr.Port())}
+	if !client.IsLoopback() {
+		source := local
+		if source.Is4() != to.Is4() || source.IsLoopback() {
+			source = relayed.HostIPv4()
+		}
+		if !source.IsValid() || source.Is4() != to.Is4() {
+			return relay.Route{} // there is no address to show
+		}
+		route.Source = netip.AddrPortFrom(source.WithZone(""), 0)
+	}
+	family := unix.AF_INET6
+	if to.Is4() {
+		family = unix.AF_INET
+	}
+	route.Pool = t.driver.hostPool(family)
+	return route
+}
+
+// startShadow listens in the place of the server, for clients in the namespace.
+// It takes the socket over.
+func (t *port) startShadow(fd int, n native) error {
+	if err := unix.Listen(fd, shadowBacklog); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	family := unix.AF_INET6
+	if t.base.Addr.Addr().Is4() || n.family == unix.AF_INET {
+		family = unix.AF_INET
+	}
+	shadow, err := t.driver.ForwardTCP(relay.TCPConfig{
+		Listeners: []int{fd},
+		Family:    family,
+		Pool:      t.driver.hostPool,
+		Route: func(client, _ netip.AddrPort) relay.Route {
+			route := t.hostRoute(n, client.Addr().Unmap(), netip.IPv4Unspecified())
+			route.Pool = nil
+			return route
+		},
+	})
+	t.shadow = shadow
+	return err
+}
+
+const shadowBacklog = 128

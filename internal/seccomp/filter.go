@@ -1,0 +1,115 @@
+package seccomp
+
+import (
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Offsets in struct seccomp_data.
+const (
+	offNr   = 0
+	offArch = 4
+	offArgs = 16
+)
+
+// table is the numbers of the system calls of one architecture; 0 is none.
+type table struct {
+	audit                       uint32 // AUDIT_ARCH_*
+	bind, connect, ioUringSetup uint32
+	sendto, sendmsg, sendmmsg   uint32
+	// x32 says that numbers with x32Bit are another architecture's, which is not
+	// told by audit.
+	x32 bool
+	// socketcall takes one of these as its first argument, and the others in
+	// memory (socketcall(2)).
+	socketcall uint32
+}
+
+// The calls of socketcall(2).
+const (
+	callBind     = 2
+	callConnect  = 3
+	callSendto   = 11
+	callSendmsg  = 16
+	callSendmmsg = 20
+)
+
+// ioUringSetup has one number in all tables but alpha's.
+const ioUringSetup = 425
+
+// x32Bit marks the system calls of x32 (arch/x86/include/uapi/asm/unistd.h).
+const x32Bit = 0x40000000
+
+// program is the filter: for each architecture a block that it leaves at its
+// end, with what was not asked about allowed.
+func (p Policy) program() []bpf.Instruction {
+	prog := []bpf.Instruction{bpf.LoadAbsolute{Off: offArch, Size: 4}}
+	for _, t := range []table{syscalls, compat} {
+		if t.audit == 0 {
+			continue
+		}
+		block := p.block(t)
+		prog = append(prog, bpf.JumpIf{Cond: bpf.JumpEqual, Val: t.audit, SkipFalse: uint8(len(block))})
+		prog = append(prog, block...)
+	}
+	return append(prog, allow)
+}
+
+var (
+	allow  = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
+	notify = bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF}
+)
+
+func fail(errno unix.Errno) bpf.Instruction {
+	return bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(errno)}
+}
+
+func (p Policy) block(t table) []bpf.Instruction {
+	block := []bpf.Instruction{bpf.LoadAbsolute{Off: offNr, Size: 4}}
+	call := func(nr uint32, then ...bpf.Instruction) {
+		if nr != 0 {
+			block = append(block, bpf.JumpIf{Cond: bpf.JumpEqual, Val: nr, SkipFalse: uint8(len(then))})
+			block = append(block, then...)
+		}
+	}
+	call(t.bind, notify)
+	if p.Isolate {
+		if t.x32 {
+			block = append(block, bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: x32Bit, SkipFalse: 1}, fail(unix.ENOSYS))
+		}
+		call(t.connect, notify)
+		call(t.ioUringSetup, fail(unix.ENOSYS))
+		call(t.sendto, refuseFastOpen(3)...)
+		call(t.sendmsg, refuseFastOpen(2)...)
+		call(t.sendmmsg, refuseFastOpen(3)...)
+	}
+	call(t.socketcall, p.socketcall()...)
+	return append(block, allow)
+}
+
+// refuseFastOpen looks for MSG_FASTOPEN in the argument with that number.
+func refuseFastOpen(arg uint32) []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: offArgs + 8*arg + lowWord, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MSG_FASTOPEN, SkipFalse: 1},
+		fail(unix.EOPNOTSUPP),
+		allow,
+	}
+}
+
+// socketcall refuses all that sends to an address, under isolation: its flags
+// are in memory. No current libc uses these.
+func (p Policy) socketcall() []bpf.Instruction {
+	calls := []bpf.Instruction{bpf.LoadAbsolute{Off: offArgs + lowWord, Size: 4}}
+	call := func(number uint32, then bpf.Instruction) {
+		calls = append(calls, bpf.JumpIf{Cond: bpf.JumpEqual, Val: number, SkipFalse: 1}, then)
+	}
+	call(callBind, notify)
+	if p.Isolate {
+		call(callConnect, notify)
+		for _, send := range []uint32{callSendto, callSendmsg, callSendmmsg} {
+			call(send, fail(unix.EOPNOTSUPP))
+		}
+	}
+	return append(calls, allow)
+}

@@ -1,0 +1,46 @@
+package seccomp
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// landlockNetABI is the first version of Landlock that knows TCP (Linux 6.7).
+const landlockNetABI = 4
+
+// LandlockNet says why Landlock cannot refuse connections of TCP here; nil: it
+// can.
+func LandlockNet() error {
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return fmt.Errorf("there is no Landlock: landlock_create_ruleset: %w", errno)
+	}
+	if abi < landlockNetABI {
+		return fmt.Errorf("Landlock has version %d, and knows TCP from version %d (Linux 6.7)", abi, landlockNetABI)
+	}
+	return nil
+}
+
+// noConnectRuleset refuses to connect any TCP socket: there are no rules of what
+// is allowed.
+func noConnectRuleset() (int, error) {
+	if err := LandlockNet(); err != nil {
+		return -1, err
+	}
+	attr := struct{ fs, net uint64 }{net: unix.LANDLOCK_ACCESS_NET_CONNECT_TCP}
+	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
+	if errno != 0 {
+		return -1, fmt.Errorf("landlock_create_ruleset: %w", errno)
+	}
+	return int(fd), nil
+}
+
+// restrictSelf is for the calling thread and what it starts.
+func restrictSelf(ruleset int) error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), 0, 0); errno != 0 {
+		return fmt.Errorf("landlock_restrict_self: %w", errno)
+	}
+	return nil
+}
