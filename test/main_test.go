@@ -22,7 +22,7 @@ import (
 const binEnv = "ROOTLESSKIT_TEST_BIN"
 
 // shipTags is SHIP_TAGS of the Makefile.
-const shipTags = "urfave_cli_no_template,nethttpomithttp2"
+const shipTags = "urfave_cli_no_template,nethttpomithttp2,purego"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(binEnv) == "" {
@@ -53,7 +53,7 @@ func buildBinaries() (string, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags="+shipTags, "-o", dir+"/", "../cmd/...")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags="+shipTags, "-o", dir+"/", "../cmd/...", "./testdata/tool")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the programs: %w\n%s", err, out)

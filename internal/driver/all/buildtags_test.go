@@ -30,8 +30,8 @@ var omitted = map[string][]string{
 	"no_slirp4netns":    {"slirp4netns", "slirp4netns"},
 	"no_pasta":          {"pasta", "implicit", "pesto"},
 	"no_lxcusernic":     {"lxc-user-nic"},
-	"no_vpnkit":         nil, // retired; the tag is known to packagers
-	"no_bypass4netns":   nil,
+	"no_vpnkit":         nil,                  // retired; the tag is known to packagers
+	"no_bypass4netns":   {"", "bypass4netns"}, // a port driver alone
 }
 
 func allTags() []string {
@@ -54,7 +54,7 @@ func TestBuildTags(t *testing.T) {
 				checkOmitted(t, bin, help, omitted[tag])
 			}
 			for _, tag := range allTags() {
-				if d := omitted[tag]; len(d) > 0 && !slices.Contains(tags, tag) && !listed(help, "--net", d[0]) {
+				if d := omitted[tag]; len(d) > 0 && d[0] != "" && !slices.Contains(tags, tag) && !listed(help, "--net", d[0]) {
 					t.Errorf("--net=%s is missing in help", d[0])
 				}
 			}
@@ -72,6 +72,17 @@ func TestBuildTags(t *testing.T) {
 func checkOmitted(t *testing.T, bin, help string, drivers []string) {
 	t.Helper()
 	for i, name := range drivers {
+		if name == "" {
+			continue
+		}
+		if drivers[0] == "" {
+			// The network may have been left out as well, which is told first.
+			out := run(t, bin, "--net=slirp4netns", "--port-driver="+name, "true")
+			if listed(help, "--port-driver", name) || !strings.Contains(out, " was left out at build time: this binary has ") {
+				t.Errorf("%s was left out: %s", name, out)
+			}
+			continue
+		}
 		args, kind := []string{"--net=" + drivers[0], "--port-driver=" + name, "true"}, "--port-driver"
 		if i == 0 {
 			args, kind = []string{"--net=" + name, "true"}, "--net"
@@ -131,7 +142,7 @@ func maxSize(tags []string) int64 {
 // linked lists the third-party modules in the program.
 func linked(t *testing.T, tags []string) []string {
 	t.Helper()
-	out := goCommand(t, "list", "-deps", "-tags", strings.Join(append(tags, shipTags(t)), ","),
+	out := goCommand(t, "list", "-deps", "-tags", strings.Join(append(tags, shipped(t, "SHIP_TAGS")), ","),
 		"-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", program)
 	modules := strings.Fields(out)
 	slices.Sort(modules)
@@ -142,20 +153,22 @@ func linked(t *testing.T, tags []string) []string {
 func build(t *testing.T, tags []string) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "rootlesskit")
-	goCommand(t, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags="+strings.Join(append(tags, shipTags(t)), ","), "-o", bin, program)
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags=" + strings.Join(append(tags, shipped(t, "SHIP_TAGS")), ",")}
+	args = append(args, strings.Fields(shipped(t, "SHIP_GCFLAGS"))...)
+	goCommand(t, append(args, "-o", bin, program)...)
 	return bin
 }
 
-// shipTags are the build tags of what is shipped, which the Makefile has.
-func shipTags(t *testing.T) string {
+// shipped is a variable of the Makefile about how the program is shipped.
+func shipped(t *testing.T, variable string) string {
 	t.Helper()
 	b, err := os.ReadFile("../../../Makefile")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile(`(?m)^SHIP_TAGS *:= *(\S+)$`).FindSubmatch(b)
+	m := regexp.MustCompile(`(?m)^` + variable + ` *:= *(.+)$`).FindSubmatch(b)
 	if m == nil {
-		t.Fatal("no SHIP_TAGS in the Makefile")
+		t.Fatalf("no %s in the Makefile", variable)
 	}
 	return string(m[1])
 }

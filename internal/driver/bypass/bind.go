@@ -39,7 +39,9 @@ func (t *port) bind(b *bind) {
 		t.why = nil
 		t.driver.log().Debug("a port is native", "address", t.base.Addr, "pid", b.caller.pid)
 	case errors.As(err, &refusal{}):
-		errors.As(err, &errno)
+		if !errors.As(err, &errno) {
+			errno = unix.ENOBUFS
+		}
 		_ = b.Return(errno)
 	default:
 		if err != errNotOurs {
@@ -132,29 +134,17 @@ func (t *port) serves(b *bind) bool {
 }
 
 // bindInside gives the socket that is to be replaced its address in the
-// namespace, for the error that the caller expects, if any, and for the shadow.
+// namespace, for the error that the caller expects, if any, and for the shadow. The
+// shadow of a server that is about to end, as in a restart, gets a moment for it.
 func (t *port) bindInside(b *bind) error {
-	t.refresh()
-	if !b.socket.reusePort {
-		if err := t.awaitEnd(); err != nil {
-			return err
-		}
-	}
-	if errno := b.socket.bind(b.raw); errno != 0 {
-		return refusal{errno}
-	}
-	return nil
-}
-
-// awaitEnd waits a moment for a server that is about to end, as one is that is
-// being restarted.
-func (t *port) awaitEnd() error {
 	for deadline := time.Now().Add(endPatience); ; time.Sleep(endPatience / 20) {
-		if t.refresh(); len(t.natives) == 0 {
+		t.refresh()
+		errno := b.socket.bind(b.raw)
+		if errno == 0 {
 			return nil
 		}
-		if time.Now().After(deadline) {
-			return refusal{unix.EADDRINUSE}
+		if errno != unix.EADDRINUSE || len(t.natives) == 0 || time.Now().After(deadline) {
+			return refusal{errno}
 		}
 	}
 }

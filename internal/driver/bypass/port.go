@@ -3,6 +3,7 @@ package bypass
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -27,8 +28,7 @@ type port struct {
 	mu      sync.Mutex
 	closed  bool
 	natives []native
-	shadow  *relayed.Port // nil without natives
-	why     error         // the port is not native
+	why     error // the port is not native
 }
 
 // native is a socket of the host that a server has. No descriptor of it is kept:
@@ -40,6 +40,8 @@ type native struct {
 	listening bool
 	// The process that bound it, and its descriptor.
 	pid, fd int
+	// shadow has the address in the namespace that the server believes to have.
+	shadow *relayed.Port
 }
 
 // Details implements driver.Detailer.
@@ -63,33 +65,46 @@ func (t *port) reason() error {
 }
 
 // refresh forgets the natives whose server has ended, and leads connections to
-// those that listen. The kernel is asked: its own events would slow down every
+// those that are left. The kernel is asked: its own events would slow down every
 // connection of the host.
 func (t *port) refresh() {
 	if len(t.natives) == 0 {
 		return
+	}
+	// In this order: a server may begin to listen and close its first descriptor.
+	held := make([]bool, len(t.natives))
+	for i, n := range t.natives {
+		held[i] = holds(n.pid, n.fd, n.inode)
 	}
 	listening, err := netns.Inodes(t.base.Addr.Port(), false)
 	if err != nil {
 		t.driver.log().Debug("the sockets of a port could not be listed", "error", err)
 		return
 	}
-	var left []native
-	for _, n := range t.natives {
+	var left, ended []native
+	for i, n := range t.natives {
 		n.listening = listening[n.inode]
-		if n.listening || holds(n.pid, n.fd, n.inode) {
+		if n.listening || held[i] {
 			left = append(left, n)
+		} else {
+			ended = append(ended, n)
 		}
 	}
-	if len(left) == len(t.natives) && len(left) == 1 {
-		t.natives = left // its program is right, whether it listens or not
-		return
+	if len(left) > 1 || len(ended) > 0 {
+		defer t.steer(nil)
 	}
-	t.natives = left
-	t.steer(nil)
-	if len(left) == 0 {
-		t.unfront(errors.New("the server has ended"))
+	t.setNatives(left)
+	for _, n := range ended {
+		_ = n.shadow.Close()
+		t.why = errEnded
 	}
+}
+
+var errEnded = errors.New("the server has ended")
+
+func (t *port) setNatives(natives []native) {
+	t.natives = natives
+	t.fronted.Store(len(natives) > 0)
 }
 
 // steer leads connections to the natives, and to one that is about to be. They
@@ -111,16 +126,6 @@ func (t *port) steer(next *native) {
 	}
 }
 
-// unfront is the end of the natives.
-func (t *port) unfront(why error) {
-	t.natives, t.why = nil, why
-	t.fronted.Store(false)
-	if t.shadow != nil {
-		_ = t.shadow.Close()
-		t.shadow = nil
-	}
-}
-
 // Close implements io.Closer. The servers' sockets no longer listen afterwards,
 // which they notice as EINVAL of accept(2), and their connections are cut.
 func (t *port) Close() error {
@@ -130,7 +135,6 @@ func (t *port) Close() error {
 	if !t.closed {
 		t.closed = true
 		t.cut()
-		t.unfront(errors.New("the port is closed"))
 	}
 	return t.relayed.Close()
 }
@@ -146,10 +150,13 @@ func (t *port) cut() {
 		inodes, err := netns.Inodes(t.base.Addr.Port(), all)
 		if err != nil {
 			t.driver.log().Warn("the connections of a port could not be listed, and go on", "error", err)
-			return
 		}
 		shutdownAll(inodes)
 	}
+	for _, n := range t.natives {
+		_ = n.shadow.Close()
+	}
+	t.setNatives(nil)
 }
 
 // wrap has the relay ask about connections that come to it although there are
@@ -226,32 +233,35 @@ func (t *port) hostRoute(n native, client, local netip.Addr) relay.Route {
 	return route
 }
 
-// startShadow listens in the place of the server, for clients in the namespace.
-// It takes the socket over.
-func (t *port) startShadow(fd int, n native) error {
-	if err := unix.Listen(fd, shadowBacklog); err != nil {
-		unix.Close(fd)
-		return err
+// startShadow listens in the place of the server, for clients in the namespace, on
+// a copy of the socket that it gave up.
+func (t *port) startShadow(s *socket, n *native) error {
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
+	if err = unix.Listen(fd, shadowBacklog); err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
 		unix.Close(fd)
-		return err
+		return os.NewSyscallError("listen", err)
 	}
 	family := unix.AF_INET6
 	if t.base.Addr.Addr().Is4() || n.family == unix.AF_INET {
 		family = unix.AF_INET
 	}
-	shadow, err := t.driver.ForwardTCP(relay.TCPConfig{
+	of := *n
+	n.shadow, err = t.driver.ForwardTCP(relay.TCPConfig{
 		Listeners: []int{fd},
 		Family:    family,
 		Pool:      t.driver.hostPool,
 		Route: func(client, _ netip.AddrPort) relay.Route {
-			route := t.hostRoute(n, client.Addr().Unmap(), netip.IPv4Unspecified())
+			route := t.hostRoute(of, client.Addr().Unmap(), netip.IPv4Unspecified())
 			route.Pool = nil
 			return route
 		},
 	})
-	t.shadow = shadow
 	return err
 }
 

@@ -1,10 +1,6 @@
 package bypass
 
-import (
-	"fmt"
-
-	"golang.org/x/sys/unix"
-)
+import "fmt"
 
 // newNative prepares the new socket.
 func (t *port) newNative(b *bind, front int) (native, error) {
@@ -20,48 +16,35 @@ func (t *port) newNative(b *bind, front int) (native, error) {
 
 // put puts the new socket in the place of the old one, which becomes the shadow.
 // After it has begun there is no way back to the kernel's bind: the old socket is
-// bound already.
+// bound already. It fails where the caller was killed, or has no room.
 func (t *port) put(b *bind, front int, n native) error {
 	dups := b.caller.descriptors(b.socket.inode)
 	epolls := b.caller.epolls(dups)
 	defer closeEpolls(epolls)
+	if err := t.startShadow(b.socket, &n); err != nil {
+		return refusal{fmt.Errorf("listening in the namespace for clients there: %w", err)}
+	}
 	t.steer(&n)
-	fronted := t.fronted.Swap(true)
-	t.natives = append(t.natives, n)
-	err := t.addShadow(b, n)
-	for _, d := range dups {
-		if err == nil {
-			err = b.ReplaceFD(front, d.number, d.closeOnExec)
-		}
-	}
-	if err == nil {
-		err = moveEpolls(epolls, front)
-	}
-	if err == nil {
-		err = b.Return(0)
-	}
+	before := t.natives
+	t.setNatives(append(before[:len(before):len(before)], n))
+	err := replace(b, dups, epolls, front)
 	if err == nil {
 		return nil
 	}
-	t.natives = t.natives[:len(t.natives)-1]
-	if !fronted {
-		t.unfront(fmt.Errorf("the server's socket could not be replaced: %w", err))
-	}
+	t.setNatives(before)
 	t.steer(nil)
-	// The caller has been killed, or has no room for descriptors.
-	return refusal{unix.ENOBUFS}
+	_ = n.shadow.Close()
+	return refusal{fmt.Errorf("replacing the server's socket: %w", err)}
 }
 
-func (t *port) addShadow(b *bind, n native) error {
-	if t.shadow != nil {
-		return nil
+func replace(b *bind, dups []descriptor, epolls []epoll, front int) error {
+	for _, d := range dups {
+		if err := b.ReplaceFD(front, d.number, d.closeOnExec); err != nil {
+			return err
+		}
 	}
-	fd, err := unix.FcntlInt(uintptr(b.socket.fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
+	if err := moveEpolls(epolls, front); err != nil {
 		return err
 	}
-	if err := t.startShadow(fd, n); err != nil {
-		return fmt.Errorf("listening in the namespace for clients there: %w", err)
-	}
-	return nil
+	return b.Return(0)
 }

@@ -1,0 +1,65 @@
+// Command tool is what the tests need of programs that no distribution has.
+//
+//	tool serve ADDR...          an HTTP server that answers with its client's address
+//	tool deny SYSCALL CMD...    CMD, to which a system call is refused (EPERM)
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	var err error
+	switch os.Args[1] {
+	case "serve":
+		err = serve(os.Args[2:])
+	case "deny":
+		err = deny(os.Args[2], os.Args[3:])
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+func serve(addrs []string) error {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "<%s>", r.RemoteAddr) })
+	failed := make(chan error)
+	for _, addr := range addrs {
+		go func() { failed <- http.ListenAndServe(addr, handler) }()
+	}
+	return <-failed
+}
+
+var numbers = map[string]uint32{
+	"seccomp":                 unix.SYS_SECCOMP,
+	"pidfd_getfd":             unix.SYS_PIDFD_GETFD,
+	"process_vm_readv":        unix.SYS_PROCESS_VM_READV,
+	"landlock_create_ruleset": unix.SYS_LANDLOCK_CREATE_RULESET,
+	"landlock_restrict_self":  unix.SYS_LANDLOCK_RESTRICT_SELF,
+}
+
+// deny needs CAP_SYS_ADMIN: with no_new_privs, newuidmap would not work.
+func deny(name string, command []string) error {
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		return err
+	}
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: numbers[name], Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0); err != nil {
+		return fmt.Errorf("PR_SET_SECCOMP: %w", err)
+	}
+	return unix.Exec(path, command, os.Environ())
+}
