@@ -85,7 +85,7 @@ func attack(t *testing.T, name string, flags ...string) attacks {
 	k := newKit(t, append(flags, "python3", "-B", testdata(t, "attacks.py"), name,
 		strconv.Itoa(a.secret.port), strconv.Itoa(port), strconv.Itoa(udpPort))...)
 	k.start(t)
-	if name == "rebound" || name == "new_port" {
+	if name == "rebound" {
 		a.opened = dialUntilEnd(k, port, udpPort)
 	}
 	code := k.await(t)
@@ -148,7 +148,6 @@ func TestBypassAttack(t *testing.T) {
 		{"family_flip", 300, "EACCES"},
 		{"io_uring", 1, "ENOSYS"},
 		{"rebound", 50, "EACCES"},
-		{"new_port", 50, "EACCES"},
 		{"fastopen", 6, "ENOTSUP"},
 		{"udp", 40, "OK"}, // the namespace's loopback address takes them
 	} {

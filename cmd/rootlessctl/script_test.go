@@ -18,6 +18,7 @@ import (
 	"rootlesskit/internal/apiserver"
 	"rootlesskit/internal/ports"
 	"rootlesskit/internal/ports/portstest"
+	"rootlesskit/internal/unixsock"
 )
 
 func TestMain(m *testing.M) {
@@ -47,7 +48,7 @@ func serve(ts *testscript.TestScript, _ bool, args []string) {
 		info.PortDriver = &api.PortDriverInfo{Driver: "builtin", Protos: []string{"tcp", "udp"}, Extra: map[string]string{"sourceIPTransparentBackend": "nft"}}
 	}
 	cfg.Info = func() (api.Info, error) { return info, nil }
-	l, err := apiserver.Listen(context.Background(), ts.MkAbs("api.sock"))
+	l, err := unixsock.Listen(context.Background(), ts.MkAbs("api.sock"))
 	ts.Check(err)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -59,7 +60,7 @@ func serve(ts *testscript.TestScript, _ bool, args []string) {
 func respond(ts *testscript.TestScript, _ bool, args []string) {
 	code, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	l, err := apiserver.Listen(context.Background(), ts.MkAbs("api.sock"))
+	l, err := unixsock.Listen(context.Background(), ts.MkAbs("api.sock"))
 	ts.Check(err)
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(code)

@@ -99,6 +99,7 @@ func portFlags(reg *driver.Registry) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "port-driver", Category: category, Value: "none", Usage: fmt.Sprintf("port driver for a network other than host [none, auto, %s]", strings.Join(registeredPorts(reg), ", "))},
 		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Category: category, Usage: "publish ports, [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO, e.g. \"127.0.0.1:8080:80/tcp\""},
+		&cli.StringFlag{Name: "bypass4netnsd-socket", Category: category, Usage: "serve the API of bypass4netnsd at this path, through which container tools ask for native ports of containers; the command is a container engine then, and has none itself (bypass4netns port driver)"},
 		&cli.BoolFlag{Name: "source-ip-transparent", Category: category, Value: true, Usage: "show the command the real address of clients (builtin and bypass4netns port drivers)"},
 		&cli.StringFlag{Name: "source-ip-transparent-backend", Category: category, Value: "auto", Usage: "firewall used for --source-ip-transparent [auto, nft, iptables]"},
 	}

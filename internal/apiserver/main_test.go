@@ -23,6 +23,7 @@ import (
 	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/ports"
 	"rootlesskit/internal/ports/portstest"
+	"rootlesskit/internal/unixsock"
 )
 
 func TestMain(m *testing.M) {
@@ -68,7 +69,7 @@ func start(t *testing.T, with ...func(*harness)) *harness {
 	for _, adjust := range with {
 		adjust(h)
 	}
-	l, err := Listen(t.Context(), h.socket)
+	l, err := unixsock.Listen(t.Context(), h.socket)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/unixsock"
 )
 
 // peerEnv makes this test binary a client of the socket that it names.
@@ -71,7 +72,7 @@ func TestPeersOfTheChildsUserNamespace(t *testing.T) {
 
 func TestOwnerAndRoot(t *testing.T) {
 	for uid, want := range map[int]bool{0: true, os.Geteuid(): true, os.Geteuid() + 1: false, 65534: false} {
-		if got := isOwnerOrRoot(uint32(uid)); got != want {
+		if got := unixsock.OwnerOrRoot(uint32(uid)); got != want {
 			t.Errorf("uid %d: %v", uid, got)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/unixsock"
 )
 
 // dial connects and sends the beginning of a request.
@@ -285,7 +286,7 @@ func (l *failingListener) Accept() (net.Conn, error) {
 func serveFailing(t *testing.T, errs ...error) (*api.Client, chan error) {
 	h := start(t) // a second server, beside its own
 	socket := h.socket + "2"
-	l, err := Listen(t.Context(), socket)
+	l, err := unixsock.Listen(t.Context(), socket)
 	if err != nil {
 		t.Fatal(err)
 	}

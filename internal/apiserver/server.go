@@ -18,6 +18,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/ports"
+	"rootlesskit/internal/unixsock"
 )
 
 // maxHeader bounds a request's header, in bytes.
@@ -49,7 +51,10 @@ type Config struct {
 	Info func() (api.Info, error)
 	// Ports is nil where there is no port driver.
 	Ports *ports.Table
-	Log   *slog.Logger
+	// Handler is served instead of REST v1; nil is REST v1. Who may use it, and the
+	// bounds, are the same.
+	Handler http.Handler
+	Log     *slog.Logger
 }
 
 // Server is a REST server.
@@ -61,7 +66,7 @@ type Server struct {
 
 // New returns a server; it does nothing before Serve.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, limits: defaultLimits, peerAllowed: isOwnerOrRoot}
+	return &Server{cfg: cfg, limits: defaultLimits, peerAllowed: unixsock.OwnerOrRoot}
 }
 
 // Serve answers the clients of a listener, as Listen returns it, until ctx
@@ -98,7 +103,11 @@ const (
 // acceptAll serves each client by a goroutine of its own until the listener
 // fails or is closed.
 func (s *Server) acceptAll(ctx context.Context, l net.Listener, conns *connections) error {
-	handler := s.checkPeer(s.routes())
+	handler := s.cfg.Handler
+	if handler == nil {
+		handler = s.routes()
+	}
+	handler = s.checkPeer(handler)
 	wait := time.Duration(0)
 	for {
 		socket, err := l.Accept()

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 
 	"rootlesskit/api"
@@ -103,4 +104,11 @@ type Supervisor interface {
 	// Supervise is called once, as the command starts. It takes over the listener
 	// that answers the calls, or is told why there is none.
 	Supervise(listener int, err error)
+}
+
+// Serving is implemented by Ports that have a REST API of their own.
+type Serving interface {
+	// Socket is the absolute path to serve it at; empty: nowhere.
+	Socket() string
+	Handler() http.Handler
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/ports"
+	"rootlesskit/internal/unixsock"
 )
 
 // Run runs the command and returns its exit code, or 1 and the reason where it
@@ -245,17 +247,28 @@ func (r *run) publish(ctx context.Context, sb driver.Sandbox) error {
 
 // serveAPI makes api.sock answer, which clients expect before the command.
 func (r *run) serveAPI(ctx context.Context) error {
-	l, err := apiserver.Listen(ctx, r.state.file("api.sock"))
+	l, err := unixsock.Listen(ctx, r.state.file("api.sock"))
 	if err != nil {
 		return err
 	}
-	srv := apiserver.New(apiserver.Config{Info: r.info, Ports: r.table, Log: r.cfg.Log})
+	r.serve(ctx, l, apiserver.New(apiserver.Config{Info: r.info, Ports: r.table, Log: r.cfg.Log}))
+	serving, ok := r.cfg.Ports.(driver.Serving)
+	if !ok || serving.Socket() == "" {
+		return nil
+	}
+	if l, err = unixsock.Listen(ctx, serving.Socket()); err != nil {
+		return fmt.Errorf("the port driver's API: %w", err)
+	}
+	r.serve(ctx, l, apiserver.New(apiserver.Config{Handler: serving.Handler(), Log: r.cfg.Log}))
+	return nil
+}
+
+func (r *run) serve(ctx context.Context, l net.Listener, srv *apiserver.Server) {
 	r.api.Go(func() {
 		if err := srv.Serve(ctx, l); err != nil {
 			r.cancel(fmt.Errorf("the API server has ended: %w", err))
 		}
 	})
-	return nil
 }
 
 // info is GET /v1/info.

@@ -44,8 +44,14 @@ func (n *Namespace) sockets(_ context.Context, msg wire.Message) (any, []int, er
 	if err := msg.Decode(&req); err != nil {
 		return nil, nil, err
 	}
+	fds, err := n.NewSockets(req)
+	return nil, fds, err
+}
+
+// NewSockets makes sockets inside the namespace, see Sockets.
+func (n *Namespace) NewSockets(req SocketRequest) ([]int, error) {
 	if req.Count < 1 || req.Count > wire.MaxFDs {
-		return nil, nil, fmt.Errorf("socket count %d is not in 1-%d", req.Count, wire.MaxFDs)
+		return nil, fmt.Errorf("socket count %d is not in 1-%d", req.Count, wire.MaxFDs)
 	}
 	fds := make([]int, 0, req.Count)
 	err := n.Do(func() error {
@@ -60,9 +66,9 @@ func (n *Namespace) sockets(_ context.Context, msg wire.Message) (any, []int, er
 	})
 	if err != nil {
 		closeAll(fds)
-		return nil, nil, err
+		return nil, err
 	}
-	return nil, fds, nil
+	return fds, nil
 }
 
 func newSocket(req SocketRequest) (int, error) {

@@ -16,6 +16,7 @@ const (
 type table struct {
 	audit                       uint32 // AUDIT_ARCH_*
 	bind, connect, ioUringSetup uint32
+	setsockopt                  uint32
 	sendto, sendmsg, sendmmsg   uint32
 	// x32 says that numbers with x32Bit are another architecture's, which is not
 	// told by audit.
@@ -79,6 +80,7 @@ func (p Policy) block(t table) []bpf.Instruction {
 		}
 		call(t.connect, notify)
 		call(t.ioUringSetup, fail(unix.ENOSYS))
+		call(t.setsockopt, refuseULP...)
 		call(t.sendto, refuseFastOpen(3)...)
 		call(t.sendmsg, refuseFastOpen(2)...)
 		call(t.sendmmsg, refuseFastOpen(3)...)
@@ -95,6 +97,21 @@ func refuseFastOpen(arg uint32) []bpf.Instruction {
 		fail(unix.EOPNOTSUPP),
 		allow,
 	}
+}
+
+// tcpULP is TCP_ULP of linux/tcp.h.
+const tcpULP = 31
+
+// refuseULP refuses setsockopt(TCP_ULP): "smc" makes another kind of socket of a
+// TCP one, which Landlock does not know. The error is that of a ULP that there is
+// not; with it TLS is done outside of the kernel.
+var refuseULP = []bpf.Instruction{
+	bpf.LoadAbsolute{Off: offArgs + 8*1 + lowWord, Size: 4},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_TCP, SkipFalse: 3},
+	bpf.LoadAbsolute{Off: offArgs + 8*2 + lowWord, Size: 4},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: tcpULP, SkipFalse: 1},
+	fail(unix.ENOENT),
+	allow,
 }
 
 // socketcall refuses all that sends to an address, under isolation: its flags

@@ -23,8 +23,8 @@ import (
 type Policy struct {
 	// Isolate is for processes that may hold sockets of another network
 	// namespace and must not connect them. connect is asked about, beside bind;
-	// and what connects without it is refused: MSG_FASTOPEN (EOPNOTSUPP) and
-	// io_uring (ENOSYS), which no filter sees into. Landlock, which
+	// and what connects without it is refused: MSG_FASTOPEN (EOPNOTSUPP),
+	// TCP_ULP (ENOENT), and io_uring (ENOSYS), which no filter sees into. Landlock, which
 	// Install puts in place too, refuses every connect of a TCP socket that the
 	// answerer does not make itself.
 	Isolate bool `json:"isolate,omitempty"`

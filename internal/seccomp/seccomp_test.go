@@ -41,6 +41,8 @@ func TestFilter(t *testing.T) {
 		{"connect", data(native.audit, native.connect), allowed, asked},
 		{"read", data(native.audit, unix.SYS_READ), allowed, allowed},
 		{"io_uring_setup", data(native.audit, native.ioUringSetup), allowed, absent},
+		{"setsockopt", data(native.audit, native.setsockopt, 0, unix.IPPROTO_TCP, unix.TCP_NODELAY), allowed, allowed},
+		{"setsockopt TCP_ULP", data(native.audit, native.setsockopt, 0, unix.IPPROTO_TCP, tcpULP), allowed, unix.SECCOMP_RET_ERRNO | uint32(unix.ENOENT)},
 		{"sendto", data(native.audit, native.sendto, 0, 0, 0, 0), allowed, allowed},
 		{"sendto fast open", data(native.audit, native.sendto, 0, 0, 0, unix.MSG_FASTOPEN|1), allowed, refused},
 		{"sendmsg fast open", data(native.audit, native.sendmsg, 0, 0, unix.MSG_FASTOPEN), allowed, refused},

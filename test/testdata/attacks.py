@@ -186,18 +186,6 @@ def unconnect_by_race(number, address):
     os.dup2(c.fileno(), number)
 
 
-def new_port():
-    """tries to listen on a port of the host that is not published: UDP_PORT with TCP"""
-    s = host_socket()
-    for unconnect in connect, unconnect_by_race:
-        c = accepted(s)
-        unconnect(c.fileno(), unspec)
-        bound = count(libc.bind(c.fileno(), sockaddr(UDP_PORT), 16))
-        if bound == "OK" and count(libc.listen(c.fileno(), 10)) == "OK":
-            print("listens on", c.getsockname(), flush=True)
-            time.sleep(0.5)
-
-
 def udp():
     host_socket()
     s = socket.socket(type=socket.SOCK_DGRAM)

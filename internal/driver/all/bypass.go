@@ -9,6 +9,7 @@ import (
 
 func init() {
 	registrations = append(registrations, func(r *driver.Registry) {
+		r.Child = append(r.Child, bypass.Handlers)
 		r.Ports = append(r.Ports, driver.PortDriver{Name: bypass.Name, New: bypass.New})
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -13,64 +14,70 @@ import (
 // maxCalls bounds the calls that are being answered; a further one waits.
 const maxCalls = 256
 
-// answer answers the calls of the command and of all that it has started. What
-// takes time has a goroutine, so that nobody waits for another.
-func (p *Ports) answer(l *seccomp.Listener) {
-	defer close(p.answers)
+// session is those whose calls one listener is asked about: the command, or a
+// container.
+type session struct {
+	driver *Ports
+	// isolate says that connect(2) is made for them; else it goes on.
+	isolate bool
+	netns   uint64 // the cookie of their network namespace
+	// published are the ports that lead to a port of that namespace.
+	published func(number uint16) []*port
+}
+
+// answer answers until nobody asks any more. What takes time has a goroutine, so
+// that nobody waits for another.
+func (s *session) answer(l *seccomp.Listener) error {
+	var calls sync.WaitGroup
 	defer l.Close()
-	defer p.calls.Wait()
+	defer calls.Wait()
 	binds, connects := make(chan struct{}, maxCalls), make(chan struct{}, maxCalls)
+	async := func(room chan struct{}, f func()) {
+		calls.Go(func() {
+			room <- struct{}{}
+			defer func() { <-room }()
+			f()
+		})
+	}
 	for {
 		c, err := l.Receive()
-		if err != nil {
-			if !errors.Is(err, seccomp.ErrEnded) {
-				p.relay(err)
-			}
-			return
-		}
 		switch {
-		case c.TID == 0:
+		case errors.Is(err, seccomp.ErrEnded):
+			return nil
+		case err != nil:
+			return err
+		case c.TID == 0, c.Connect && !s.isolate:
 			c.Continue()
 		case c.Connect:
-			p.async(connects, func() { p.connect(c) })
+			async(connects, func() { s.driver.connect(c) })
 		default:
-			p.bind(c, binds)
+			if t, b := s.portOf(c); t != nil {
+				async(binds, func() { t.bind(b) })
+			} else {
+				c.Continue()
+			}
 		}
 	}
 }
 
-// async runs a function when there is room.
-func (p *Ports) async(room chan struct{}, f func()) {
-	p.calls.Go(func() {
-		room <- struct{}{}
-		defer func() { <-room }()
-		f()
-	})
-}
-
-// bind decides about those at once that are of no port.
-func (p *Ports) bind(c seccomp.Call, room chan struct{}) {
+// portOf is the published port that a bind is of, or nil.
+func (s *session) portOf(c seccomp.Call) (*port, *bind) {
 	raw, err := c.Sockaddr()
 	if err != nil {
-		c.Continue() // the kernel finds it as wrong
-		return
+		return nil, nil // the kernel finds it as wrong
 	}
 	addr, ok := parseSockaddr(raw)
 	if !ok {
-		c.Continue()
-		return
+		return nil, nil
 	}
-	switch ports := p.published(addr.Port()); len(ports) {
-	case 0:
-		c.Continue()
-	case 1:
-		p.async(room, func() { ports[0].bind(&bind{Call: c, raw: raw, addr: addr, netns: p.child}) })
-	default:
-		for _, t := range ports {
-			t.stay(errors.New("the port of the namespace is published more than once"))
-		}
-		c.Continue()
+	ports := s.published(addr.Port())
+	if len(ports) == 1 {
+		return ports[0], &bind{Call: c, raw: raw, addr: addr, netns: s.netns}
 	}
+	for _, t := range ports {
+		t.stay(errors.New("the port of the namespace is published more than once"))
+	}
+	return nil, nil
 }
 
 // stay notes why a port is not native.

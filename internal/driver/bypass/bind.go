@@ -110,8 +110,9 @@ func (t *port) check(b *bind) error {
 		return refusal{unix.EINVAL} // it is bound, whatever was done to it since
 	case s.netns != b.netns, s.bound, s.family == unix.AF_INET != b.addr.Addr().Is4(), !t.serves(b):
 		return errNotOurs
-	case b.addr.Port() < privilegedPorts && !b.caller.mayBindPrivileged():
-		return errors.New("the server has no CAP_NET_BIND_SERVICE in the namespace")
+	}
+	if err := t.mayBind(b); err != nil {
+		return err
 	}
 	if pid := b.caller.otherHolder(s.inode); pid != 0 {
 		return fmt.Errorf("the server's socket is also another process's (PID %d)", pid)
@@ -119,11 +120,32 @@ func (t *port) check(b *bind) error {
 	return nil
 }
 
+// mayBind tells whether a privileged port is the caller's to bind: this process,
+// which binds in its place, owns the namespace and may always.
+func (t *port) mayBind(b *bind) error {
+	if b.addr.Port() >= privilegedPorts || b.caller.has(unix.CAP_NET_BIND_SERVICE) {
+		return nil
+	}
+	ns, err := look(t.driver.ctx, t.driver.sb.Child, t.container.pidOrZero())
+	if err != nil {
+		return err
+	}
+	if int(b.addr.Port()) < ns.UnprivilegedPortStart {
+		return errors.New("the server has no CAP_NET_BIND_SERVICE in the namespace")
+	}
+	return nil
+}
+
+// privilegedPorts is the most that the kernel reserves (ip_unprivileged_port_start
+// in ip(7)); usually it is this.
 const privilegedPorts = 1024
 
 // serves tells whether connections to the port's target reach the address.
 func (t *port) serves(b *bind) bool {
 	ip, target := b.addr.Addr(), t.target.Addr()
+	if t.container != nil {
+		return !ip.Unmap().IsLoopback()
+	}
 	if !ip.IsUnspecified() {
 		return ip.Unmap() == target || ip.Unmap().IsUnspecified() && target.Is4()
 	}

@@ -33,6 +33,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -54,19 +55,22 @@ const Name = "bypass4netns"
 type Ports struct {
 	*relayed.Ports
 	isolate bool
-	sb      driver.Sandbox
-	ctx     context.Context
-	ended   chan struct{}
+	// socket is where container tools ask for ports of containers; empty: nowhere.
+	socket string
+	sb     driver.Sandbox
+	ctx    context.Context
+	ended  chan struct{}
 	// hostPools have sockets of the host, for connections to native servers.
 	hostPools map[int]*relay.Pool
 	// cookies name the network namespaces (SO_NETNS_COOKIE).
 	host, child uint64
-	calls       sync.WaitGroup // that are being answered
+	// sessions are the goroutines that answer calls, and that take sessions in.
+	sessions sync.WaitGroup
+	oci      *ociRoute
 
 	mu       sync.Mutex
 	relaying error // why there are no native ports; nil: there are
 	byTarget map[uint16][]*port
-	answers  chan struct{} // closed when no more calls are answered
 }
 
 // New returns the driver.
@@ -80,6 +84,10 @@ func New(_ driver.Network, flags driver.Flags) (driver.Ports, error) {
 	}
 	if flags != nil {
 		p.isolate = flags.Bool("disable-host-loopback")
+		p.socket = flags.String("bypass4netnsd-socket")
+	}
+	if p.socket != "" && !filepath.IsAbs(p.socket) {
+		return nil, fmt.Errorf("--bypass4netnsd-socket must be an absolute path, got %q", p.socket)
 	}
 	return p, nil
 }
@@ -92,6 +100,33 @@ func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) 
 	}
 	if err := p.probe(ctx); err != nil {
 		p.relay(err)
+	}
+	if why := p.noCommand(); why != nil && p.available() == nil {
+		p.relaying = why
+		p.sb.Log.Info("published TCP ports are not native, only those of containers", "reason", why)
+	}
+	p.oci = newOCIRoute(p)
+	return p.oci.start(ctx)
+}
+
+// noCommand says why the command itself has no filter. A process has one filter
+// with a listener: where a container engine is the command, its containers' one
+// would be refused.
+func (p *Ports) noCommand() error {
+	switch {
+	case p.sb.Detached:
+		return errors.New("the command is not in the network namespace (--detach-netns)")
+	case p.socket != "":
+		return errors.New("the command is a container engine (--bypass4netnsd-socket)")
+	}
+	return nil
+}
+
+// available says why nothing can be native, whoever serves; nil: it can.
+func (p *Ports) available() error {
+	var unavailable *unavailableError
+	if errors.As(p.why(), &unavailable) {
+		return unavailable
 	}
 	return nil
 }
@@ -109,9 +144,6 @@ func (p *Ports) relay(why error) {
 
 // probe finds out whether this kernel and this process can have native ports.
 func (p *Ports) probe(ctx context.Context) (err error) {
-	if p.sb.Detached {
-		return errors.New("the command is not in the network namespace (--detach-netns)")
-	}
 	if err := seccomp.Probe(); err != nil {
 		return err
 	}
@@ -139,10 +171,7 @@ func (p *Ports) probe(ctx context.Context) (err error) {
 
 // Policy implements driver.Supervisor.
 func (p *Ports) Policy() *seccomp.Policy {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var unavailable *unavailableError
-	if errors.As(p.relaying, &unavailable) {
+	if p.available() != nil || p.noCommand() != nil {
 		return nil
 	}
 	return &seccomp.Policy{Isolate: p.isolate}
@@ -160,23 +189,33 @@ func (p *Ports) Supervise(fd int, err error) {
 		return
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.relaying = nil
-	p.answers = make(chan struct{})
-	context.AfterFunc(p.ctx, l.Stop)
-	go p.answer(l)
+	p.mu.Unlock()
 	p.sb.Log.Info("published TCP ports become native when a server binds them", "isolated", p.isolate)
+	p.run(&session{driver: p, isolate: p.isolate, netns: p.child, published: p.published}, l, func(err error) {
+		if err != nil {
+			p.relay(err)
+		}
+	})
+}
+
+// run answers a session until it or the driver ends.
+func (p *Ports) run(s *session, l *seccomp.Listener, ended func(error)) {
+	stop := context.AfterFunc(p.ctx, l.Stop)
+	p.sessions.Go(func() {
+		err := s.answer(l)
+		stop()
+		ended(err)
+	})
 }
 
 // Wait implements driver.Ports.
 func (p *Ports) Wait() error {
 	err := p.Ports.Wait()
+	p.sessions.Wait()
 	p.mu.Lock()
-	answers, pools := p.answers, p.hostPools
+	pools := p.hostPools
 	p.mu.Unlock()
-	if answers != nil {
-		<-answers
-	}
 	for _, pool := range pools {
 		pool.Wait()
 	}
@@ -205,10 +244,9 @@ func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, erro
 	if !strings.HasPrefix(spec.Proto, "tcp") {
 		return p.Ports.Forward(ctx, spec)
 	}
-	var unavailable *unavailableError
-	why := p.why()
+	why := p.available()
 	switch {
-	case errors.As(why, &unavailable):
+	case why != nil:
 	case spec.ProxyProtocol != "":
 		why = errors.New("the server expects the PROXY protocol, which only the relay speaks")
 	default:

@@ -19,9 +19,7 @@ type caller struct {
 	tid   int
 	pid   int // of its process
 	pidfd int
-	// caps are its effective capabilities, userns its user namespace.
-	caps   uint64
-	userns string
+	caps  uint64 // in effect
 	// caught and pending are sets of signals.
 	caught, pending uint64
 }
@@ -46,7 +44,6 @@ func openCaller(c seccomp.Call) (*caller, error) {
 		p.close()
 		return nil, errNotOurs
 	}
-	p.userns, _ = os.Readlink(fmt.Sprintf("/proc/%d/ns/user", p.tid))
 	return p, nil
 }
 
@@ -85,11 +82,8 @@ func (p *caller) readStatus() error {
 // interrupted tells whether a signal waits that the caller has a handler for.
 func (p *caller) interrupted() bool { return p.readStatus() == nil && p.pending&p.caught != 0 }
 
-// mayBindPrivileged tells whether a port below 1024 is the caller's to bind: this
-// process, which binds in its place, owns the namespace and may always. Where the
-// sysctl ip_unprivileged_port_start was lowered inside, the answer errs on the
-// side of the kernel.
-func (p *caller) mayBindPrivileged() bool { return p.caps&(1<<unix.CAP_NET_BIND_SERVICE) != 0 }
+// has tells whether a capability is in effect.
+func (p *caller) has(capability int) bool { return p.caps&(1<<capability) != 0 }
 
 // socket returns the caller's socket with a descriptor.
 func (p *caller) socket(fd int) (*socket, error) {

@@ -75,7 +75,11 @@ func connectFor(c seccomp.Call, caller *caller, fd int, raw []byte) unix.Errno {
 		return unix.ENOBUFS
 	}
 	defer waiting.Close()
-	return awaitConnection(c, caller, waiting, fd)
+	errno = awaitConnection(c, caller, waiting, fd)
+	if errno == 0 { // to the socket it is a connect that goes on, which this one ends
+		return rawConnect(fd, raw)
+	}
+	return errno
 }
 
 func rawConnect(fd int, raw []byte) unix.Errno {
@@ -93,8 +97,8 @@ func pollable(fd int) (*os.File, error) {
 	return os.NewFile(uintptr(dup), "connecting"), nil
 }
 
-// awaitConnection waits until the connection is made or has failed, as connect(2)
-// does; until SO_SNDTIMEO, where it is set; and until a signal that the caller has
+// awaitConnection waits until the connection is made or has failed, which is 0;
+// until SO_SNDTIMEO, where it is set; and until a signal that the caller has
 // a handler for.
 func awaitConnection(c seccomp.Call, caller *caller, f *os.File, fd int) unix.Errno {
 	rc, err := f.SyscallConn()
@@ -114,12 +118,11 @@ func awaitConnection(c seccomp.Call, caller *caller, f *os.File, fd int) unix.Er
 		})
 		switch {
 		case connected:
-			code, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-			return unix.Errno(code)
+			return 0
 		case err != nil && !os.IsTimeout(err):
 			return unix.ENOBUFS
 		case !c.Valid():
-			return 0 // nobody waits
+			return unix.EINTR // nobody waits
 		case caller.interrupted():
 			return unix.EINTR
 		}

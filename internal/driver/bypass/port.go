@@ -22,6 +22,8 @@ type port struct {
 	base    hostsock.Base
 	target  netip.AddrPort
 	relayed *relayed.Port
+	// container is whose port it is; nil: the namespace's.
+	container *container
 	// fronted says that there are natives, for the relay's loops.
 	fronted atomic.Bool
 
@@ -58,7 +60,7 @@ func (t *port) Details() api.PortDetails {
 }
 
 func (t *port) reason() error {
-	if why := t.driver.why(); why != nil {
+	if why := t.driver.why(); why != nil && t.container == nil {
 		return why
 	}
 	return t.why
@@ -110,6 +112,9 @@ func (t *port) setNatives(natives []native) {
 // steer leads connections to the natives, and to one that is about to be. They
 // count also where they do not listen yet: the kernel spreads over those that do.
 func (t *port) steer(next *native) {
+	if t.driver.ctx.Err() != nil {
+		return // the relay has closed the base
+	}
 	n, v6, v4 := 0, false, false
 	for _, native := range t.natives {
 		if native.family == t.base.Family {
@@ -129,7 +134,9 @@ func (t *port) steer(next *native) {
 // Close implements io.Closer. The servers' sockets no longer listen afterwards,
 // which they notice as EINVAL of accept(2), and their connections are cut.
 func (t *port) Close() error {
-	t.driver.leave(t)
+	if t.container == nil {
+		t.driver.leave(t)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.closed {

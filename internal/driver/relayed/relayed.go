@@ -147,6 +147,21 @@ func (p *Ports) ForwardTCP(cfg relay.TCPConfig) (*Port, error) {
 	})
 }
 
+// ForwardUDP is ForwardTCP for datagrams.
+func (p *Ports) ForwardUDP(cfg relay.UDPConfig) (*Port, error) {
+	taken := false
+	defer func() {
+		if !taken {
+			closeAll(cfg.Sockets)
+		}
+	}()
+	return p.start(func() (forwarded, error) {
+		taken = true
+		cfg.Log = p.sb.Log
+		return p.engine.ForwardUDP(cfg)
+	})
+}
+
 // start runs forward with an engine, and keeps what it returns until it is closed.
 func (p *Ports) start(forward func() (forwarded, error)) (*Port, error) {
 	p.mu.Lock()

@@ -1,0 +1,84 @@
+// Package unixsock is the Unix sockets that this program listens on: for their
+// owner, and for root.
+package unixsock
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxPath is the longest path of a Unix socket: sun_path is 108 bytes
+// with its terminating zero (unix(7)).
+const MaxPath = 107
+
+// socketMode keeps everybody else out: connecting needs write permission on
+// the socket (unix(7)).
+const socketMode = 0o600
+
+// Listen binds a socket at an absolute path where nothing must be yet.
+// Closing the listener removes it.
+//
+// The socket has mode 0600 from its first moment, also in a directory that
+// others can enter: bind(2) takes the mode from the socket's own inode, less
+// the umask, so it is set there before. (umask(2) would do as well, but it is
+// the process's, and others make files at the same time.)
+func Listen(ctx context.Context, path string) (net.Listener, error) {
+	if !filepath.IsAbs(path) { // "@name" would be an abstract socket, which has no mode
+		return nil, fmt.Errorf("the socket path %q is not absolute", path)
+	}
+	if len(path) > MaxPath {
+		return nil, fmt.Errorf("the socket path %q is longer than the %d bytes that the kernel allows: choose a shorter state directory", path, MaxPath)
+	}
+	var lc net.ListenConfig
+	lc.Control = func(_, _ string, conn syscall.RawConn) (err error) {
+		if e := conn.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), socketMode) }); e != nil {
+			return e
+		}
+		return err
+	}
+	l, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	// A umask may have taken too much away.
+	if err := os.Chmod(path, socketMode); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// OwnerOrRoot is the rule of who may connect: this process's own user and root. A
+// process in the child's user namespace is seen here with the uid that its own
+// maps to: its root is our own user, while the others are subordinate ids.
+func OwnerOrRoot(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
+
+// PeerUID returns the effective uid of the process that connected, at the time
+// it did (SO_PEERCRED, unix(7)).
+func PeerUID(conn net.Conn) (uint32, error) {
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return 0, fmt.Errorf("%T is not a socket", conn)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	ctlErr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if ctlErr != nil {
+		return 0, ctlErr
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("getsockopt", err)
+	}
+	return cred.Uid, nil
+}
