@@ -49,7 +49,7 @@ func (m Metric) label() string {
 }
 
 func allFigures() []Figure {
-	return slices.Concat(throughputFigures(), connectionFigures(), requestFigures(), udpFigures(),
+	return slices.Concat(throughputFigures(), connectionFigures(), requestFigures(), udpFigures(), httpFigures(),
 		memoryFigures(), memoryLoadFigures(), startupFigures(), idleFigures(), faultFigures())
 }
 
@@ -115,6 +115,7 @@ func (l Load) run() (Values, error) {
 	run := map[string]func(Load) (Values, error){
 		upload: runUpload, download: runDownload, connections: runConnections,
 		requests: runRequests, udpEcho: runUDPEcho, udpFlood: runUDPFlood,
+		httpConnections: runHTTPConnections, httpRequests: runHTTPRequests, httpDownload: runHTTPDownload,
 	}
 	return run[l.Kind](l)
 }

@@ -40,6 +40,10 @@ func main() {
 		exitOn(runAgent(os.Args[2]))
 		return
 	}
+	if len(os.Args) == 4 && os.Args[1] == agentArg {
+		exitOn(runWebServer(os.Args[2], os.Args[3]))
+		return
+	}
 	opts, err := parseFlags(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return

@@ -66,10 +66,18 @@ func (s *session) addr() string      { return fmt.Sprintf("%s:%d", s.address, s.
 
 func (s *session) commandLine(t tools) []string {
 	if s.target.Launcher == "" {
-		return []string{t.bench(), agentArg, s.addr()}
+		return s.agentLine(t, s.addr())
 	}
 	line := append([]string{t.launcher(s.target.Launcher)}, s.target.launcherFlags(s.stateDir(), s.address, s.port)...)
-	return append(line, t.bench(), agentArg, fmt.Sprintf("0.0.0.0:%d", s.port))
+	return append(line, s.agentLine(t, fmt.Sprintf("0.0.0.0:%d", s.port))...)
+}
+
+func (s *session) agentLine(t tools, listen string) []string {
+	line := []string{t.bench(), agentArg, listen}
+	if s.target.Server != "" {
+		line = append(line, s.target.Server)
+	}
+	return line
 }
 
 func (s *session) start(ctx context.Context, t tools) error {
@@ -152,6 +160,12 @@ func (s *session) logTail() string {
 // loadIn runs a load in the host, through the published port.
 func (s *session) loadIn(ctx context.Context, l Load) (Values, error) {
 	l.Addr = s.addr()
+	if l.http() {
+		if err := waitHTTP(ctx, l.Addr, startTimeout); err != nil {
+			return nil, err
+		}
+		return l.run()
+	}
 	if err := waitServing(ctx, l.udp(), l.Addr, startTimeout); err != nil {
 		return nil, err
 	}

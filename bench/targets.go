@@ -19,6 +19,8 @@ type Target struct {
 	Flags    []string // further flags of the launcher
 	// OnDemand targets are measured only where --targets names them.
 	OnDemand bool
+	// Server is the web server that is measured; empty: the agent's own.
+	Server string
 }
 
 const (
@@ -33,6 +35,8 @@ var allTargets = []Target{
 	{Name: "ours-builtin", Launcher: ours, Net: "none", Ports: "builtin"},
 	{Name: "ours-builtin-seen", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "builtin", OnDemand: true},
 	{Name: "ours-builtin-unseen", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "builtin", Flags: []string{"--source-ip-transparent=false"}, OnDemand: true},
+	{Name: "ours-bypass", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "bypass4netns"},
+	{Name: "ours-bypass-isolated", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "bypass4netns", Flags: []string{"--disable-host-loopback"}, OnDemand: true},
 	{Name: "upstream-builtin", Launcher: upstream, Net: "none", Ports: "builtin"},
 	{Name: "ours-gvisor", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock"},
 	{Name: "ours-gvisor-1500", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock", Flags: []string{"--mtu=1500"}},
@@ -101,7 +105,7 @@ func hasNetwork(t Target) bool {
 		return true
 	}
 	first := slices.IndexFunc(allTargets, func(o Target) bool {
-		return o.Launcher == t.Launcher && o.Net == t.Net && slices.Equal(o.Flags, t.Flags)
+		return !o.OnDemand && o.Ports != "bypass4netns" && o.Launcher == t.Launcher && o.Net == t.Net && slices.Equal(o.Flags, t.Flags)
 	})
 	return t.Net != "none" && allTargets[first].Name == t.Name
 }
