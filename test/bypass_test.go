@@ -2,6 +2,7 @@ package test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -304,8 +306,16 @@ func TestBypassKilledServer(t *testing.T) {
 	k.Stdin = hold
 	k.start(t)
 	k.awaitAPI(t)
-	for range 3 {
+	var open int // descriptors of the parent, with a server
+	for round := range 4 {
 		w.awaitAnswer(t, at4)
+		fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", k.Process.Pid))
+		if round == 1 {
+			open = len(fds)
+		}
+		if round > 1 && len(fds) > open+3 { // a pool may be filling
+			t.Errorf("%d descriptors are open, %d two servers before", len(fds), open)
+		}
 		if state, why := k.portState(t, 1); state != api.PortNative {
 			t.Fatalf("the port is %s: %s", state, why)
 		}
@@ -439,4 +449,76 @@ func TestBypassDenied(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestBypassRedis asks redis who its client is.
+func TestBypassRedis(t *testing.T) {
+	w := newWorld(t)
+	k := newKit(t, append(nativeFlags[:4:4], "redis-server", "--port", "80", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "")...)
+	k.under("nsenter", w.nsenter(w.host)...).start(t)
+	k.awaitAPI(t)
+	poll(t, "redis, and its client's address", func() bool {
+		c, err := w.dial(t, "tcp", netip.AddrPortFrom(netip.MustParseAddr(neighbour4), 0), at4)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(time.Second))
+		_, _ = io.WriteString(c, "CLIENT INFO\r\n")
+		answer := make([]byte, 1000)
+		n, _ := c.Read(answer)
+		return strings.Contains(string(answer[:n]), "addr="+c.LocalAddr().String())
+	})
+	if state, why := k.portState(t, 1); state != api.PortNative {
+		t.Errorf("the port is %s: %s", state, why)
+	}
+}
+
+// TestBypassIperf has a server on all addresses, which ends.
+func TestBypassIperf(t *testing.T) {
+	w := newWorld(t)
+	k := newKit(t, append(nativeFlags[:4:4], "iperf3", "-s", "-1", "-p", "80")...)
+	k.under("nsenter", w.nsenter(w.host)...).start(t)
+	k.awaitAPI(t)
+	poll(t, "iperf3", func() bool { state, _ := k.portState(t, 1); return state == api.PortNative })
+	w.shell(t, w.outside.PID, "iperf3 -c "+host4+" -p 8080 -n 50M -R")
+	if code := k.await(t); code != 0 {
+		t.Errorf("code %d", code)
+	}
+}
+
+// answersNatively waits for a native answer of a server on this host.
+func answersNatively(t *testing.T, k *kit, url string) {
+	t.Helper()
+	poll(t, "an answer of "+url, func() bool {
+		resp, err := http.Get(url)
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return true
+	})
+	if state, why := k.portState(t, 1); state != api.PortNative {
+		t.Errorf("the port is %s: %s\n%s", state, why, k.output)
+	}
+}
+
+// TestBypassSubordinateUser has a server of a subordinate user: without a
+// privilege, and with a port that needs none, or that needs none any more.
+func TestBypassSubordinateUser(t *testing.T) {
+	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8188:8080/tcp", "python3", "-B", testdata(t, "binds.py"), "other_user", "8080")
+	answersNatively(t, k, "http://127.0.0.1:8188")
+	k = startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8189:80/tcp", "sh", "-c",
+		"echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start; exec python3 -B "+testdata(t, "binds.py")+" other_user 80")
+	answersNatively(t, k, "http://127.0.0.1:8189")
+}
+
+// TestBypass32Bit has a program whose bind is socketcall(2).
+func TestBypass32Bit(t *testing.T) {
+	tool := bin("tool386")
+	if err := exec.Command(tool, "true").Run(); errors.Is(err, syscall.ENOEXEC) {
+		t.Skip("the kernel runs no 32-bit programs")
+	}
+	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--disable-host-loopback", "-p", "127.0.0.1:8190:80/tcp", tool, "serve", "127.0.0.1:80")
+	answersNatively(t, k, "http://127.0.0.1:8190")
 }

@@ -53,10 +53,18 @@ func buildBinaries() (string, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags="+shipTags, "-o", dir+"/", "../cmd/...", "./testdata/tool")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building the programs: %w\n%s", err, out)
+	for _, build := range []struct {
+		env  string
+		args []string
+	}{
+		{"CGO_ENABLED=0", []string{"-o", dir + "/", "../cmd/...", "./testdata/tool"}},
+		{"GOARCH=386", []string{"-o", dir + "/tool386", "./testdata/tool"}},
+	} {
+		cmd := exec.Command("go", append([]string{"build", "-trimpath", "-buildvcs=false", "-tags=" + shipTags}, build.args...)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", build.env)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("building the programs: %w\n%s", err, out)
+		}
 	}
 	return dir, nil
 }

@@ -1,7 +1,7 @@
 """Servers that bind port 80 in the ways that programs do, and answer every
 connection with the address of the peer they see.
 
-usage: binds.py MODE
+usage: binds.py MODE [ARGUMENT]
 """
 import ctypes
 import errno
@@ -151,7 +151,7 @@ def close_on_exec():
 def other_user():
     os.setgid(1000)
     os.setuid(1000)
-    serve(listening(fresh(), port=8080))
+    serve(listening(fresh(), port=int(sys.argv[2])))
 
 
 def hidden():

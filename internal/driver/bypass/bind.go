@@ -93,11 +93,13 @@ func (b *bind) look() (err error) {
 	if b.caller, err = openCaller(b.Call); err != nil {
 		return err
 	}
-	if b.socket, err = b.caller.socket(b.FD); err != nil {
-		b.caller.close()
-		return err
+	if err = b.caller.readStatus(); err == nil {
+		b.socket, err = b.caller.socket(b.FD)
 	}
-	return nil
+	if err != nil {
+		b.caller.close()
+	}
+	return err
 }
 
 // check tells whether the socket is one that the port leads to.

@@ -106,7 +106,10 @@ func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) 
 		p.sb.Log.Info("published TCP ports are not native, only those of containers", "reason", why)
 	}
 	p.oci = newOCIRoute(p)
-	return p.oci.start(ctx)
+	if err := p.oci.start(ctx); err != nil { // the path may be too long
+		p.sb.Log.Warn("runtimes cannot hand containers over, whose ports are not native", "error", err)
+	}
+	return nil
 }
 
 // noCommand says why the command itself has no filter. A process has one filter

@@ -17,10 +17,11 @@ import (
 // caller is a process that is stopped in a system call.
 type caller struct {
 	tid   int
-	pid   int // of its process
 	pidfd int
-	caps  uint64 // in effect
-	// caught and pending are sets of signals.
+	// What readStatus reads: the process, its capabilities in effect, and sets of
+	// signals.
+	pid             int
+	caps            uint64
 	caught, pending uint64
 }
 
@@ -30,12 +31,11 @@ const pidfdThread = unix.O_EXCL
 
 func openCaller(c seccomp.Call) (*caller, error) {
 	p := &caller{tid: c.TID}
-	if err := p.readStatus(); err != nil {
-		return nil, err
-	}
 	var err error
 	if p.pidfd, err = unix.PidfdOpen(p.tid, pidfdThread); err == unix.EINVAL {
-		p.pidfd, err = unix.PidfdOpen(p.pid, 0)
+		if err = p.readStatus(); err == nil {
+			p.pidfd, err = unix.PidfdOpen(p.pid, 0)
+		}
 	}
 	if err != nil {
 		return nil, os.NewSyscallError("pidfd_open", err)

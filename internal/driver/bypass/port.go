@@ -214,7 +214,7 @@ func (t *port) toNative(client, local netip.AddrPort) (relay.Route, bool) {
 // hostRoute leads to the host's address of a native.
 func (t *port) hostRoute(n native, client, local netip.Addr) relay.Route {
 	to := t.base.Addr.Addr()
-	v4 := to.Is4() || n.family == unix.AF_INET
+	v4 := to.Is4() || n.family == unix.AF_INET || client.Is4() && !n.v6Only
 	if to.IsUnspecified() {
 		to = netip.IPv6Loopback()
 		if v4 {
