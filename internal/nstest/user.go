@@ -45,6 +45,7 @@ func reexecAsTestUser() (int, error) {
 	if err := AsTestUser(cmd); err != nil {
 		return 0, err
 	}
+	raiseDescriptorLimit()
 	// Ctrl-C is the tests' to answer. To ignore it here would make them ignore
 	// it too.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT)
@@ -54,6 +55,16 @@ func reexecAsTestUser() (int, error) {
 		return max(exit.ExitCode(), 1), nil
 	}
 	return 0, err
+}
+
+// raiseDescriptorLimit lets tests that need many descriptors raise their limit.
+func raiseDescriptorLimit() {
+	const enough = 1 << 16
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil && limit.Max < enough {
+		limit.Max = enough
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	}
 }
 
 // AsTestUser lets root start cmd as the test user, whom it makes where

@@ -16,8 +16,14 @@ func delayed(t *testing.T, target string, delay time.Duration) string {
 			c.Close()
 			return
 		}
-		go carry(server.(*net.TCPConn), c, delay)
+		back := make(chan struct{})
+		go func() {
+			defer close(back)
+			carry(server.(*net.TCPConn), c, delay)
+		}()
 		carry(c, server.(*net.TCPConn), delay)
+		<-back
+		server.Close()
 	})
 }
 
