@@ -131,18 +131,19 @@ func nginx(t *testing.T, listen ...string) []string {
 // are served by no one of ours.
 func TestBypassServers(t *testing.T) {
 	binds := func(mode string) []string { return []string{"python3", "-B", testdata(t, "binds.py"), mode} }
-	for _, c := range []struct {
+	for i, c := range []struct {
 		name    string
 		command []string
 		flags   []string
 		at      []netip.AddrPort
+		both    bool // with isolation and without; else one of the two
 	}{
-		{name: "python", command: binds("plain"), at: []netip.AddrPort{at4}},
-		{name: "go", command: []string{bin("tool"), "serve", ":80"}, at: []netip.AddrPort{at4, at6}},
+		{name: "python", command: binds("plain"), at: []netip.AddrPort{at4}, both: true},
+		{name: "go", command: []string{bin("tool"), "serve", ":80"}, at: []netip.AddrPort{at4, at6}, both: true},
 		{name: "node", command: []string{"node", "-e", nodeServer}, at: []netip.AddrPort{at4, at6}},
 		{name: "nginx", command: nginx(t, "80"), at: []netip.AddrPort{at4}},
 		{name: "nginx-reuseport", command: nginx(t, "80 reuseport"), at: []netip.AddrPort{at4}},
-		{name: "nginx-6-reuseport", command: nginx(t, "[::]:80 ipv6only=off reuseport"), at: []netip.AddrPort{at4, at6}},
+		{name: "nginx-6-reuseport", command: nginx(t, "[::]:80 ipv6only=off reuseport"), at: []netip.AddrPort{at4, at6}, both: true},
 		{name: "nginx-both", command: nginx(t, "80 reuseport", "[::]:80 reuseport"), at: []netip.AddrPort{at4, at6}},
 		{name: "loopback", command: binds("loopback"), at: []netip.AddrPort{at4}},
 		{name: "dual", command: binds("dual"), at: []netip.AddrPort{at4, at6}},
@@ -158,7 +159,11 @@ func TestBypassServers(t *testing.T) {
 		{name: "timer", command: binds("timer"), at: []netip.AddrPort{at4}},
 		{name: "pidns", command: binds("plain"), flags: []string{"--pidns"}, at: []netip.AddrPort{at4}},
 	} {
-		for _, isolated := range []string{"--disable-host-loopback=false", "--disable-host-loopback"} {
+		isolation := []string{"--disable-host-loopback=false", "--disable-host-loopback"}
+		if !c.both {
+			isolation = isolation[i%2:][:1]
+		}
+		for _, isolated := range isolation {
 			t.Run(c.name+isolated, func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
@@ -349,7 +354,7 @@ func TestBypassRemoved(t *testing.T) {
 		return err == nil && state == api.PortNative
 	})
 	defer c.Close()
-	time.Sleep(50 * time.Millisecond) // for the server to accept
+	// Whether the server has accepted it by now does not matter.
 	k.mustCtl(t, "remove-ports", "1")
 	_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
 	if n, err := c.Read(make([]byte, 1)); n != 0 || os.IsTimeout(err) {
@@ -521,4 +526,20 @@ func TestBypass32Bit(t *testing.T) {
 	}
 	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--disable-host-loopback", "-p", "127.0.0.1:8190:80/tcp", tool, "serve", "127.0.0.1:80")
 	answersNatively(t, k, "http://127.0.0.1:8190")
+}
+
+// TestBypassOrphans has a server that outlives its command: it ends too, as its
+// socket would be dead.
+func TestBypassOrphans(t *testing.T) {
+	script := "python3 -B " + testdata(t, "binds.py") + " plain & echo server $!; while :; do sleep 0.1; done"
+	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8191:80/tcp", "sh", "-c", script)
+	answersNatively(t, k, "http://127.0.0.1:8191")
+	server := regexp.MustCompile(`server (\d+)`).FindStringSubmatch(k.output.String())[1]
+	k.terminate(t)
+	k.await(t)
+	poll(t, "the end of the server", func() bool { _, err := os.Stat("/proc/" + server); return err != nil })
+	if c, err := net.Dial("tcp", "127.0.0.1:8191"); err == nil {
+		c.Close()
+		t.Error("the port is still open")
+	}
 }

@@ -290,6 +290,11 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	defer trimLater(c.log)()
 	go c.signals.run(pid)
 	status := c.reaper.wait(pid)
+	if len(result.listener) > 0 {
+		// Who has the filter cannot live without the parent: what it asks about
+		// fails then, and its sockets have been shut down.
+		killDescendants()
+	}
 	select {
 	case <-parentGone:
 		select {} // the command was killed with all else: let that be finished

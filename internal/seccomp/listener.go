@@ -164,7 +164,8 @@ func (c Call) read(b []byte, addr uint64) error {
 	if len(b) == 0 {
 		return nil
 	}
-	local := []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}
+	local := []unix.Iovec{{Base: &b[0]}}
+	local[0].SetLen(len(b))
 	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}
 	n, err := unix.ProcessVMReadv(c.TID, local, remote, 0)
 	if err == nil && n != len(b) {
