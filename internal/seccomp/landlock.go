@@ -18,7 +18,7 @@ func LandlockNet() error {
 		return fmt.Errorf("there is no Landlock: landlock_create_ruleset: %w", errno)
 	}
 	if abi < landlockNetABI {
-		return fmt.Errorf("Landlock has version %d, and knows TCP from version %d (Linux 6.7)", abi, landlockNetABI)
+		return fmt.Errorf("the Landlock of this kernel, version %d, does not know TCP, which came with version %d (Linux 6.7)", abi, landlockNetABI)
 	}
 	return nil
 }
