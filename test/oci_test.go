@@ -87,6 +87,31 @@ func TestBypassRuncContainer(t *testing.T) {
 	}
 }
 
+// TestBypassRuncWithoutPorts has a container whose ports are malformed, or taken:
+// it binds all the same, for itself.
+func TestBypassRuncWithoutPorts(t *testing.T) {
+	for ports, why := range map[string]string{"8080:80": "missing proto", "127.0.0.1:8192:80/tcp": "address already in use"} {
+		k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "-p", "127.0.0.1:8192:80/tcp")
+		dir := bundle(t, true, filepath.Join(k.stateDir, "bypass4netns.sock"), ports)
+		k.Args = append(k.Args, "runc", "--root", filepath.Join(dir, "run"), "run", "-b", dir, filepath.Base(dir))
+		k.start(t)
+		k.awaitAPI(t)
+		poll(t, "the reason", func() bool { return strings.Contains(k.output.String(), why) })
+		poll(t, "the server", func() bool {
+			sockets, _ := filepath.Glob("/proc/" + k.childPID(t) + "/root/proc/[0-9]*/exe")
+			for _, exe := range sockets {
+				if target, _ := os.Readlink(exe); target == "/tool" {
+					listening, _ := os.ReadFile(filepath.Join(filepath.Dir(exe), "net/tcp6"))
+					return strings.Contains(string(listening), ":0050 00000000000000000000000000000000:0000 0A")
+				}
+			}
+			return false
+		})
+		k.terminate(t)
+		k.await(t)
+	}
+}
+
 // TestBypassRuncShared has a container in the namespace itself: the ports of the
 // launcher are its.
 func TestBypassRuncShared(t *testing.T) {

@@ -68,8 +68,10 @@ func (c *container) close() {
 	}
 	c.cancel()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, pool := range c.pools {
+	pools := c.pools
+	c.pools = map[poolKey]*relay.Pool{}
+	c.mu.Unlock()
+	for _, pool := range pools { // not under the lock, which a filler may want
 		pool.Wait()
 	}
 }
@@ -166,19 +168,27 @@ func (c *container) supervise(fd, pid int, native bool, ended func()) error {
 	}
 	cookie, err := c.enter(pid)
 	if err != nil {
-		l.Close()
+		c.driver.letGo(l, ended)
 		return err
 	}
-	s := &session{driver: c.driver, netns: cookie, published: c.published}
 	if why := c.driver.containersRelayed(); why != nil || !native {
 		if why == nil {
 			why = errors.New("the container tool wants no native ports (ignoreBind)")
 		}
 		c.stay(why)
-		s.published = func(uint16) []*port { return nil }
+		c.driver.letGo(l, ended)
+		return nil
 	}
+	s := &session{driver: c.driver, netns: cookie, published: c.published}
 	c.driver.run(s, l, func(error) { ended() })
 	return nil
+}
+
+// letGo lets all that a container asks about go on: without an answerer, it would
+// fail.
+func (p *Ports) letGo(l *seccomp.Listener, ended func()) {
+	none := func(uint16) []*port { return nil }
+	p.run(&session{driver: p, published: none}, l, func(error) { ended() })
 }
 
 // containersRelayed says why no container has native ports; nil: they may.

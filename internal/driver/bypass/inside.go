@@ -3,12 +3,11 @@ package bypass
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
 	"strings"
-
-	"net"
 
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/wire"

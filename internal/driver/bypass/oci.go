@@ -162,30 +162,33 @@ func (o *ociRoute) unnamed(s containerState, fd int) error {
 		err = c.publish(specs)
 	}
 	if err != nil {
-		unix.Close(fd)
 		c.cancel()
-		return err
+		return errors.Join(err, o.relayed(fd))
 	}
-	if err := c.supervise(fd, s.PID, true, c.close); err != nil {
-		c.close()
-		return err
+	return c.supervise(fd, s.PID, true, c.close)
+}
+
+// relayed takes a container in that has no native ports.
+func (o *ociRoute) relayed(fd int) error {
+	l, err := seccomp.NewListener(fd)
+	if err == nil {
+		o.driver.letGo(l, func() {})
 	}
-	return nil
+	return err
 }
 
 // shared takes a container in that is in the namespace itself: the published ports
 // are its.
 func (o *ociRoute) shared(_ containerState, fd int) error {
 	p := o.driver
+	if p.containersRelayed() != nil {
+		return o.relayed(fd)
+	}
 	l, err := seccomp.NewListener(fd)
 	if err != nil {
 		return err
 	}
-	s := &session{driver: p, netns: p.child, published: p.published}
-	if p.containersRelayed() != nil {
-		s.published = func(uint16) []*port { return nil }
-	}
-	p.run(s, l, func(error) {})
+	p.run(&session{driver: p, netns: p.child, published: p.published}, l, func(error) {})
 	return nil
 }
 
