@@ -1,4 +1,4 @@
-package apiserver
+package unixsock
 
 import (
 	"errors"
@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"rootlesskit/internal/unixsock"
 )
 
 func withUmask(t *testing.T, mask int) {
@@ -21,7 +19,7 @@ func TestSocketModeWhateverTheUmask(t *testing.T) {
 	for _, mask := range []int{0, 0o022, 0o777} {
 		socket := filepath.Join(t.TempDir(), "api.sock")
 		withUmask(t, mask)
-		l, err := unixsock.Listen(t.Context(), socket)
+		l, err := Listen(t.Context(), socket)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +51,7 @@ func TestSocketModeIsNeverWider(t *testing.T) {
 		}
 	}()
 	for range 500 {
-		l, err := unixsock.Listen(t.Context(), socket)
+		l, err := Listen(t.Context(), socket)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,28 +67,28 @@ func TestSocketModeIsNeverWider(t *testing.T) {
 func TestListenFails(t *testing.T) {
 	dir := t.TempDir()
 	long := filepath.Join(dir, strings.Repeat("x", 100))
-	if _, err := unixsock.Listen(t.Context(), long); err == nil || !strings.Contains(err.Error(), "choose a shorter state directory") {
+	if _, err := Listen(t.Context(), long); err == nil || !strings.Contains(err.Error(), "choose a shorter state directory") {
 		t.Errorf("a path of %d bytes: %v", len(long), err)
 	}
-	if _, err := unixsock.Listen(t.Context(), "@abstract"); err == nil || !strings.Contains(err.Error(), "not absolute") {
+	if _, err := Listen(t.Context(), "@abstract"); err == nil || !strings.Contains(err.Error(), "not absolute") {
 		t.Errorf("an abstract name: %v", err)
 	}
 	taken := filepath.Join(dir, "taken")
 	if err := os.WriteFile(taken, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := unixsock.Listen(t.Context(), taken); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := Listen(t.Context(), taken); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("a path that is taken: %v", err)
 	}
-	if _, err := unixsock.Listen(t.Context(), filepath.Join(dir, "none", "api.sock")); !errors.Is(err, unix.ENOENT) {
+	if _, err := Listen(t.Context(), filepath.Join(dir, "none", "api.sock")); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a directory that is not there: %v", err)
 	}
 }
 
 func TestLongestPath(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, strings.Repeat("x", unixsock.MaxPath-len(dir)-1))
-	l, err := unixsock.Listen(t.Context(), path)
+	path := filepath.Join(dir, strings.Repeat("x", MaxPath-len(dir)-1))
+	l, err := Listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
