@@ -49,7 +49,7 @@ func (s *session) answer(l *seccomp.Listener) error {
 		case c.TID == 0, c.Connect && !s.isolate:
 			c.Continue()
 		case c.Connect:
-			async(connects, func() { s.driver.connect(c) })
+			s.driver.connect(c, func(f func()) { async(connects, f) })
 		default:
 			if t, b := s.portOf(c); t != nil {
 				async(binds, func() { t.bind(b) })

@@ -17,7 +17,10 @@ import (
 //
 // What is not TCP goes on: a caller that puts another socket in its place meanwhile
 // is refused by Landlock.
-func (p *Ports) connect(c seccomp.Call) {
+//
+// Only what has to be waited for gets a goroutine, by async: to wake one up would
+// take longer than all the rest.
+func (p *Ports) connect(c seccomp.Call, async func(func())) {
 	raw, err := c.Sockaddr()
 	if err != nil || len(raw) < 2 {
 		c.Continue()
@@ -28,21 +31,39 @@ func (p *Ports) connect(c seccomp.Call) {
 		c.Continue()
 		return
 	}
-	defer caller.close()
 	s, err := caller.socket(c.FD)
 	if err != nil {
+		caller.close()
 		c.Continue()
 		return
 	}
-	defer s.close()
+	finish := func(errno unix.Errno) {
+		s.close()
+		caller.close()
+		_ = c.Return(errno)
+	}
 	switch {
 	case !s.tcp:
+		s.close()
+		caller.close()
 		c.Continue()
 	case s.netns == p.host:
-		p.log().Debug("a socket of the host may not be connected from inside", "pid", caller.pid)
-		_ = c.Return(unix.EACCES)
+		p.log().Debug("a socket of the host may not be connected from inside", "pid", caller.tid)
+		finish(unix.EACCES)
 	default:
-		_ = c.Return(connectFor(c, caller, s.fd, raw))
+		errno, waiting := connectFor(s.fd, raw)
+		if waiting == nil {
+			finish(errno)
+			return
+		}
+		async(func() {
+			defer waiting.Close()
+			errno := awaitConnection(c, caller, waiting, s.fd)
+			if errno == 0 { // to the socket it is a connect that goes on, which this one ends
+				errno = rawConnect(s.fd, raw)
+			}
+			finish(errno)
+		})
 	}
 }
 
@@ -50,36 +71,31 @@ func (p *Ports) connect(c seccomp.Call) {
 const signalCheck = 100 * time.Millisecond
 
 // connectFor connects. A socket that blocks does not block this process: it is
-// made nonblocking for the moment of the call.
-func connectFor(c seccomp.Call, caller *caller, fd int, raw []byte) unix.Errno {
+// made nonblocking for the moment of the call, and where the caller has to wait,
+// a duplicate is returned to wait with.
+func connectFor(fd int, raw []byte) (unix.Errno, *os.File) {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil {
-		return unix.EBADF
+		return unix.EBADF, nil
 	}
 	if flags&unix.O_NONBLOCK != 0 {
-		return rawConnect(fd, raw)
+		return rawConnect(fd, raw), nil
 	}
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_NONBLOCK); err != nil {
-		return unix.EBADF
+		return unix.EBADF, nil
 	}
 	errno := rawConnect(fd, raw)
+	if errno == unix.EINPROGRESS && writable(fd) { // a server on this machine
+		errno = rawConnect(fd, raw)
+	}
 	var waiting *os.File
 	if errno == unix.EINPROGRESS {
-		waiting, err = pollable(fd)
+		if waiting, err = pollable(fd); err != nil {
+			errno = unix.ENOBUFS
+		}
 	}
 	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
-	if errno != unix.EINPROGRESS {
-		return errno
-	}
-	if err != nil {
-		return unix.ENOBUFS
-	}
-	defer waiting.Close()
-	errno = awaitConnection(c, caller, waiting, fd)
-	if errno == 0 { // to the socket it is a connect that goes on, which this one ends
-		return rawConnect(fd, raw)
-	}
-	return errno
+	return errno, waiting
 }
 
 func rawConnect(fd int, raw []byte) unix.Errno {
