@@ -215,6 +215,7 @@ func TestBypassAddresses(t *testing.T) {
 		{":8080:80/tcp", "plain", at6, true},                            // by the relay to the native server
 		{"[" + host6 + "]:8080:127.0.0.1:80/tcp6", "plain", at6, false}, // an IPv4 socket cannot have it
 		{":8080:80/tcp", "fork_before", at4, false},
+		{":8080:80/tcp", "io_uring", at4, false},
 	} {
 		t.Run(c.publish+" "+c.mode, func(t *testing.T) {
 			t.Parallel()
@@ -223,7 +224,13 @@ func TestBypassAddresses(t *testing.T) {
 			k.under("nsenter", w.nsenter(w.host)...).start(t)
 			k.awaitAPI(t)
 			var answer string
-			poll(t, "an answer", func() bool { answer, _ = w.get(t, c.at, 0); return strings.Contains(answer, "<") })
+			poll(t, "an answer", func() bool {
+				if strings.Contains(k.output.String(), "io_uring: it does not bind") {
+					t.Skip("this kernel has no bind by io_uring, or forbids it")
+				}
+				answer, _ = w.get(t, c.at, 0)
+				return strings.Contains(answer, "<")
+			})
 			if strings.Contains(answer, "<127.") || strings.Contains(answer, "<[::1]") {
 				t.Errorf("a remote client looks like loopback: %s", answer)
 			}

@@ -5,11 +5,12 @@ usage: binds.py MODE [ARGUMENT]
 """
 import ctypes
 import errno
+import mmap
 import os
 import select
 import signal
 import socket
-import subprocess
+import struct
 import sys
 import threading
 import time
@@ -220,6 +221,30 @@ def timer():
     signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
     s = listening(fresh())
     signal.setitimer(signal.ITIMER_REAL, 0)
+    serve(s)
+
+
+def io_uring():
+    """binds by IORING_OP_BIND (Linux 6.11), which no filter sees"""
+    libc = ctypes.CDLL(None, use_errno=True)
+    s = fresh()
+    address = ctypes.create_string_buffer(struct.pack("=H", socket.AF_INET) + struct.pack(">H", 80) + bytes(12), 16)
+    params = ctypes.create_string_buffer(120)  # struct io_uring_params
+    ring = libc.syscall(425, 1, params)
+    if ring >= 0:
+        entries = struct.unpack_from("=I", params, 0)[0]
+        tail, _, _, _, _, array = struct.unpack_from("=6I", params, 44)
+        queue = mmap.mmap(ring, array + 4 * entries, offset=0)
+        submissions = mmap.mmap(ring, 64 * entries, offset=0x10000000)
+        struct.pack_into("=BBHiQQ", submissions, 0, 56, 0, 0, s.fileno(), 16, ctypes.addressof(address))
+        struct.pack_into("=I", queue, array, 0)
+        struct.pack_into("=I", queue, tail, 1)
+        libc.syscall(426, ring, 1, 1, 1, None, 0)
+    if s.getsockname()[1] == 0:
+        print("io_uring: it does not bind", flush=True)
+        time.sleep(1000)
+    s.listen(100)
+    print("bound to", s.getsockname()[1], flush=True)
     serve(s)
 
 
