@@ -42,14 +42,8 @@ func (k *kit) portState(t *testing.T, id int) (state, why string) {
 // startNative runs a server in the world's host and waits until it answers.
 func (w *world) startNative(t *testing.T, at netip.AddrPort, args ...string) *kit {
 	t.Helper()
-	k := newKit(t, args...).under("nsenter", w.nsenter(w.host)...)
-	k.start(t)
-	k.awaitAPI(t)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("rootlesskit: %s", k.output)
-		}
-	})
+	k := newKit(t, args...)
+	w.launch(t, k)
 	w.awaitAnswer(t, at)
 	return k
 }
@@ -221,8 +215,7 @@ func TestBypassAddresses(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", c.publish, "python3", "-B", testdata(t, "binds.py"), c.mode)
-			k.under("nsenter", w.nsenter(w.host)...).start(t)
-			k.awaitAPI(t)
+			w.launch(t, k)
 			var answer string
 			poll(t, "an answer", func() bool {
 				if strings.Contains(k.output.String(), "io_uring: it does not bind") {
@@ -314,10 +307,9 @@ func TestBypassKilledServer(t *testing.T) {
 	}
 	defer hold.Close()
 	defer feed.Close()
-	k := newKit(t, append(nativeFlags[:4:4], "sh", "-c", script)...).under("nsenter", w.nsenter(w.host)...)
+	k := newKit(t, append(nativeFlags[:4:4], "sh", "-c", script)...)
 	k.Stdin = hold
-	k.start(t)
-	k.awaitAPI(t)
+	w.launch(t, k)
 	var open int // descriptors of the parent, with a server
 	for round := range 5 {
 		w.awaitAnswer(t, at4)
@@ -390,13 +382,7 @@ func TestBypassLate(t *testing.T) {
 	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "python3", "-B", testdata(t, "binds.py"), "late")
 	poll(t, "the server", func() bool { return strings.Contains(k.output.String(), "bound to 80") })
 	k.mustCtl(t, "add-ports", "127.0.0.1:8184:80/tcp")
-	get := func() bool {
-		resp, err := http.Get("http://127.0.0.1:8184/")
-		if err == nil {
-			resp.Body.Close()
-		}
-		return err == nil
-	}
+	get := func() bool { return answers("http://127.0.0.1:8184") }
 	poll(t, "an answer", get)
 	if state, why := k.portState(t, 1); state != api.PortRelay {
 		t.Errorf("the port is %s: %s", state, why)
@@ -413,13 +399,7 @@ func TestBypassTwice(t *testing.T) {
 	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8185:80/tcp", "-p", "127.0.0.1:8186:80/tcp",
 		"python3", "-B", testdata(t, "binds.py"), "plain")
 	for _, port := range []string{"8185", "8186"} {
-		poll(t, "an answer", func() bool {
-			resp, err := http.Get("http://127.0.0.1:" + port)
-			if err == nil {
-				resp.Body.Close()
-			}
-			return err == nil
-		})
+		poll(t, "an answer", func() bool { return answers("http://127.0.0.1:" + port) })
 	}
 	if state, why := k.portState(t, 2); state != api.PortRelay || !strings.Contains(why, "more than once") {
 		t.Errorf("the port is %s: %s", state, why)
@@ -468,8 +448,7 @@ func TestBypassDenied(t *testing.T) {
 func TestBypassRedis(t *testing.T) {
 	w := newWorld(t)
 	k := newKit(t, append(nativeFlags[:4:4], "redis-server", "--port", "80", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "")...)
-	k.under("nsenter", w.nsenter(w.host)...).start(t)
-	k.awaitAPI(t)
+	w.launch(t, k)
 	poll(t, "redis, and its client's address", func() bool {
 		c, err := w.dial(t, "tcp", netip.AddrPortFrom(netip.MustParseAddr(neighbour4), 0), at4)
 		if err != nil {
@@ -491,8 +470,7 @@ func TestBypassRedis(t *testing.T) {
 func TestBypassIperf(t *testing.T) {
 	w := newWorld(t)
 	k := newKit(t, append(nativeFlags[:4:4], "iperf3", "-s", "-1", "-p", "80")...)
-	k.under("nsenter", w.nsenter(w.host)...).start(t)
-	k.awaitAPI(t)
+	w.launch(t, k)
 	poll(t, "iperf3", func() bool { state, _ := k.portState(t, 1); return state == api.PortNative })
 	w.shell(t, w.outside.PID, "iperf3 -c "+host4+" -p 8080 -n 50M -R")
 	if code := k.await(t); code != 0 {
@@ -500,17 +478,19 @@ func TestBypassIperf(t *testing.T) {
 	}
 }
 
+// answers tells whether a server on this host answers.
+func answers(url string) bool {
+	resp, err := http.Get(url)
+	if err == nil {
+		resp.Body.Close()
+	}
+	return err == nil
+}
+
 // answersNatively waits for a native answer of a server on this host.
 func answersNatively(t *testing.T, k *kit, url string) {
 	t.Helper()
-	poll(t, "an answer of "+url, func() bool {
-		resp, err := http.Get(url)
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return true
-	})
+	poll(t, "an answer of "+url, func() bool { return answers(url) })
 	if state, why := k.portState(t, 1); state != api.PortNative {
 		t.Errorf("the port is %s: %s\n%s", state, why, k.output)
 	}

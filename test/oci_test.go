@@ -59,17 +59,11 @@ func bundle(t *testing.T, network bool, listener, ports string) string {
 }
 
 // runc runs a bundle once the launcher is there, and waits until it answers.
-func (w *world) runc(t *testing.T, at netip.AddrPort, before string, k *kit, dir string) {
+func (w *world) runc(t *testing.T, at netip.AddrPort, k *kit, dir string) {
 	t.Helper()
-	command := fmt.Sprintf("%s; exec runc --root %s run -b %s %s", before, filepath.Join(dir, "run"), dir, filepath.Base(dir))
+	command := fmt.Sprintf("exec runc --root %s run -b %s %s", filepath.Join(dir, "run"), dir, filepath.Base(dir))
 	k.Args = append(k.Args, "sh", "-c", command)
-	k.under("nsenter", w.nsenter(w.host)...).start(t)
-	k.awaitAPI(t)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("rootlesskit: %s", k.output)
-		}
-	})
+	w.launch(t, k)
 	w.awaitAnswer(t, at)
 }
 
@@ -79,7 +73,7 @@ func TestBypassRuncContainer(t *testing.T) {
 	w := newWorld(t)
 	k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "--pidns")
 	dir := bundle(t, true, filepath.Join(k.stateDir, "bypass4netns.sock"), ":8080:80/tcp")
-	w.runc(t, at4, "true", k, dir)
+	w.runc(t, at4, k, dir)
 	for _, at := range []netip.AddrPort{at4, at6} {
 		if _, err := w.get(t, at, 0); err != nil {
 			t.Error(err)
@@ -119,7 +113,7 @@ func TestBypassRuncShared(t *testing.T) {
 	k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "-p", ":8080:80/tcp")
 	dir := bundle(t, false, filepath.Join(k.stateDir, "bypass4netns.sock"), "")
 	k.Args = append(k.Args, "nsenter", "--net="+filepath.Join(k.stateDir, "netns"))
-	w.runc(t, at4, "true", k, dir)
+	w.runc(t, at4, k, dir)
 	if _, err := w.get(t, at4, 0); err != nil {
 		t.Error(err)
 	}
@@ -159,13 +153,7 @@ func TestBypassDaemonAPI(t *testing.T) {
 			run := fmt.Sprintf("while [ ! -e %s ]; do sleep 0.05; done; unshare --net sh -c 'ip link set lo up; %s; exec runc --root %s run -b %s c1'; exec sleep 100", // a server ends with its port
 				listener, net, filepath.Join(dir, "run"), bundleWithoutNetwork(t, dir))
 			k.Args = append(k.Args, "sh", "-c", run)
-			k.under("nsenter", w.nsenter(w.host)...).start(t)
-			k.awaitAPI(t)
-			t.Cleanup(func() {
-				if t.Failed() {
-					t.Logf("rootlesskit: %s", k.output)
-				}
-			})
+			w.launch(t, k)
 			poll(t, "the API", func() bool { _, err := os.Stat(daemon); return err == nil })
 
 			if got := w.rest(t, daemon, "POST", "/v1/bypass", `{"id":"c1"}`); !strings.Contains(got, `{"message":"the bypass has no socketPath"}`) {

@@ -121,20 +121,27 @@ func (w *world) start(t *testing.T, flags ...string) *kit {
 // run runs rootlesskit in the host until that many peers.py are ready.
 func (w *world) run(t *testing.T, peers int, args ...string) *kit {
 	t.Helper()
-	k := newKit(t, args...).under("nsenter", w.nsenter(w.host)...)
+	k := newKit(t, args...)
 	k.Env = append(os.Environ(), "PEERS="+testdata(t, "peers.py"))
 	if slices.Contains(args, "--net=none") {
 		k.Env = append(k.Env, "ADDRESSES=yes")
 	}
-	k.start(t)
-	k.awaitAPI(t)
+	w.launch(t, k)
+	poll(t, "the servers", func() bool { return strings.Count(k.output.String(), "peers: ready") == peers })
+	return k
+}
+
+// launch starts a rootlesskit in the host, and waits until its API answers. What it
+// said is logged where the test fails.
+func (w *world) launch(t *testing.T, k *kit) {
+	t.Helper()
+	k.under("nsenter", w.nsenter(w.host)...).start(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("rootlesskit: %s", k.output)
 		}
 	})
-	poll(t, "the servers", func() bool { return strings.Count(k.output.String(), "peers: ready") == peers })
-	return k
+	k.awaitAPI(t)
 }
 
 // testdata is the path of a file of testdata, for those who are elsewhere.

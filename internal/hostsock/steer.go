@@ -1,11 +1,12 @@
 package hostsock
 
 import (
-	"fmt"
 	"os"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/cbpf"
 )
 
 // etherTypeIPv4 is SKF_AD_PROTOCOL of an IPv4 connection.
@@ -34,15 +35,10 @@ func (b *Base) Steer(n int, v6 bool) error {
 			bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: 1},
 			bpf.RetA{})
 	}
-	raw, err := bpf.Assemble(program)
+	prog, err := cbpf.Program(program)
 	if err != nil {
-		return fmt.Errorf("assembling the program of a port: %w", err)
+		return err
 	}
-	filters := make([]unix.SockFilter, len(raw))
-	for i, in := range raw {
-		filters[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
-	}
-	prog := unix.SockFprog{Len: uint16(len(filters)), Filter: &filters[0]}
 	return os.NewSyscallError("setsockopt SO_ATTACH_REUSEPORT_CBPF",
-		unix.SetsockoptSockFprog(b.FD, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog))
+		unix.SetsockoptSockFprog(b.FD, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, prog))
 }

@@ -31,6 +31,19 @@ func Open(path string) (*Namespace, error) {
 	return &Namespace{file: f}, nil
 }
 
+// Of runs f with the network namespace of a process; 0 is n itself.
+func (n *Namespace) Of(pid int, f func(*Namespace) error) error {
+	if pid == 0 {
+		return f(n)
+	}
+	ns, err := Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return f(ns)
+}
+
 // Close releases the namespace.
 func (n *Namespace) Close() error {
 	if n.file == nil {

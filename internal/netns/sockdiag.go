@@ -95,8 +95,9 @@ func (r diagRequest) Serialize() []byte {
 	return b
 }
 
-// states returns the one state that a server's socket is in, unless all are asked for. Were TCP asked for
-// another one than stateListen, the kernel would go through all connections.
+// states returns the one state that a server's socket is in, unless all are asked
+// for. Were TCP asked for another one than stateListen, the kernel would go through
+// all connections.
 func (r diagRequest) states() uint32 {
 	switch {
 	case r.all:

@@ -18,6 +18,9 @@ type SocketRequest struct {
 	// has the capability for, so that the socket can be bound to a foreign
 	// address.
 	Transparent bool `json:"transparent,omitempty"`
+	// PID names another network namespace by a process in it, as the child sees
+	// it; 0 is the child's.
+	PID int `json:"pid,omitempty"`
 }
 
 const socketsMethod = "netns.sockets"
@@ -44,7 +47,11 @@ func (n *Namespace) sockets(_ context.Context, msg wire.Message) (any, []int, er
 	if err := msg.Decode(&req); err != nil {
 		return nil, nil, err
 	}
-	fds, err := n.NewSockets(req)
+	var fds []int
+	err := n.Of(req.PID, func(ns *Namespace) (err error) {
+		fds, err = ns.NewSockets(req)
+		return err
+	})
 	return nil, fds, err
 }
 

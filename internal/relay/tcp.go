@@ -183,8 +183,9 @@ func sockaddrOf(a netip.AddrPort, family int) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-// familyOf is the family of sockets for an address.
-func familyOf(a netip.Addr) int {
+// FamilyOf is the family of sockets for an address, unix.AF_INET or
+// unix.AF_INET6.
+func FamilyOf(a netip.Addr) int {
 	if a.Unmap().Is4() {
 		return unix.AF_INET
 	}

@@ -62,7 +62,7 @@ func forward(t testing.TB, target string) (*TCPPort, string) {
 	t.Helper()
 	to := netip.MustParseAddrPort(target)
 	e := newEngine(t)
-	pool := plainPool(t, familyOf(to.Addr()))
+	pool := plainPool(t, FamilyOf(to.Addr()))
 	fd, addr := listenFD(t)
 	p, err := e.ForwardTCP(TCPConfig{
 		Listeners: []int{fd},

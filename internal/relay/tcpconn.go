@@ -82,7 +82,7 @@ func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
 		sysSetString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, t.port.congestion)
 	}
 	o.route = cfg.Route(o.client, o.local)
-	if o.route.Pool == nil && o.route.Target.IsValid() && familyOf(o.route.Target.Addr()) == cfg.Family {
+	if o.route.Pool == nil && o.route.Target.IsValid() && FamilyOf(o.route.Target.Addr()) == cfg.Family {
 		c.dir[toChild].kept = o.route.Prelude
 		c.connect(socket)
 		return
@@ -122,7 +122,7 @@ func (c *tcpConn) takeSocket() {
 	}
 	pool := c.opening.route.Pool
 	if pool == nil {
-		pool = c.part.port.cfg.Pool(familyOf(to.Addr()))
+		pool = c.part.port.cfg.Pool(FamilyOf(to.Addr()))
 	}
 	if fd, ok := pool.get(); ok {
 		c.connect(fd)

@@ -82,7 +82,7 @@ func (f *udpFlow) openRouted() (bool, error) {
 	if err := checkUDPRoute(f.route); err != nil {
 		return false, err
 	}
-	pool := f.port.cfg.Pool(familyOf(f.route.Target.Addr()))
+	pool := f.port.cfg.Pool(FamilyOf(f.route.Target.Addr()))
 	fd, ok := pool.get()
 	if !ok {
 		return f.wait(pool), nil
@@ -108,7 +108,7 @@ func checkUDPRoute(r Route) error {
 	if !r.Target.IsValid() {
 		return errors.New("there is no route to the namespace")
 	}
-	if r.Source.IsValid() && familyOf(r.Source.Addr()) != familyOf(r.Target.Addr()) {
+	if r.Source.IsValid() && FamilyOf(r.Source.Addr()) != FamilyOf(r.Target.Addr()) {
 		return fmt.Errorf("the source %s and the target %s are of different families", r.Source, r.Target)
 	}
 	return nil
@@ -116,7 +116,7 @@ func checkUDPRoute(r Route) error {
 
 // connectUDP readies a socket of the namespace for a flow.
 func (p *UDPPort) connectUDP(fd int, r Route) error {
-	family := familyOf(r.Target.Addr())
+	family := FamilyOf(r.Target.Addr())
 	setUDPBuffers(fd)
 	p.batch.enableGRO(fd)
 	if r.Source.IsValid() {

@@ -15,8 +15,9 @@ import (
 	"runtime"
 	"unsafe"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/cbpf"
 )
 
 // Policy says which system calls the listener is asked about.
@@ -46,9 +47,9 @@ func Install(p Policy) (listener int, err error) {
 		}
 		defer unix.Close(ruleset)
 	}
-	program, err := bpf.Assemble(p.program())
+	program, err := cbpf.Program(p.program())
 	if err != nil {
-		return -1, fmt.Errorf("assembling the seccomp filter: %w", err)
+		return -1, err
 	}
 	if listener, err = setFilter(program); err != nil {
 		return -1, fmt.Errorf("installing a seccomp filter: %w", err)
@@ -71,16 +72,11 @@ func (e *HalfInstalledError) Error() string {
 
 func (e *HalfInstalledError) Unwrap() error { return e.Err }
 
-func setFilter(program []bpf.RawInstruction) (int, error) {
-	filters := make([]unix.SockFilter, len(program))
-	for i, in := range program {
-		filters[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
-	}
-	prog := unix.SockFprog{Len: uint16(len(filters)), Filter: &filters[0]}
+func setFilter(program *unix.SockFprog) (int, error) {
 	// Without WAIT_KILLABLE_RECV a signal would interrupt a call that is being
 	// answered, and have it begin again, for ever where a timer is quick.
 	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
-	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
+	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(program)))
 	if errno != 0 {
 		return -1, errno
 	}

@@ -120,7 +120,7 @@ func (c *Conn) Recv() (Message, error) {
 		}
 		return Message{}, fmt.Errorf("receiving: %w", err)
 	}
-	fds, err := parseRights(c.oob[:oobn])
+	fds, err := ParseRights(c.oob[:oobn])
 	lost := flags&unix.MSG_CTRUNC != 0
 	if err == nil && n == 0 && len(fds) == 0 && !lost {
 		return Message{}, io.EOF
@@ -167,9 +167,10 @@ func (m Message) Decode(v any) error {
 	return nil
 }
 
-// parseRights takes the descriptors out of control messages. ReadMsgUnix has
+// ParseRights takes the descriptors out of control messages, for the caller to
+// close; where it fails, there are none left open. (*net.UnixConn).ReadMsgUnix has
 // set close-on-exec on them.
-func parseRights(oob []byte) ([]int, error) {
+func ParseRights(oob []byte) ([]int, error) {
 	if len(oob) == 0 {
 		return nil, nil
 	}

@@ -59,7 +59,6 @@ type Ports struct {
 	socket string
 	sb     driver.Sandbox
 	ctx    context.Context
-	ended  chan struct{}
 	// hostPools have sockets of the host, for connections to native servers.
 	hostPools map[int]*relay.Pool
 	// cookies name the network namespaces (SO_NETNS_COOKIE).
@@ -77,7 +76,6 @@ type Ports struct {
 func New(_ driver.Network, flags driver.Flags) (driver.Ports, error) {
 	p := &Ports{
 		Ports:     relayed.New(Name, flags),
-		ended:     make(chan struct{}),
 		hostPools: map[int]*relay.Pool{},
 		byTarget:  map[uint16][]*port{},
 		relaying:  errors.New("the command has not started"),
@@ -155,21 +153,27 @@ func (p *Ports) probe(ctx context.Context) (err error) {
 			return fmt.Errorf("--disable-host-loopback needs Landlock: %w", err)
 		}
 	}
-	fds, err := netns.Sockets(ctx, p.sb.Child, netns.SocketRequest{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Count: 1})
+	if p.child, err = p.cookieOf(ctx, 0); err != nil {
+		return err
+	}
+	own, err := hostSockets(unix.AF_INET, 1)
 	if err != nil {
 		return err
+	}
+	defer unix.Close(own[0])
+	p.host, err = netnsCookie(own[0])
+	return err
+}
+
+// cookieOf is the cookie of the network namespace of a process, as the child sees
+// it; 0 is the child's own.
+func (p *Ports) cookieOf(ctx context.Context, pid int) (uint64, error) {
+	fds, err := netns.Sockets(ctx, p.sb.Child, netns.SocketRequest{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Count: 1, PID: pid})
+	if err != nil {
+		return 0, err
 	}
 	defer unix.Close(fds[0])
-	if p.child, err = netnsCookie(fds[0]); err != nil {
-		return err
-	}
-	own, err := hostSocket(unix.AF_INET)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(own)
-	p.host, err = netnsCookie(own)
-	return err
+	return netnsCookie(fds[0])
 }
 
 // Policy implements driver.Supervisor.
@@ -350,22 +354,7 @@ func (p *Ports) hostPool(family int) *relay.Pool {
 const hostPoolSize = 16
 
 func hostSockets(family, n int) ([]int, error) {
-	var fds []int
-	for range n {
-		fd, err := hostSocket(family)
-		if err != nil {
-			for _, fd := range fds {
-				unix.Close(fd)
-			}
-			return nil, err
-		}
-		fds = append(fds, fd)
-	}
-	return fds, nil
-}
-
-func hostSocket(family int) (int, error) {
-	return unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	return netns.Own().NewSockets(netns.SocketRequest{Family: family, Type: unix.SOCK_STREAM, Count: n})
 }
 
 func (p *Ports) log() *slog.Logger { return p.sb.Log }

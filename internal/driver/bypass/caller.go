@@ -114,7 +114,7 @@ type descriptor struct {
 // descriptors are those of the caller for a socket.
 func (p *caller) descriptors(inode uint64) []descriptor {
 	var found []descriptor
-	for _, fd := range fdsOf(p.tid, socketLink(inode)) {
+	for _, fd := range fdsOf(p.tid, is(socketLink(inode))) {
 		found = append(found, descriptor{fd, closeOnExec(p.tid, fd)})
 	}
 	return found
@@ -123,8 +123,9 @@ func (p *caller) descriptors(inode uint64) []descriptor {
 // otherHolder is a process that has the socket too, and would keep the old one;
 // 0 is none.
 func (p *caller) otherHolder(inode uint64) int {
+	wanted := is(socketLink(inode))
 	for _, pid := range processes() {
-		if pid != p.pid && pid != os.Getpid() && len(fdsOf(pid, socketLink(inode))) > 0 {
+		if pid != p.pid && len(fdsOf(pid, wanted)) > 0 {
 			return pid
 		}
 	}
@@ -132,6 +133,8 @@ func (p *caller) otherHolder(inode uint64) int {
 }
 
 func socketLink(inode uint64) string { return fmt.Sprintf("socket:[%d]", inode) }
+
+func is(link string) func(string) bool { return func(l string) bool { return l == link } }
 
 func fdLink(pid, fd int) string {
 	link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
@@ -141,9 +144,9 @@ func fdLink(pid, fd int) string {
 // holds tells whether a process has the socket still.
 func holds(pid, fd int, inode uint64) bool { return fdLink(pid, fd) == socketLink(inode) }
 
-// fdsOf are the descriptors of a process or thread that lead to something; none
-// where the process is not ours to look into.
-func fdsOf(pid int, link string) []int {
+// fdsOf are the descriptors of a process or thread that lead to what is wanted;
+// none where the process is not ours to look into.
+func fdsOf(pid int, wanted func(link string) bool) []int {
 	dir, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return nil
@@ -153,7 +156,7 @@ func fdsOf(pid int, link string) []int {
 	var fds []int
 	for _, name := range names {
 		fd, err := strconv.Atoi(name)
-		if err == nil && fdLink(pid, fd) == link {
+		if err == nil && wanted(fdLink(pid, fd)) {
 			fds = append(fds, fd)
 		}
 	}
@@ -186,12 +189,12 @@ func fdInfo(pid, fd int) map[string][]string {
 	return info
 }
 
-// processes lists all that /proc shows.
+// processes lists all others that /proc shows.
 func processes() []int {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	var pids []int
 	for _, d := range dirs {
-		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil {
+		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil && pid != os.Getpid() {
 			pids = append(pids, pid)
 		}
 	}
@@ -205,15 +208,8 @@ func shutdownAll(inodes map[uint64]bool) {
 		links[socketLink(inode)] = true
 	}
 	for _, pid := range processes() {
-		if pid == os.Getpid() {
-			continue
-		}
-		entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-		for _, e := range entries {
-			fd, err := strconv.Atoi(e.Name())
-			if err == nil && links[fdLink(pid, fd)] {
-				shutdown(pid, fd)
-			}
+		for _, fd := range fdsOf(pid, func(link string) bool { return links[link] }) {
+			shutdown(pid, fd)
 		}
 	}
 }

@@ -31,8 +31,7 @@ type container struct {
 	cancel context.CancelFunc
 
 	mu    sync.Mutex
-	pid   int          // of its first process, as the child sees it; 0: not known yet
-	addrs []netip.Addr // of its namespace, but loopback
+	pid   int // of its first process, as the child sees it; 0: not known yet
 	pools map[poolKey]*relay.Pool
 	ports []io.Closer
 	tcp   []*port
@@ -204,21 +203,12 @@ func (p *Ports) containersRelayed() error {
 
 // enter learns the container's namespace.
 func (c *container) enter(pid int) (cookie uint64, err error) {
-	ns, err := look(c.ctx, c.driver.sb.Child, pid)
-	if err != nil {
-		return 0, err
-	}
-	fds, err := socketsOf(c.ctx, c.driver.sb.Child, pid, netns.SocketRequest{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Count: 1})
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fds[0])
-	if cookie, err = netnsCookie(fds[0]); err != nil {
+	if cookie, err = c.driver.cookieOf(c.ctx, pid); err != nil {
 		return 0, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pid, c.addrs = pid, ns.Addrs
+	c.pid = pid
 	return cookie, nil
 }
 
@@ -234,7 +224,7 @@ func (c *container) pool(sockType, family int) *relay.Pool {
 			if pid == 0 {
 				return nil, errors.New("the container has not started")
 			}
-			return socketsOf(ctx, c.driver.sb.Child, pid, netns.SocketRequest{Family: family, Type: sockType, Count: n})
+			return netns.Sockets(ctx, c.driver.sb.Child, netns.SocketRequest{Family: family, Type: sockType, Count: n, PID: pid})
 		}, c.driver.log())
 		c.pools[key] = pool
 	}
@@ -275,11 +265,7 @@ func (r containerRouter) Resolve(client, _ netip.AddrPort) relay.Route {
 		route.Source = netip.AddrPortFrom(to, 0)
 	}
 	if r.sockType == unix.SOCK_STREAM {
-		family := unix.AF_INET6
-		if to.Is4() {
-			family = unix.AF_INET
-		}
-		route.Pool = r.c.pool(r.sockType, family)
+		route.Pool = r.c.pool(r.sockType, relay.FamilyOf(to))
 	}
 	return route
 }

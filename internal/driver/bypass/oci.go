@@ -14,6 +14,7 @@ import (
 
 	"rootlesskit/internal/seccomp"
 	"rootlesskit/internal/unixsock"
+	"rootlesskit/internal/wire"
 )
 
 // The route of OCI runtimes. A container's seccomp profile says listenerPath; the
@@ -100,7 +101,7 @@ func receive(conn *net.UnixConn, take func(containerState, int) error) error {
 	if err != nil {
 		return err
 	}
-	fds, err := rights(oob[:oobn])
+	fds, err := wire.ParseRights(oob[:oobn])
 	if err != nil {
 		return err
 	}
@@ -120,19 +121,6 @@ func receive(conn *net.UnixConn, take func(containerState, int) error) error {
 }
 
 const maxFDs = 16
-
-func rights(oob []byte) (fds []int, err error) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range messages {
-		if got, err := unix.ParseUnixRights(&m); err == nil {
-			fds = append(fds, got...)
-		}
-	}
-	return fds, nil
-}
 
 // parseState finds the listener among the descriptors.
 func parseState(b []byte, fds []int) (s containerState, fd int, err error) {

@@ -232,11 +232,7 @@ func (t *port) hostRoute(n native, client, local netip.Addr) relay.Route {
 		}
 		route.Source = netip.AddrPortFrom(source.WithZone(""), 0)
 	}
-	family := unix.AF_INET6
-	if to.Is4() {
-		family = unix.AF_INET
-	}
-	route.Pool = t.driver.hostPool(family)
+	route.Pool = t.driver.hostPool(relay.FamilyOf(to))
 	return route
 }
 

@@ -190,11 +190,11 @@ func (p *Ports) startEngine() (err error) {
 }
 
 func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, r Router) (forwarded, error) {
-	p.pools.get(unix.SOCK_STREAM, familyOf(to.Addr()))
+	p.pools.get(unix.SOCK_STREAM, relay.FamilyOf(to.Addr()))
 	return p.engine.ForwardTCP(relay.TCPConfig{
 		Listeners: listeners.FDs,
 		Shared:    listeners.Shared,
-		Family:    familyOf(to.Addr()),
+		Family:    relay.FamilyOf(to.Addr()),
 		Pool:      func(family int) *relay.Pool { return p.pools.get(unix.SOCK_STREAM, family) },
 		Route:     r.Route,
 		Resolve:   r.Resolve,
@@ -204,7 +204,7 @@ func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, r Rout
 }
 
 func (p *Ports) forwardUDP(sockets hostsock.Sockets, to netip.AddrPort) (forwarded, error) {
-	p.pools.get(unix.SOCK_DGRAM, familyOf(to.Addr()))
+	p.pools.get(unix.SOCK_DGRAM, relay.FamilyOf(to.Addr()))
 	r := p.router(unix.IPPROTO_UDP, to, false)
 	return p.engine.ForwardUDP(relay.UDPConfig{
 		Sockets: sockets.FDs,
@@ -234,13 +234,6 @@ func (p *Port) Close() error {
 	defer p.driver.mu.Unlock()
 	delete(p.driver.open, p)
 	return err
-}
-
-func familyOf(ip netip.Addr) int {
-	if ip.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
 }
 
 func closeAll(fds []int) {

@@ -16,6 +16,7 @@ import (
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/relay"
 )
 
 var testLink = driver.Link{
@@ -131,7 +132,7 @@ func TestRemoteTCPClientIsNotLoopback(t *testing.T) {
 // connect connects to an address of the outside, from the same address.
 func (r *remoteTest) connect(t *testing.T, to netip.AddrPort) {
 	t.Helper()
-	fds, err := netns.Sockets(t.Context(), r.outside, netns.SocketRequest{Family: familyOf(to.Addr()), Type: unix.SOCK_STREAM, Count: 1})
+	fds, err := netns.Sockets(t.Context(), r.outside, netns.SocketRequest{Family: relay.FamilyOf(to.Addr()), Type: unix.SOCK_STREAM, Count: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
