@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/fdlimit"
 )
 
 // Pool keeps unconnected sockets of the child's network namespace at hand, so
@@ -69,7 +71,7 @@ func NewPool(ctx context.Context, size int, fill FillFunc, log *slog.Logger) *Po
 }
 
 // affordable bounds a pool's size by the limit of descriptors.
-func affordable(size int) int { return max(min(size, descriptorLimit()/poolShare), 1) }
+func affordable(size int) int { return max(min(size, fdlimit.Get()/poolShare), 1) }
 
 // shed closes what the limit of descriptors, lowered since, leaves no room for.
 func (p *Pool) shed() {
@@ -82,15 +84,6 @@ func (p *Pool) shed() {
 	}
 	p.mu.Unlock()
 	closeAll(excess)
-}
-
-// descriptorLimit is RLIMIT_NOFILE.
-func descriptorLimit() int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 1024 // the usual one
-	}
-	return int(min(limit.Cur, 1<<20))
 }
 
 // Wait returns when the pool has closed its sockets, after its context ended.
@@ -173,7 +166,11 @@ func (p *Pool) refill(ctx context.Context) error {
 		if missing <= 0 {
 			return nil
 		}
-		fds, err := p.fill(ctx, min(missing, size))
+		room := fdlimit.Room()
+		if room == 0 {
+			return unix.EMFILE
+		}
+		fds, err := p.fill(ctx, min(missing, size, room))
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/fdlimit"
 )
 
 // TCPConfig says what to forward.
@@ -156,7 +157,7 @@ func (t *tcpPart) refuse(reason string) {
 
 func (t *tcpPart) listen() error {
 	for _, fd := range t.port.cfg.Listeners {
-		l := &tcpListener{part: t, fd: fd, ceiling: connectionCeiling()}
+		l := &tcpListener{part: t, fd: fd, ceiling: fdlimit.Ceiling()}
 		t.listeners = append(t.listeners, l)
 		if err := l.arm(); err != nil {
 			return err

@@ -1,10 +1,11 @@
 package relay
 
 import (
-	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/fdlimit"
 )
 
 // tcpListener is a listening socket as one loop sees it. All loops share the
@@ -49,7 +50,7 @@ func (l *tcpListener) disarm() {
 // such clients would leave none for the sockets they wait for.
 func (l *tcpListener) ready(uint32) {
 	pool := l.part.port.cfg.Pool(l.part.port.cfg.Family)
-	if l.backoff > 0 && !descriptorBelow(l.ceiling) {
+	if l.backoff > 0 && fdlimit.Room() == 0 {
 		l.backOff(pool, unix.EMFILE)
 		return
 	}
@@ -97,7 +98,7 @@ func (l *tcpListener) awaitPool(pool *Pool) {
 func (l *tcpListener) backOff(pool *Pool, err error) {
 	p := l.part.port
 	pool.shed()
-	l.ceiling = connectionCeiling()
+	l.ceiling = fdlimit.Ceiling()
 	l.part.stats.acceptErrors.Add(1)
 	if l.backoff == 0 {
 		reason := "accepting a connection: " + err.Error()
@@ -109,26 +110,6 @@ func (l *tcpListener) backOff(pool *Pool, err error) {
 	l.backoff = min(max(2*l.backoff, backoffMin), backoffMax)
 	l.disarm()
 	l.retry = l.part.loop.after(l.backoff, l.rearm)
-}
-
-// connectionCeiling leaves the last descriptors to what must work in a shortage
-// too: the API, which may remove the port, and the pool. accept takes the lowest
-// free descriptor, so the number of one tells how many there are.
-func connectionCeiling() int {
-	limit := descriptorLimit()
-	return limit - min(spareDescriptors, limit/poolShare)
-}
-
-const spareDescriptors = 16
-
-// descriptorBelow tells whether the next descriptor will be below the ceiling.
-func descriptorBelow(ceiling int) bool {
-	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return !errors.Is(err, unix.EMFILE)
-	}
-	unix.Close(fd)
-	return fd < ceiling
 }
 
 func (l *tcpListener) rearm() {

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/fdlimit"
 	"rootlesskit/internal/nstest"
 )
 
@@ -564,7 +565,7 @@ func raiseDescriptorLimit(t *testing.T) int {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &before) })
-	return descriptorLimit()
+	return fdlimit.Get()
 }
 
 // roundTrip sends a byte each way; the sockets of the server do not block.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/fdlimit"
 )
 
 // The UDP data plane, theory of operation.
@@ -72,7 +73,7 @@ type UDPConfig struct {
 
 func (c *UDPConfig) setDefaults() {
 	if c.MaxFlows <= 0 {
-		c.MaxFlows = min(max(descriptorLimit()/4, 1), 4096)
+		c.MaxFlows = min(max(fdlimit.Get()/4, 1), 4096)
 	}
 	if c.UnansweredTimeout <= 0 {
 		c.UnansweredTimeout = 30 * time.Second

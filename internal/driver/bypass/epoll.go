@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/fdlimit"
 )
 
 // A server may have registered its socket with an epoll instance before it binds
@@ -122,9 +124,5 @@ func registerAll(epolls []epoll, front int) error {
 
 // descriptorCeiling leaves room for a few numbers below RLIMIT_NOFILE.
 func descriptorCeiling() int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 512
-	}
-	return max(int(min(limit.Cur, 1<<20))-64, 3)
+	return max(fdlimit.Get()-64, 3)
 }

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"rootlesskit/internal/fdlimit"
 )
 
 const (
@@ -47,7 +49,7 @@ type udpSource struct {
 
 func newOutboundUDP(log *slog.Logger, p *plan, pol *policy, w *frameWriter, socket socketFunc) *outboundUDP {
 	o := &outboundUDP{log: log, plan: p, policy: pol, frames: w, socket: socket}
-	o.sources = newFlowTable(min(maxSources, fdLimit()/4), udpIdle, func(_ netip.AddrPort, s *udpSource) { s.socket.close() })
+	o.sources = newFlowTable(min(maxSources, fdlimit.Get()/4), udpIdle, func(_ netip.AddrPort, s *udpSource) { s.socket.close() })
 	return o
 }
 

@@ -15,6 +15,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"rootlesskit/internal/fdlimit"
 )
 
 // tcpPort is a published TCP port.
@@ -34,29 +36,33 @@ type tcpPort struct {
 // How long to wait where the host is short of something.
 const (
 	minBackoff = 10 * time.Millisecond
-	maxBackoff = time.Second
+	maxBackoff = 100 * time.Millisecond
 )
 
 // serve accepts connections of one listener until it is closed. targets are
 // where to connect to, in order of preference.
+//
+// While the host is short of something, the kernel keeps connections in the
+// listener's queue.
 func (p *tcpPort) serve(listener *sharedFD, targets []netip.AddrPort) {
-	backoff := minBackoff
+	backoff, ceiling := minBackoff, fdlimit.Ceiling()
+	var failure error
 	for !listener.closed() {
-		var failure error
-		_ = listener.raw.Read(func(fd uintptr) bool {
-			var again bool
-			again, failure = p.acceptAll(int(fd), targets)
-			return !again
-		})
+		if failure = p.shortage(failure != nil); failure == nil {
+			_ = listener.raw.Read(func(fd uintptr) bool {
+				failure = p.acceptAll(int(fd), targets, ceiling)
+				return failure != nil || p.ctx.Err() != nil
+			})
+		}
 		if failure == nil {
 			backoff = minBackoff
 			continue
 		}
-		// The kernel keeps connections in the backlog meanwhile.
 		if p.counters.acceptErrors.Add(1) == 1 {
-			p.log.Warn("accepting a connection failed, trying again", "error", failure)
+			p.log.Warn("a shortage delays new connections, the port stays open", "error", failure)
 		}
 		p.counters.failed(failure)
+		ceiling = fdlimit.Ceiling() // it may have changed
 		select {
 		case <-p.ctx.Done():
 			return
@@ -66,33 +72,46 @@ func (p *tcpPort) serve(listener *sharedFD, targets []netip.AddrPort) {
 	}
 }
 
-// acceptAll accepts what there is; again says that there is no more.
-func (p *tcpPort) acceptAll(fd int, targets []netip.AddrPort) (again bool, err error) {
+// shortage is why there is no place for a connection now, nil if there is one.
+// Descriptors are looked at only when they have been short before.
+func (p *tcpPort) shortage(before bool) error {
+	if !p.relays.room() {
+		return fmt.Errorf("accept: %d connections are open", p.relays.max)
+	}
+	if before && fdlimit.Room() == 0 {
+		return os.NewSyscallError("accept4", unix.EMFILE)
+	}
+	return nil
+}
+
+// acceptAll accepts what there is, nil, or what there is a place for.
+func (p *tcpPort) acceptAll(fd int, targets []netip.AddrPort, ceiling int) error {
 	for p.ctx.Err() == nil {
 		conn, sa, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
-			if err := p.admit(conn, addrPort(sa), targets); err != nil {
-				return false, err
+			p.admit(conn, addrPort(sa), targets)
+			if err := p.shortage(conn >= ceiling); err != nil {
+				return err
 			}
 		case unix.EAGAIN:
-			return true, nil
+			return nil
 		case unix.EINTR, unix.ECONNABORTED, unix.EPROTO, unix.EPERM:
 			// The client is gone, or a firewall rule said so (accept(2)).
 		default:
-			return false, os.NewSyscallError("accept4", err)
+			return os.NewSyscallError("accept4", err)
 		}
 	}
-	return false, nil
+	return nil
 }
 
 // admit starts to serve a connection.
-func (p *tcpPort) admit(fd int, client netip.AddrPort, targets []netip.AddrPort) error {
+func (p *tcpPort) admit(fd int, client netip.AddrPort, targets []netip.AddrPort) {
 	prepareSocket(fd)
 	host := os.NewFile(uintptr(fd), "tcp")
-	if !p.relays.enter() {
+	if !p.relays.enter() { // closed, or another listener was faster
 		abortFile(host)
-		return fmt.Errorf("more than %d connections", p.relays.max)
+		return
 	}
 	p.counters.accepted.Add(1)
 	p.counters.active.Add(1)
@@ -100,7 +119,6 @@ func (p *tcpPort) admit(fd int, client netip.AddrPort, targets []netip.AddrPort)
 		defer p.relays.leave()
 		p.forward(host, client, targets)
 	}()
-	return nil
 }
 
 // forward serves one connection.

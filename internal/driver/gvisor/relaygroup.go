@@ -3,7 +3,7 @@ package gvisor
 import (
 	"sync"
 
-	"golang.org/x/sys/unix"
+	"rootlesskit/internal/fdlimit"
 )
 
 // relayGroup owns relays: it bounds their number and ends them together.
@@ -22,16 +22,14 @@ type relayGroup struct {
 const maxRelays = 16 << 10
 
 func newRelayGroup(b *socketBuffers) *relayGroup {
-	return &relayGroup{buffers: b, max: min(maxRelays, fdLimit()/2), relays: map[*relay]struct{}{}, ended: make(chan struct{})}
+	return &relayGroup{buffers: b, max: min(maxRelays, fdlimit.Get()/2), relays: map[*relay]struct{}{}, ended: make(chan struct{})}
 }
 
-// fdLimit is how many descriptors the process may open.
-func fdLimit() int {
-	var r unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil || r.Cur > 1<<20 {
-		return 1 << 20
-	}
-	return int(r.Cur)
+// room reports whether the group takes a connection now.
+func (g *relayGroup) room() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed || g.count < g.max
 }
 
 // enter takes a place in the group, which is given back by leave. It is false
