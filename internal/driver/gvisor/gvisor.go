@@ -161,6 +161,7 @@ func (n *Network) run(ctx context.Context, cancel context.CancelFunc) {
 	}
 	cancel()
 	workers.Wait()
+	n.link.acks.close()
 	n.datagrams.close()
 	n.published.flows.close()
 	stopStack(n.stack)

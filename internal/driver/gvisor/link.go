@@ -55,6 +55,7 @@ type link struct {
 	intercept func(packet []byte, segment int) bool
 	// frames counts those that came from the namespace.
 	frames atomic.Uint64
+	acks   *ackHolder
 
 	dispatcher stack.NetworkDispatcher
 }
@@ -65,6 +66,7 @@ func newLink(fd int, mtu int, mac, peer net.HardwareAddr) (*link, error) {
 		return nil, fmt.Errorf("the TAP device: %w", err)
 	}
 	l := &link{tap: tap, mac: mac}
+	l.acks = newAckHolder(l.writePacket)
 	l.mtu.Store(uint32(mtu))
 	l.peer.Store(macToUint64(peer))
 	return l, nil
@@ -211,7 +213,9 @@ func (l *link) write(v *vectors) {
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	list := pkts.AsSlice()
 	for _, pkt := range list {
-		l.writePacket(pkt)
+		if !l.acks.hold(pkt) {
+			l.writePacket(pkt)
+		}
 	}
 	return len(list), nil
 }
