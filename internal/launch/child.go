@@ -314,6 +314,7 @@ func (c *child) handlers(more []driver.ChildHandlers) wire.Handlers {
 	all[execMethod] = c.execCommand
 	all[signalMethod] = c.signals.handle
 	all[stoppedMethod] = c.stopped
+	all[stillStoppedMethod] = c.stillStopped
 	return all
 }
 

@@ -86,14 +86,14 @@ func (r *run) handleSignals(ctx context.Context, caught <-chan os.Signal) {
 			due = time.After(echoWindow)
 		case <-due:
 			due = nil
+			if !r.child.stillStopped(ctx) {
+				break
+			}
 			if err := suspend(); err != nil {
 				r.cfg.Log.Warn("the command was stopped, but not this process", "error", err)
 			}
 		case s := <-caught:
 			sig := s.(syscall.Signal)
-			if sig == unix.SIGCONT {
-				due = nil
-			}
 			switch {
 			case r.started.Load():
 				r.child.signal(ctx, sig)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,8 @@ type reaper struct {
 	sigchld  chan os.Signal
 	// stopped has something when the command was stopped by a signal.
 	stopped chan struct{}
+	// isStopped says that it still is.
+	isStopped atomic.Bool
 }
 
 func newReaper() *reaper {
@@ -48,10 +51,14 @@ func (r *reaper) wait(command int) unix.WaitStatus {
 	}
 }
 
-func (r *reaper) tellStopped() {
-	select {
-	case r.stopped <- struct{}{}:
-	default: // not yet asked for
+// commandStopped is called when the command has been stopped, or continued.
+func (r *reaper) commandStopped(now bool) {
+	r.isStopped.Store(now)
+	if now {
+		select {
+		case r.stopped <- struct{}{}:
+		default: // not yet asked for
+		}
 	}
 }
 
@@ -61,14 +68,14 @@ func (r *reaper) reap(command int) (status unix.WaitStatus, ended bool) {
 	defer r.programs.Unlock()
 	for {
 		var ws unix.WaitStatus
-		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG|unix.WUNTRACED, nil)
+		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
 		switch {
 		case err == unix.EINTR:
 		case err != nil || pid <= 0:
 			return status, ended
-		case ws.Stopped():
+		case ws.Stopped() || ws.Continued():
 			if pid == command {
-				r.tellStopped()
+				r.commandStopped(ws.Stopped())
 			}
 		case pid == command:
 			status, ended = ws, true

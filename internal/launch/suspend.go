@@ -23,7 +23,10 @@ import (
 // The child does not stop. As PID 1 of a PID namespace it could not, and it
 // does nothing unasked.
 
-const stoppedMethod = "launch.stopped"
+const (
+	stoppedMethod      = "launch.stopped"
+	stillStoppedMethod = "launch.stillstopped"
+)
 
 // stopped is the call that returns when the command has been stopped.
 func (c *child) stopped(ctx context.Context, _ wire.Message) (any, []int, error) {
@@ -33,6 +36,18 @@ func (c *child) stopped(ctx context.Context, _ wire.Message) (any, []int, error)
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
 	}
+}
+
+// stillStopped is the call that says whether the command is stopped now.
+func (c *child) stillStopped(context.Context, wire.Message) (any, []int, error) {
+	return c.reaper.isStopped.Load(), nil, nil
+}
+
+// stillStopped asks whether the command is stopped now. A signal that continued
+// it may have overtaken the word of its stop, or the other way round.
+func (p *process) stillStopped(ctx context.Context) (stopped bool) {
+	_, err := p.client.Call(ctx, stillStoppedMethod, nil, &stopped)
+	return err == nil && stopped
 }
 
 // watchStops tells of each stop of the command until ctx ends.
