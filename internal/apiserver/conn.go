@@ -29,6 +29,7 @@ type conn struct {
 	handler http.Handler
 	in      *bufio.Reader
 	limit   *io.LimitedReader // below in
+	once    bool              // for one request, soon: see reserve
 
 	// idle says that no request has begun; ending that none is to begin.
 	idle, ending atomic.Bool
@@ -72,7 +73,11 @@ func (c *conn) recover() {
 // awaitRequest reports whether a request has begun.
 func (c *conn) awaitRequest() bool {
 	c.limit.N = maxHeader
-	_ = c.SetReadDeadline(time.Now().Add(c.server.limits.idle))
+	idle := c.server.limits.idle
+	if c.once {
+		idle = c.server.limits.read
+	}
+	_ = c.SetReadDeadline(time.Now().Add(idle))
 	c.idle.Store(true)
 	if c.ending.Load() { // finish did not see it idle
 		return false
@@ -156,7 +161,7 @@ func (c *conn) answer(req *http.Request) bool {
 	_ = c.SetReadDeadline(longAgo)
 	<-hungUp
 
-	last := req.Close || c.ending.Load() || r.header.Get("Connection") == "close" || !req.ProtoAtLeast(1, 1)
+	last := c.once || req.Close || c.ending.Load() || r.header.Get("Connection") == "close" || !req.ProtoAtLeast(1, 1)
 	if err := c.write(r.encode(req.Method, req.ProtoMinor, last)); err != nil {
 		c.server.cfg.Log.Debug("sending an API response", "error", err)
 		return false

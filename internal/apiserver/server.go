@@ -72,16 +72,18 @@ func New(cfg Config) *Server {
 // Serve answers the clients of a listener, as Listen returns it, until ctx
 // ends, and returns nil then. When it returns, the listener and all
 // connections are closed and no request is under way. Running out of
-// descriptors or memory does not end it; other errors of the listener do, and
-// are returned.
+// descriptors or memory does not end it, and without descriptors one client at a
+// time is still served; other errors of the listener do, and are returned.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	// Requests outlive ctx for the grace.
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	conns := &connections{open: map[*conn]struct{}{}}
+	spare := newReserve()
+	defer spare.giveUp()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	err := s.acceptAll(requests, l, conns)
+	err := s.acceptAll(requests, l, conns, spare)
 	l.Close()
 	if ctx.Err() != nil {
 		err = nil
@@ -102,26 +104,34 @@ const (
 
 // acceptAll serves each client by a goroutine of its own until the listener
 // fails or is closed.
-func (s *Server) acceptAll(ctx context.Context, l net.Listener, conns *connections) error {
+func (s *Server) acceptAll(ctx context.Context, l net.Listener, conns *connections, spare *reserve) error {
 	handler := s.cfg.Handler
 	if handler == nil {
 		handler = s.routes()
 	}
 	handler = s.checkPeer(handler)
-	wait := time.Duration(0)
+	wait, short := time.Duration(0), false
 	for {
 		socket, err := l.Accept()
 		switch {
 		case err == nil:
 			wait = 0
-			c := &conn{Conn: socket, server: s, handler: handler}
-			conns.serve(c, func() { c.serve(withPeer(ctx, socket)) })
+			c := &conn{Conn: socket, server: s, handler: handler, once: short}
+			short = false
+			conns.serve(c, func() {
+				c.serve(withPeer(ctx, socket))
+				c.Close()
+				spare.restore()
+			})
+		case isShortage(err) && spare.giveUp():
+			short = true
 		case isShortage(err):
 			if wait == 0 { // told once
 				s.cfg.Log.Warn("a shortage delays API requests", "error", err)
 			}
 			wait = min(max(2*wait, shortageMin), shortageMax)
 			time.Sleep(wait)
+			spare.restore()
 		case errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EINTR):
 			// That client is gone.
 		default:
