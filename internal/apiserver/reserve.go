@@ -7,8 +7,8 @@ import (
 )
 
 // reserve is a descriptor that is given up when there are no more: for the client
-// who may end the shortage, by removing a port for instance. Clients are served
-// one at a time then, and for one request each.
+// who may end the shortage, by removing a port for instance. Clients are served one
+// at a time then, and for one request each.
 type reserve struct {
 	mu sync.Mutex
 	fd int // -1: given up

@@ -27,9 +27,9 @@ const (
 )
 
 // Ceiling returns the first descriptor that clients' connections are not to have.
-// Those from it on are for what must work in a shortage too, such as the API,
-// which may remove a port. The kernel gives the lowest free descriptor, so the number of one
-// tells how many there are.
+// Those from it on are for what must work in a shortage too, such as the API, which
+// may remove a port. The kernel gives the lowest free descriptor, so the number of
+// one tells how many there are.
 func Ceiling() int {
 	limit := Get()
 	return limit - min(spare, limit/spareShare)

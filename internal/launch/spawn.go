@@ -108,6 +108,8 @@ func cloneError(err error) error {
 		hint = " (see the sysctls user.max_user_namespaces and user.max_*_namespaces)"
 	case errors.Is(err, unix.EPERM):
 		hint = " (see the sysctls kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns)"
+	case errors.Is(err, unix.EBADF):
+		hint = " (a descriptor for the command may be above the limit of open files, ulimit -n)"
 	}
 	return fmt.Errorf("starting the child in new namespaces: %w%s", err, hint)
 }

@@ -3,17 +3,17 @@ package gvisor
 // Theory of operation.
 //
 // The stack acknowledges what it receives at once, in a packet of its own. Where
-// two programs take turns, request and reply, the next data would have carried the
-// acknowledgement a moment later, and that packet costs as much as one with
-// data. So it is held back for a few milliseconds, as RFC 1122 (4.2.3.2)
-// has it: data that is sent meanwhile takes its place, a second one goes out at
-// once, and the rest goes when the time is up.
+// two programs take turns, request and reply, the next data would have carried
+// the acknowledgement a moment later, and that packet costs as much as one with
+// data. So it is held back for a few milliseconds, as RFC 1122 (4.2.3.2) has it:
+// data that is sent meanwhile takes its place, a second acknowledgement goes out
+// at once, and the rest goes when the time is up.
 //
 // A peer that does not send its next piece before the last one is acknowledged
 // (Nagle's algorithm) would be slowed down by that. So a connection has to have
-// taken a few turns, one acknowledgement between data and data, before one
-// is held back, and whatever breaks the pattern ends it: two acknowledgements in a row, or
-// one that waited in vain. Bulk traffic is never concerned.
+// taken a few turns, one acknowledgement between data and data, before one is
+// held back, and whatever breaks the pattern ends it: two acknowledgements in a
+// row, or one that waited in vain. Bulk traffic is never concerned.
 
 import (
 	"hash/maphash"
