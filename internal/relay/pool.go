@@ -16,15 +16,13 @@ import (
 // that a connection need not wait for one to be made. They come in batches.
 type Pool struct {
 	fill  FillFunc
+	size  int
 	log   *slog.Logger
 	told  seldom
 	short chan struct{} // a hint to the filler: there is room
 	done  chan struct{}
 
 	mu      sync.Mutex
-	size    int       // how many to keep ready now
-	max     int       // what that may grow to
-	filled  time.Time // when it was last; zero: not yet
 	ready   []int
 	waiting []*waiter
 	closed  bool
@@ -37,13 +35,6 @@ type FillFunc func(ctx context.Context, n int) ([]int, error)
 // PoolSize suits one family of TCP or UDP: half of it lasts for longer than a
 // refill takes at 10,000 connections a second.
 const PoolSize = 128
-
-// A pool begins with poolStart sockets, as most ports are never busy. It doubles when
-// half of them are used up within growTime, and stays so.
-const (
-	poolStart = 16
-	growTime  = time.Second
-)
 
 // waiter is a connection that waits for a socket on its loop.
 type waiter struct {
@@ -62,8 +53,8 @@ const (
 // have: those that wait must not starve those that work.
 const poolShare = 16
 
-// NewPool starts to keep up to size sockets ready (0: PoolSize): as many as are
-// used, and fewer where descriptors are few: a sixteenth of RLIMIT_NOFILE. fill is called by one
+// NewPool starts to keep size sockets ready (0: PoolSize), or fewer where
+// descriptors are few: a sixteenth of RLIMIT_NOFILE. fill is called by one
 // goroutine, which ends with ctx, as do the sockets that are left. log is told
 // of a shortage; nil drops it.
 func NewPool(ctx context.Context, size int, fill FillFunc, log *slog.Logger) *Pool {
@@ -73,11 +64,7 @@ func NewPool(ctx context.Context, size int, fill FillFunc, log *slog.Logger) *Po
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	most := affordable(size)
-	p := &Pool{
-		fill: fill, size: min(poolStart, most), max: most, log: log,
-		short: make(chan struct{}, 1), done: make(chan struct{}),
-	}
+	p := &Pool{fill: fill, size: affordable(size), log: log, short: make(chan struct{}, 1), done: make(chan struct{})}
 	p.hint()
 	go p.run(ctx)
 	return p
@@ -89,8 +76,7 @@ func affordable(size int) int { return max(min(size, fdlimit.Get()/poolShare), 1
 // shed closes what the limit of descriptors, lowered since, leaves no room for.
 func (p *Pool) shed() {
 	p.mu.Lock()
-	p.max = affordable(p.max)
-	p.size = min(p.size, p.max)
+	p.size = affordable(p.size)
 	var excess []int
 	if n := len(p.ready); n > p.size {
 		excess = p.ready[p.size:n:n]
@@ -170,18 +156,8 @@ func (p *Pool) run(ctx context.Context) {
 	}
 }
 
-// grow makes the pool larger where it is used up fast.
-func (p *Pool) grow(now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.ready) <= p.size/2 && now.Sub(p.filled) < growTime {
-		p.size = min(2*p.size, p.max)
-	}
-}
-
 // refill makes what is missing.
 func (p *Pool) refill(ctx context.Context) error {
-	p.grow(time.Now())
 	for {
 		p.mu.Lock()
 		size := p.size
@@ -190,7 +166,6 @@ func (p *Pool) refill(ctx context.Context) error {
 		if missing <= 0 {
 			return nil
 		}
-		p.filled = time.Now()
 		room := fdlimit.Room()
 		if room == 0 {
 			return unix.EMFILE

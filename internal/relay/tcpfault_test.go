@@ -367,10 +367,6 @@ func TestLimitLoweredToThePool(t *testing.T) {
 	}
 	e := newEngine(t)
 	pool := plainPoolOf(t, unix.AF_INET, pooled)
-	pool.mu.Lock()
-	pool.size = pool.max // it was busy
-	pool.mu.Unlock()
-	pool.hint()
 	untilFull(t, pool)
 	limitDescriptors(t, 0)
 	p, err := e.ForwardTCP(TCPConfig{
