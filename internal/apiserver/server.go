@@ -78,12 +78,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	// Requests outlive ctx for the grace.
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	conns := &connections{open: map[*conn]struct{}{}}
-	spare := newReserve()
-	defer spare.giveUp()
+	conns := &connections{open: map[*conn]struct{}{}, spare: newReserve()}
+	defer conns.spare.giveUp()
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	err := s.acceptAll(requests, l, conns, spare)
+	err := s.acceptAll(requests, l, conns)
 	l.Close()
 	if ctx.Err() != nil {
 		err = nil
@@ -104,7 +103,7 @@ const (
 
 // acceptAll serves each client by a goroutine of its own until the listener
 // fails or is closed.
-func (s *Server) acceptAll(ctx context.Context, l net.Listener, conns *connections, spare *reserve) error {
+func (s *Server) acceptAll(ctx context.Context, l net.Listener, conns *connections) error {
 	handler := s.cfg.Handler
 	if handler == nil {
 		handler = s.routes()
@@ -118,12 +117,8 @@ func (s *Server) acceptAll(ctx context.Context, l net.Listener, conns *connectio
 			wait = 0
 			c := &conn{Conn: socket, server: s, handler: handler, once: short}
 			short = false
-			conns.serve(c, func() {
-				c.serve(withPeer(ctx, socket))
-				c.Close()
-				spare.restore()
-			})
-		case isShortage(err) && spare.giveUp():
+			conns.serve(c, func() { c.serve(withPeer(ctx, socket)) })
+		case isShortage(err) && conns.spare.giveUp():
 			short = true
 		case isShortage(err):
 			if wait == 0 { // told once
@@ -131,7 +126,7 @@ func (s *Server) acceptAll(ctx context.Context, l net.Listener, conns *connectio
 			}
 			wait = min(max(2*wait, shortageMin), shortageMax)
 			time.Sleep(wait)
-			spare.restore()
+			conns.spare.restore()
 		case errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EINTR):
 			// That client is gone.
 		default:
@@ -152,6 +147,7 @@ func isShortage(err error) bool {
 // connections are those that are open.
 type connections struct {
 	serving sync.WaitGroup
+	spare   *reserve
 
 	mu   sync.Mutex
 	open map[*conn]struct{}
@@ -165,6 +161,7 @@ func (cs *connections) serve(c *conn, f func()) {
 	cs.serving.Go(func() {
 		defer func() {
 			c.Close()
+			cs.spare.restore()
 			cs.mu.Lock()
 			delete(cs.open, c)
 			cs.mu.Unlock()
