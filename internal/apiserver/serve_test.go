@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/unixsock"
 )
 
@@ -256,23 +257,12 @@ func TestRunningOutOfDescriptors(t *testing.T) {
 // function that it returns is called.
 func exhaustDescriptors(t *testing.T) (restore func()) {
 	t.Helper()
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
 	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0) // the lowest free one
 	if err != nil {
 		t.Fatal(err)
 	}
 	unix.Close(fd)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(fd), Max: limit.Max}); err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-			t.Error(err)
-		}
-	}
+	return nstest.LimitFDs(t, fd)
 }
 
 // failingListener fails once with each error before it works.

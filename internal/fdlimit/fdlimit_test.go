@@ -4,21 +4,12 @@ import (
 	"os"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"rootlesskit/internal/nstest"
 )
 
 // TestCeiling opens descriptors up to the limit.
 func TestCeiling(t *testing.T) {
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
-	low := old
-	low.Cur = 128
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &old) }()
+	nstest.LimitFDs(t, 128)
 	if got := Get(); got != 128 {
 		t.Errorf("limit %d, want 128", got)
 	}

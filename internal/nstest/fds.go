@@ -5,7 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // OpenFDs returns what the process has open: descriptor to its target.
@@ -42,4 +46,24 @@ func LeakedFDs(before map[string]string) []string {
 // runtimeOwned tells the descriptors that Go's runtime opens for a moment.
 func runtimeOwned(target string) bool {
 	return target == "anon_inode:[pidfd]" || strings.HasPrefix(target, "/proc/")
+}
+
+// LimitFDs sets the soft limit of descriptors (RLIMIT_NOFILE) until restore is
+// called, or the test has ended.
+func LimitFDs(t testing.TB, limit int) (restore func()) {
+	t.Helper()
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(limit), Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	restore = sync.OnceFunc(func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(restore)
+	return restore
 }

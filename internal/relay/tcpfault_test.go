@@ -470,18 +470,7 @@ func outQueue(t *testing.T, c *net.TCPConn) (n int) {
 // limitDescriptors leaves the process room for n more.
 func limitDescriptors(t testing.TB, n int) (restore func()) {
 	t.Helper()
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
-	limit := old
-	limit.Cur = uint64(len(nstest.OpenFDs()) + n)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	restore = sync.OnceFunc(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &old) })
-	t.Cleanup(restore)
-	return restore
+	return nstest.LimitFDs(t, len(nstest.OpenFDs())+n)
 }
 
 // Thousands of connections that are opened and reset leave nothing behind.
