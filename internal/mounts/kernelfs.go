@@ -49,13 +49,13 @@ func Sys() error {
 // mountsBelow lists the mount points directly below a directory, not those
 // below another of them: a recursive bind carries these along.
 func mountsBelow(dir string) ([]string, error) {
-	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir + "/"))
+	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {
 		return nil, fmt.Errorf("reading the mounts below %s: %w", dir, err)
 	}
 	var paths []string
 	for _, i := range infos {
-		covered := false
+		covered := i.Mountpoint == dir // the filter passes the directory itself
 		for _, p := range paths {
 			covered = covered || i.Mountpoint == p || strings.HasPrefix(i.Mountpoint, p+string(filepath.Separator))
 		}
