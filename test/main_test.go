@@ -165,7 +165,7 @@ func (k *kit) await(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-k.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(waitLimit):
 		t.Fatalf("it does not end: %s", k.output)
 	}
 	return k.ProcessState.ExitCode()
@@ -204,15 +204,19 @@ func (k *kit) childPID(t *testing.T) string {
 	return string(b)
 }
 
+// waitLimit ends a wait for what never comes. It decides no test on a machine
+// that is only slow.
+const waitLimit = time.Minute
+
 // poll waits until a condition holds.
 func poll(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if holds() {
 			return
 		}
 	}
-	t.Fatalf("still waiting for: %s", what)
+	t.Fatalf("still waiting for %s after %s", what, waitLimit)
 }
 
 // processesWith lists the processes whose command line holds a string.

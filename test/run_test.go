@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -83,47 +82,6 @@ func TestInheritedDescriptors(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(f.Name()); string(b) != "written\n" {
 		t.Errorf("written through the inherited descriptor: %q", b)
-	}
-}
-
-func TestStateDir(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "a", "b")
-	if err := os.MkdirAll(filepath.Join(dir, "stale"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	r := runKit(t, "--state-dir="+dir, "sh", "-c", "ls -A $ROOTLESSKIT_STATE_DIR; cat $ROOTLESSKIT_STATE_DIR/child_pid; stat -c %a $ROOTLESSKIT_STATE_DIR/*")
-	pid, _, _ := strings.Cut(strings.TrimPrefix(r.stdout, "api.sock\nchild_pid\nlock\n"), "600\n")
-	if _, err := strconv.Atoi(pid); err != nil {
-		t.Errorf("child_pid holds %q: %q", pid, r.stdout)
-	}
-	if !strings.HasSuffix(r.stdout, "600\n444\n600\n") {
-		t.Errorf("modes: %q", r.stdout)
-	}
-	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("the state directory is left: %v", err)
-	}
-}
-
-func TestStateDirIsLocked(t *testing.T) {
-	k := startKit(t, "sleep", "60")
-	r := runKit(t, "--state-dir="+k.stateDir, "true")
-	want := fmt.Sprintf("[rootlesskit:parent] error: failed to lock %s/lock, another RootlessKit is running with the same state directory?\n", k.stateDir)
-	if r.code != 1 || r.stderr != want {
-		t.Errorf("code %d, stderr %q", r.code, r.stderr)
-	}
-	if _, err := os.Stat(filepath.Join(k.stateDir, "api.sock")); err != nil {
-		t.Errorf("the running one's directory was touched: %v", err)
-	}
-}
-
-func TestReadOnlyStateDir(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "ro")
-	if err := os.Mkdir(dir, 0o555); err != nil {
-		t.Fatal(err)
-	}
-	r := runKit(t, "--state-dir="+dir, "true")
-	if r.code != 1 || !strings.Contains(r.stderr, "permission denied") {
-		t.Errorf("code %d, stderr %q", r.code, r.stderr)
 	}
 }
 

@@ -24,7 +24,7 @@ func writeEtcFiles(state *stateDir, link driver.Link) ([]string, error) {
 	}{{"resolv.conf", resolvConf(link)}, {"hosts", hosts}}
 	var names []string
 	for _, f := range files {
-		if err := os.WriteFile(state.file(f.name), f.content, 0o644); err != nil {
+		if err := state.write(f.name, f.content, 0o644); err != nil {
 			return nil, fmt.Errorf("writing %s for the child: %w", f.name, err)
 		}
 		names = append(names, f.name)

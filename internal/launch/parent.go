@@ -33,16 +33,15 @@ func Run(ctx context.Context, cfg Config) (code int, err error) {
 	if err := hostsock.DropBindCapability(); err != nil {
 		return 1, err
 	}
-	state, err := openStateDir(cfg.StateDir)
-	if err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, state.remove()) }()
-
 	// One context ends everything; its cause is what the user is told.
 	ctx, cancel := context.WithCancelCause(ctx)
-	r := &run{cfg: &cfg, state: state, cancel: cancel, inherited: inheritedSockets(cfg.Inherited), stops: make(chan struct{})}
+	defer cancel(errEnded)
+	r := &run{cfg: &cfg, cancel: cancel, inherited: inheritedSockets(cfg.Inherited), stops: make(chan struct{})}
 	go r.handleSignals(ctx, caught)
+	if r.state, err = openStateDir(ctx, cfg.StateDir, cfg.Log); err != nil {
+		return 1, err
+	}
+	defer r.removeState()
 	if err = r.start(ctx); err == nil {
 		code, err = r.awaitEnd(ctx)
 	} else {
@@ -51,6 +50,14 @@ func Run(ctx context.Context, cfg Config) (code int, err error) {
 	r.notify("STOPPING=1")
 	cancel(errEnded)
 	return code, errors.Join(err, r.end())
+}
+
+// removeState removes the state directory. What the command did has its own
+// exit code, so a rest that cannot be removed is no failure of the run.
+func (r *run) removeState() {
+	if err := r.state.remove(); err != nil {
+		r.cfg.Log.Warn("something is left of the state directory", "error", err)
+	}
 }
 
 // errEnded is the cause of a context that ended as it should.
@@ -122,7 +129,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		}
 	}()
 	if r.cfg.DetachNetns {
-		if err := os.WriteFile(r.state.file("netns"), nil, 0o444); err != nil {
+		if err := r.state.write("netns", nil, 0o444); err != nil {
 			return fmt.Errorf("making the file for the network namespace: %w", err)
 		}
 	}
@@ -247,7 +254,7 @@ func (r *run) publish(ctx context.Context, sb driver.Sandbox) error {
 
 // serveAPI makes api.sock answer, which clients expect before the command.
 func (r *run) serveAPI(ctx context.Context) error {
-	l, err := unixsock.Listen(ctx, r.state.file("api.sock"))
+	l, err := r.state.listen(ctx, "api.sock")
 	if err != nil {
 		return err
 	}

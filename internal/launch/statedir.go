@@ -1,48 +1,54 @@
 package launch
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/unixsock"
 )
 
 // stateDir is the directory of a run. The flock on its file "lock" makes it
 // the run's own; a shared flock on the directory itself tells cleaners of
 // temporary files to leave it alone (systemd-tmpfiles(8), "flock").
+//
+// Whoever may write to the parent directory can put another directory, or a
+// symlink, in its place while the run lasts. So files are made and removed
+// through the directory that was opened at the start (root), never by path.
 type stateDir struct {
 	path string
-	dir  *os.File
-	lock *os.File
+	// temporary says that this run chose the path, so nobody else asks for it.
+	temporary bool
+	root      *os.Root
+	dir       *os.File // root's own descriptor, for flock and /proc/self/fd
+	lock      *os.File
 }
 
 const lockName = "lock"
 
 // openStateDir makes the directory where it is missing, locks it and removes
-// what a killed run left in it. An empty path makes a temporary directory.
-func openStateDir(path string) (*stateDir, error) {
-	tmp := ""
-	if path == "" {
-		var err error
-		if tmp, err = os.MkdirTemp("", "rootlesskit"); err != nil {
-			return nil, fmt.Errorf("making a temporary state directory: %w", err)
-		}
-		path = tmp
-	}
-	abs, err := filepath.Abs(path)
+// what a killed run left in it. An empty path makes a temporary directory. The
+// context ends the wait for a lock whose holder is ending.
+func openStateDir(ctx context.Context, path string, log *slog.Logger) (*stateDir, error) {
+	s, err := newStateDir(path)
 	if err != nil {
-		return nil, fmt.Errorf("state directory %q: %w", path, err)
+		return nil, err
 	}
-	s := &stateDir{path: abs}
-	_, statErr := os.Lstat(abs)
-	made := tmp != "" || os.IsNotExist(statErr)
-	if err := s.acquire(); err != nil {
+	_, statErr := os.Lstat(s.path)
+	made := s.temporary || os.IsNotExist(statErr)
+	if err := s.acquire(ctx, log); err != nil {
 		s.close()
 		if made {
-			_ = os.Remove(abs) // unless another run has it by now: then it is not empty
+			_ = unix.Rmdir(s.path) // unless another run has it by now: then it is not empty
 		}
 		return nil, err
 	}
@@ -53,80 +59,97 @@ func openStateDir(path string) (*stateDir, error) {
 	return s, nil
 }
 
-// acquire locks the directory. A run that ends removes directory and lock, so
-// the lock that was got may be that of a directory which is gone: try again.
-func (s *stateDir) acquire() error {
-	for {
-		if err := os.MkdirAll(s.path, 0o755); err != nil {
-			return err // names the path itself
-		}
-		err := s.tryLock()
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		if err == nil && s.lockIsCurrent() {
-			return nil
-		}
-		s.close()
+func newStateDir(path string) (*stateDir, error) {
+	if path == "" {
+		tmp, err := makeTemporaryDir()
+		return &stateDir{path: tmp, temporary: true}, err
 	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("state directory %q: %w", path, err)
+	}
+	return &stateDir{path: abs}, nil
 }
 
-func (s *stateDir) tryLock() (err error) {
-	lockPath := filepath.Join(s.path, lockName)
-	if s.lock, err = os.OpenFile(lockPath, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+// open opens the directory, and refuses one that holds anything that no run of
+// this program can have left: all that is in it will be removed.
+func (s *stateDir) open() (err error) {
+	if s.root, err = os.OpenRoot(s.path); err != nil {
 		return err
 	}
-	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("failed to lock %s, another RootlessKit is running with the same state directory?", lockPath)
-		}
-		return fmt.Errorf("failed to lock %s: %w", lockPath, err)
-	}
-	if s.dir, err = os.Open(s.path); err != nil {
+	if s.dir, err = s.root.Open("."); err != nil {
 		return err
 	}
-	if err := unix.Flock(int(s.dir.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("failed to lock %s: %w", s.path, err)
+	names, err := s.names()
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 && !slices.Contains(names, lockName) {
+		return fmt.Errorf("the state directory %s is not empty, and no RootlessKit has used it (in it: %s): empty it, or choose another with --state-dir",
+			s.path, someOf(names))
 	}
 	return nil
 }
 
-func (s *stateDir) lockIsCurrent() bool {
-	held, err := s.lock.Stat()
-	if err != nil {
-		return false
+// someOf lists names, the first few where there are many.
+func someOf(names []string) string {
+	const most = 5
+	slices.Sort(names)
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 	}
-	current, err := os.Stat(filepath.Join(s.path, lockName))
-	return err == nil && os.SameFile(held, current)
+	return strings.Join(names, ", ")
 }
 
+func (s *stateDir) names() ([]string, error) {
+	d, err := s.root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
+}
+
+// wipe empties the directory, except for the lock.
 func (s *stateDir) wipe() error {
-	entries, err := os.ReadDir(s.path)
+	names, err := s.names()
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if e.Name() == lockName {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(s.path, e.Name())); err != nil {
-			return err
+	for _, name := range names {
+		if name != lockName {
+			err = errors.Join(err, s.root.RemoveAll(name))
 		}
 	}
-	return nil
+	return err
 }
 
-// file returns the path of a file in the directory.
+// file returns the path of a file in the directory, as others are told it.
 func (s *stateDir) file(name string) string { return filepath.Join(s.path, name) }
+
+// write makes a file with this mode, whatever the umask is.
+func (s *stateDir) write(name string, content []byte, mode os.FileMode) error {
+	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Chmod(mode), f.Close())
+}
+
+// listen makes a Unix socket in the directory.
+func (s *stateDir) listen(ctx context.Context, name string) (net.Listener, error) {
+	return unixsock.ListenIn(ctx, s.dir, s.file(name))
+}
 
 // writeChildPID writes child_pid in one step, so that a reader never sees it
 // half; clients parse it without trimming, so there is no newline.
 func (s *stateDir) writeChildPID(pid int) error {
-	tmp := s.file(".child_pid")
-	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o444); err != nil {
+	const tmp = ".child_pid"
+	if err := s.write(tmp, []byte(strconv.Itoa(pid)), 0o444); err != nil {
 		return fmt.Errorf("writing child_pid: %w", err)
 	}
-	if err := os.Rename(tmp, s.file("child_pid")); err != nil {
+	if err := s.root.Rename(tmp, "child_pid"); err != nil {
 		return fmt.Errorf("writing child_pid: %w", err)
 	}
 	return nil
@@ -134,21 +157,41 @@ func (s *stateDir) writeChildPID(pid int) error {
 
 // remove deletes the directory with all in it and gives the lock up. The lock
 // goes last, so that nobody else works in the directory while it is emptied.
+// What has taken the directory's place at its path stays.
 func (s *stateDir) remove() error {
-	err := errors.Join(s.wipe(), os.RemoveAll(s.path))
-	s.close()
-	if err != nil {
-		return fmt.Errorf("removing the state directory: %w", err)
+	defer s.close()
+	err := s.wipe()
+	if err == nil {
+		err = s.root.Remove(lockName)
+	}
+	if err == nil && s.isAtPath() {
+		err = unix.Rmdir(s.path)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing the state directory %s: %w", s.path, err)
 	}
 	return nil
 }
 
+// isAtPath reports whether the path still leads to the directory itself, not by
+// a symlink.
+func (s *stateDir) isAtPath() bool {
+	held, err := s.dir.Stat()
+	if err != nil {
+		return false
+	}
+	current, err := os.Lstat(s.path)
+	return err == nil && os.SameFile(held, current)
+}
+
 func (s *stateDir) close() {
-	if s.lock != nil {
-		s.lock.Close()
+	for _, f := range []*os.File{s.lock, s.dir} {
+		if f != nil {
+			f.Close()
+		}
 	}
-	if s.dir != nil {
-		s.dir.Close()
+	if s.root != nil {
+		s.root.Close()
 	}
-	s.lock, s.dir = nil, nil
+	s.lock, s.dir, s.root = nil, nil, nil
 }

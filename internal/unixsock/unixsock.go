@@ -32,9 +32,29 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 	if !filepath.IsAbs(path) { // "@name" would be an abstract socket, which has no mode
 		return nil, fmt.Errorf("the socket path %q is not absolute", path)
 	}
-	if len(path) > MaxPath {
-		return nil, fmt.Errorf("the socket path %q is longer than the %d bytes that the kernel allows: choose a shorter state directory", path, MaxPath)
+	if err := checkLength(path); err != nil {
+		return nil, err
 	}
+	return listen(ctx, path)
+}
+
+// ListenIn is Listen in a directory that is open, whatever its path leads to by
+// now; the path is what clients are told.
+func ListenIn(ctx context.Context, dir *os.File, path string) (net.Listener, error) {
+	if err := checkLength(path); err != nil {
+		return nil, err
+	}
+	return listen(ctx, fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
+}
+
+func checkLength(path string) error {
+	if len(path) > MaxPath {
+		return fmt.Errorf("the socket path %q is longer than the %d bytes that the kernel allows: choose a shorter state directory", path, MaxPath)
+	}
+	return nil
+}
+
+func listen(ctx context.Context, path string) (net.Listener, error) {
 	var lc net.ListenConfig
 	lc.Control = func(_, _ string, conn syscall.RawConn) (err error) {
 		if e := conn.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), socketMode) }); e != nil {

@@ -1,0 +1,171 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The lock of a state directory is a flock on its file "lock", in which the
+// holder writes its PID. A killed holder keeps the lock until the kernel has
+// closed its descriptors, which takes some tenths of a second where a TAP device
+// is among them. A supervisor that starts the launcher again at once meets that:
+// so the lock of a process that is ending is waited for, that of a living one is
+// not.
+
+const (
+	lockPatience = 5 * time.Second
+	lockNotice   = 1 * time.Second
+	lockInterval = 5 * time.Millisecond
+)
+
+// errLocked says that another process holds the lock.
+var errLocked = errors.New("locked")
+
+// acquire locks the directory. A run that ends removes directory and lock, so
+// the lock that was got may be that of a directory which is gone: try again.
+func (s *stateDir) acquire(ctx context.Context, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	notice := time.AfterFunc(lockNotice, func() {
+		log.Warn("waiting for the end of another RootlessKit with the same state directory", "directory", s.path)
+	})
+	defer notice.Stop()
+	for {
+		err := s.tryAcquire()
+		if err == nil {
+			return nil
+		}
+		again := errors.Is(err, os.ErrNotExist) || errors.Is(err, errLocked) && (s.temporary || s.holderIsEnding())
+		s.close()
+		if errors.Is(err, errLocked) {
+			err = fmt.Errorf("failed to lock %s, another RootlessKit is running with the same state directory?", s.file(lockName))
+		}
+		if !again {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
+				return cause
+			}
+			return err
+		case <-time.After(lockInterval):
+		}
+	}
+}
+
+func (s *stateDir) tryAcquire() error {
+	if err := os.MkdirAll(s.path, 0o755); err != nil {
+		return err // names the path itself
+	}
+	if err := s.open(); err != nil {
+		return err
+	}
+	if err := s.openLock(unix.O_CREAT); err != nil {
+		return err
+	}
+	if err := s.tryLock(); err != nil {
+		return err
+	}
+	if !s.lockIsCurrent() {
+		return fmt.Errorf("failed to lock %s: %w", s.file(lockName), os.ErrNotExist)
+	}
+	if err := errors.Join(s.lock.Truncate(0), writePID(s.lock)); err != nil {
+		return fmt.Errorf("writing to %s: %w", s.file(lockName), err)
+	}
+	return nil
+}
+
+func writePID(f *os.File) error {
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+	return err
+}
+
+// openLock opens the file without following a symlink: it may be anybody's, and
+// may lead anywhere.
+func (s *stateDir) openLock(flags int) error {
+	fd, err := unix.Openat(int(s.dir.Fd()), lockName, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|flags, 0o600)
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("failed to lock %s: it is a symbolic link: remove it, or choose another --state-dir", s.file(lockName))
+	case err != nil:
+		return &os.PathError{Op: "open", Path: s.file(lockName), Err: err}
+	}
+	s.lock = os.NewFile(uintptr(fd), s.file(lockName))
+	return nil
+}
+
+func (s *stateDir) tryLock() error {
+	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return errLocked
+		}
+		return fmt.Errorf("failed to lock %s: %w", s.file(lockName), err)
+	}
+	if err := unix.Flock(int(s.dir.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("failed to lock %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// lockIsCurrent reports whether a run that starts now would meet this lock.
+func (s *stateDir) lockIsCurrent() bool {
+	held, err := s.lock.Stat()
+	if err != nil {
+		return false
+	}
+	current, err := os.Lstat(s.file(lockName))
+	return err == nil && os.SameFile(held, current)
+}
+
+// holderIsEnding reports whether the process that holds the lock has ended, or
+// is about to. A lock that names no process is another program's.
+func (s *stateDir) holderIsEnding() bool {
+	var b [20]byte
+	n, _ := s.lock.ReadAt(b[:], 0)
+	pid, err := strconv.Atoi(string(b[:n]))
+	return err == nil && pid > 0 && processIsEnding(pid)
+}
+
+// processIsEnding reports whether a process has ended, is a zombie, exits, or
+// was sent SIGKILL (proc_pid_stat(5), proc_pid_status(5)).
+func processIsEnding(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	}
+	const exiting = 0x4 // PF_EXITING
+	_, rest, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " ")
+	fields := strings.Fields(rest)
+	if len(fields) < 7 {
+		return false
+	}
+	flags, _ := strconv.ParseUint(fields[6], 10, 64)
+	return fields[0] == "Z" || fields[0] == "X" || flags&exiting != 0 || killIsPending(pid)
+}
+
+func killIsPending(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		if name != "SigPnd" && name != "ShdPnd" {
+			continue
+		}
+		set, _ := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		if set&(1<<(unix.SIGKILL-1)) != 0 {
+			return true
+		}
+	}
+	return false
+}
