@@ -19,19 +19,28 @@ const ProxyProtocolV2 = "v2"
 //
 //	[PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO
 //
+// Docker's short forms PARENTPORT:CHILDPORT, for TCP, and
+// PARENTPORT:CHILDPORT/PROTO, both on all addresses, are accepted too.
+//
 // An IPv6 address is written in brackets, and loses them in the result; an
 // IPv4 address may have them. Blanks around an address or a port are ignored.
 // Nothing else is normalised, and the range of the ports is not checked: see
 // Validate.
 func ParsePortSpec(s string) (PortSpec, error) {
+	if isPortPair(splitFields(s)) {
+		return ParsePortSpec(s + "/tcp")
+	}
 	addresses, proto, ok := cutLast(s, "/")
 	if !ok {
-		return PortSpec{}, fmt.Errorf("missing proto in PortSpec string: %q", s)
+		return PortSpec{}, missingProto(s)
 	}
 	if err := validateProto(proto); err != nil {
 		return PortSpec{}, fmt.Errorf("invalid PortSpec string: %q: %w", s, err)
 	}
 	fields := splitFields(addresses)
+	if isPortPair(fields) {
+		fields = append([]string{""}, fields...)
+	}
 	if len(fields) < 2 {
 		return PortSpec{}, malformed(s)
 	}
@@ -58,8 +67,30 @@ func ParsePortSpec(s string) (PortSpec, error) {
 	return spec, nil
 }
 
+// specForm is how a spec is written.
+const specForm = "[PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO with IPv6 addresses in brackets"
+
 func malformed(s string) error {
-	return fmt.Errorf("unexpected PortSpec string: %q: not of the form [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO with IPv6 addresses in brackets", s)
+	return fmt.Errorf("unexpected PortSpec string: %q: not of the form "+specForm, s)
+}
+
+// missingProto suggests TCP where that is all that is missing.
+func missingProto(s string) error {
+	advice := "the form is " + specForm
+	if guess := s + "/tcp"; strings.Contains(s, ":") {
+		if _, err := ParsePortSpec(guess); err == nil {
+			advice = fmt.Sprintf("did you mean %q?", guess)
+		}
+	}
+	return fmt.Errorf("missing proto in PortSpec string: %q: %s", s, advice)
+}
+
+// isPortPair reports whether the fields are two numbers.
+func isPortPair(fields []string) bool {
+	return len(fields) == 2 && !slices.ContainsFunc(fields, func(f string) bool {
+		_, err := strconv.ParseUint(f, 10, 32)
+		return err != nil
+	})
 }
 
 // String returns the spec in the form that ParsePortSpec parses.

@@ -11,6 +11,8 @@ import (
 func TestParsePortSpec(t *testing.T) {
 	for s, want := range map[string]api.PortSpec{
 		"127.0.0.1:8080:80/tcp":            {Proto: "tcp", ParentIP: "127.0.0.1", ParentPort: 8080, ChildPort: 80},
+		"8080:80":                          {Proto: "tcp", ParentPort: 8080, ChildPort: 80},
+		"8080:80/udp":                      {Proto: "udp", ParentPort: 8080, ChildPort: 80},
 		":8080:80/udp6":                    {Proto: "udp6", ParentPort: 8080, ChildPort: 80},
 		"127.0.0.1:8080:10.0.2.100:80/tcp": {Proto: "tcp", ParentIP: "127.0.0.1", ParentPort: 8080, ChildIP: "10.0.2.100", ChildPort: 80},
 		":8080:10.0.2.100:80/tcp":          {Proto: "tcp", ParentPort: 8080, ChildIP: "10.0.2.100", ChildPort: 80},
@@ -31,7 +33,7 @@ func TestParsePortSpec(t *testing.T) {
 func TestParsePortSpecErrors(t *testing.T) {
 	for s, want := range map[string]string{
 		"":                          `missing proto in PortSpec string: ""`,
-		"127.0.0.1:8080:80":         `missing proto in PortSpec string: "127.0.0.1:8080:80"`,
+		"127.0.0.1:8080:80":         `missing proto in PortSpec string: "127.0.0.1:8080:80": did you mean "127.0.0.1:8080:80/tcp"?`,
 		"127.0.0.1:8080:80/":        `invalid PortSpec string: "127.0.0.1:8080:80/": unknown proto: ""`,
 		"127.0.0.1:8080:80/TCP":     `invalid PortSpec string: "127.0.0.1:8080:80/TCP": unknown proto: "TCP"`,
 		"127.0.0.1:8080:80/tcp ":    `invalid PortSpec string: "127.0.0.1:8080:80/tcp ": unknown proto: "tcp "`,
@@ -39,7 +41,8 @@ func TestParsePortSpecErrors(t *testing.T) {
 		"/tcp":                      `unexpected PortSpec string: "/tcp"`,
 		"127.0.0.1:80/tcp":          `unexpected PortSpec string: "127.0.0.1:80/tcp"`,
 		"::1:8080:80/tcp":           `unexpected PortSpec string: "::1:8080:80/tcp"`,
-		"8080:80/tcp":               `unexpected ParentIP in PortSpec string: "8080:80/tcp"`,
+		"8080/tcp":                  `unexpected PortSpec string: "8080/tcp": not of the form [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO`,
+		"8080":                      `missing proto in PortSpec string: "8080": the form is [PARENTIP]:PARENTPORT:`,
 		"localhost:8080:80/tcp":     `unexpected ParentIP in PortSpec string: "localhost:8080:80/tcp"`,
 		"127.0.0.01:8080:80/tcp":    `unexpected ParentIP in PortSpec string: "127.0.0.01:8080:80/tcp"`,
 		"[fe80::1%lo]:8080:80/tcp":  `unexpected ParentIP in PortSpec string: "[fe80::1%lo]:8080:80/tcp"`,

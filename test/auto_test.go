@@ -65,7 +65,7 @@ func TestAutoFails(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), append(strings.Fields(flags), "true")...)
 		cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
 		r := runCmd(t, cmd)
-		if last := lastLine(r.stderr); r.code != 1 || last != "[rootlesskit:parent] error: "+want {
+		if last := errorLine(r.stderr); r.code != 1 || last != "[rootlesskit:parent] error: "+want {
 			t.Errorf("%s: code %d, %q", flags, r.code, last)
 		}
 	}

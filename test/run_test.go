@@ -12,6 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// errorLine is the line of the launcher's error.
+func errorLine(stderr string) string {
+	for line := range strings.Lines(stderr) {
+		if strings.HasPrefix(line, "[rootlesskit:parent] error: ") {
+			return strings.TrimSuffix(line, "\n")
+		}
+	}
+	return ""
+}
+
 func lastLine(s string) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	return lines[len(lines)-1]

@@ -3,6 +3,7 @@ package test
 import (
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 )
 
@@ -32,16 +33,23 @@ func TestBadInput(t *testing.T) {
 		{[]string{"--net=vpnkit", "--cidr=10.0.2.0/24", "true"}, `custom cidr is not supported for --net=vpnkit`},
 		{[]string{"--net=lxc-user-nic", "--cidr=10.0.2.0/24", "true"}, `custom cidr is not supported for --net=lxc-user-nic`},
 		{[]string{"--net=gvisor-tap-vsock", "--mtu=70000", "true"}, `mtu must be <= 65521, got 70000`},
-		{[]string{"--mtu=-5", "true"}, `mtu must be <= 65521, got -5`},
+		{[]string{"--mtu=-5", "true"}, `mtu must be between 0 and 65521, got -5`},
 		{[]string{"--ifname=foo", "true"}, `ifname cannot be specified for --net=host`},
 		{[]string{"--net=none", "--ifname=foo", "true"}, `ifname cannot be specified for --net=none`},
 		{[]string{"--net=gvisor-tap-vsock", "--ifname=a/b", "true"}, `ifname must not contain "/"`},
 		{[]string{"-p", "127.0.0.1:8080:80/tcp", "true"}, `port driver "none" does not support publishing ports`},
-		{[]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:8080:80", "true"}, `missing proto in PortSpec string: "127.0.0.1:8080:80"`},
+		{[]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:8080:80", "true"}, `missing proto in PortSpec string: "127.0.0.1:8080:80": did you mean "127.0.0.1:8080:80/tcp"?`},
 		{[]string{"--net=none", "--port-driver=builtin", "-p", "foo:8080:80/tcp", "true"}, `unexpected ParentIP in PortSpec string: "foo:8080:80/tcp"`},
 		{[]string{"--net=none", "--port-driver=builtin", "--source-ip-transparent-backend=foo", "true"}, `unknown source-ip-transparent-backend: foo`},
 		{[]string{"--propagation=rshared", "--copy-up=/etc", "true"}, `propagation rshared does not support copy-up driver tmpfs+symlink`},
 		{[]string{"--copy-up=/tmp", "true"}, `/tmp cannot be copied up`},
+		{[]string{"--copy-up=/proc", "true"}, `/proc cannot be copied up`},
+		{[]string{"--copy-up=/run,/sys/", "true"}, `/sys cannot be copied up`},
+		{[]string{"--net=gvisor-tap-vsock", "--cidr=127.0.0.0/8", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 127.0.0.0/8 is loopback, multicast, link-local or unspecified`},
+		{[]string{"--net=gvisor-tap-vsock", "--cidr=224.1.0.0/16", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 224.1.0.0/16 is loopback, multicast, link-local or unspecified`},
+		{[]string{"--net=slirp4netns", "--cidr=169.254.0.0/16", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 169.254.0.0/16 is loopback, multicast, link-local or unspecified`},
+		{[]string{"--net=pasta", "--cidr=0.0.0.0/8", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 0.0.0.0/8 is loopback, multicast, link-local or unspecified`},
+		{[]string{"--net=none", "--port-driver=builtin", "--bypass4netnsd-socket=/tmp/x", "true"}, `bypass4netnsd-socket requires --port-driver=bypass4netns, got "builtin"`},
 		{[]string{"--copy-up-mode=foo", "true"}, `unknown copy-up mode: foo`},
 		{[]string{"--reaper=true", "true"}, `reaper requires --pidns`},
 		{[]string{"--reaper=foo", "true"}, `unknown reaper mode: foo`},
@@ -50,18 +58,17 @@ func TestBadInput(t *testing.T) {
 		{[]string{"--subid-source=foo", "true"}, `failed to setup UID/GID map: failed to compute uid/gid map: unknown subid source "foo"`},
 		{[]string{"--nosuchflag", "true"}, `flag provided but not defined: -nosuchflag`},
 		{[]string{"--copy-up=/nosuch", "true"}, `setting up the child: copy-up of /nosuch: lstat /nosuch: no such file or directory`},
-		{[]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:8080:80/sctp", "true"}, `failed to expose port {sctp 127.0.0.1 8080 80 }: unsupported port protocol sctp`},
+		{[]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:8080:80/sctp", "true"}, `failed to expose port 127.0.0.1:8080:80/sctp: unsupported port protocol sctp`},
 		{[]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:0:80/tcp", "true"}, `invalid ParentPort: 0`},
 	} {
 		t.Run(tt.want, func(t *testing.T) {
 			t.Parallel()
 			tmp := t.TempDir()
 			cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), tt.args...)
-			cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+			cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "XDG_RUNTIME_DIR="+tmp)
 			r := runCmd(t, cmd)
-			last := lastLine(r.stderr)
-			if want := "[rootlesskit:parent] error: " + tt.want; last != want {
-				t.Errorf("stderr ends with %q\nwant             %q", last, want)
+			if want := "[rootlesskit:parent] error: " + tt.want; errorLine(r.stderr) != want {
+				t.Errorf("stderr ends with %q\nwant             %q", r.stderr, want)
 			}
 			if r.code != 1 {
 				t.Errorf("code %d, want 1", r.code)
@@ -100,6 +107,32 @@ func TestGrammar(t *testing.T) {
 	} {
 		if r := runKit(t, args...); r.stdout != "ok\n" {
 			t.Errorf("%q printed %q, %q", args, r.stdout, r.stderr)
+		}
+	}
+}
+
+// TestHints: advice comes on a line of its own, as clients know the errors.
+func TestHints(t *testing.T) {
+	for _, tt := range []struct{ arg, want string }{
+		{"--net=pata", `did you mean "pasta"? known: host, auto, none, pasta, slirp4netns, lxc-user-nic, gvisor-tap-vsock`},
+		{"--net=foo", `known: host, auto, none, pasta, slirp4netns, lxc-user-nic, gvisor-tap-vsock`},
+		{"--port-driver=buildin", `did you mean "builtin"? known: none, auto, implicit, builtin, slirp4netns, gvisor-tap-vsock, pesto, bypass4netns`},
+		{"--pubilsh=8080:80", `did you mean --publish? rootlesskit --help lists the options`},
+		{"--zzz", `rootlesskit --help lists the options`},
+	} {
+		r := runKit(t, tt.arg, "true")
+		if want := "[rootlesskit:parent] hint: " + tt.want; lastLine(r.stderr) != want || r.code != 1 {
+			t.Errorf("%s: code %d, %q\nwant %q", tt.arg, r.code, r.stderr, want)
+		}
+	}
+}
+
+// TestMeaninglessOptions: what changes nothing is said, once.
+func TestMeaninglessOptions(t *testing.T) {
+	for _, network := range []string{"host", "none"} {
+		r := runKit(t, "--net="+network, "--disable-host-loopback", "true")
+		if r.code != 0 || strings.Count(r.stderr, "--disable-host-loopback has no meaning for --net="+network) != 1 {
+			t.Errorf("code %d, %q", r.code, r.stderr)
 		}
 	}
 }

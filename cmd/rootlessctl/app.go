@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v3"
 
@@ -35,7 +38,7 @@ func newApp(stdout, stderr io.Writer) *cli.Command {
 				Usage: "`PATH` to api.sock (under the \"rootlesskit --state-dir\" directory), defaults to $" + stateDirEnv + "/api.sock",
 			},
 		},
-		Commands:       []*cli.Command{listPortsCommand(), addPortsCommand(), removePortsCommand(), infoCommand()},
+		Commands:       commands(),
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	}
 	app.OnUsageError = usageError
@@ -45,8 +48,23 @@ func newApp(stdout, stderr io.Writer) *cli.Command {
 	return app
 }
 
-// usageError keeps the help text off stdout, where scripts read results.
-func usageError(_ context.Context, _ *cli.Command, err error, _ bool) error { return err }
+// usageError keeps the help text off stdout, where scripts read results. It
+// names the flag that is most like a mistyped one.
+func usageError(_ context.Context, cmd *cli.Command, err error, _ bool) error {
+	_, name, found := strings.Cut(err.Error(), "flag provided but not defined: -")
+	if !found {
+		return err
+	}
+	return fmt.Errorf("%w (did you mean %s? see %s --help)", err, cli.SuggestFlag(cmd.Flags, name, false), cmd.FullName())
+}
+
+// noArguments refuses what a command would ignore.
+func noArguments(cmd *cli.Command) error {
+	if !cmd.Args().Present() {
+		return nil
+	}
+	return fmt.Errorf("%s takes no arguments, got %q", cmd.Name, cmd.Args().Slice())
+}
 
 // report prints an error, and returns the exit status: 3 for an unknown
 // command, 1 for everything else.
@@ -57,11 +75,26 @@ func report(stderr io.Writer, err error) int {
 		return 0
 	case errors.As(err, &exit):
 		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(stderr, commandHint(err.Error()))
 		return exit.ExitCode()
 	default:
 		fmt.Fprintln(stderr, "error:", err)
 		return 1
 	}
+}
+
+func commands() []*cli.Command {
+	return []*cli.Command{listPortsCommand(), addPortsCommand(), removePortsCommand(), infoCommand()}
+}
+
+// commandHint names the command that is most like the one in quotes, and all.
+func commandHint(message string) string {
+	_, name, _ := strings.Cut(message, "'")
+	var names []string
+	for _, c := range commands() {
+		names = append(names, c.Name)
+	}
+	return fmt.Sprintf("Did you mean %s? The commands are %s.", cli.SuggestCommand(commands(), strings.TrimSuffix(name, "'")), strings.Join(names, ", "))
 }
 
 // newClient returns a client of the launcher that the flags or the
@@ -75,14 +108,32 @@ func newClient(cmd *cli.Command) (*api.Client, error) {
 		}
 		socket = filepath.Join(dir, "api.sock")
 	}
-	if _, err := os.Stat(socket); err != nil {
-		return nil, err
+	// Nobody may listen there: better said now than in the words of an HTTP client.
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil, notRunning(socket, err)
 	}
+	conn.Close()
 	if cmd.Bool("debug") {
 		log := slog.New(slog.NewTextHandler(cmd.Root().ErrWriter, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		log.Debug("connecting", "socket", socket)
 	}
 	return api.NewClient(socket), nil
+}
+
+// notRunning explains a socket that cannot be connected to.
+func notRunning(socket string, err error) error {
+	var call *os.SyscallError
+	if !errors.As(err, &call) {
+		return err
+	}
+	switch {
+	case errors.Is(call.Err, syscall.ENOENT):
+		return fmt.Errorf("rootlesskit is not running (socket %s does not exist)", socket)
+	case errors.Is(call.Err, syscall.ECONNREFUSED):
+		return fmt.Errorf("rootlesskit is not running (nobody listens on socket %s)", socket)
+	}
+	return fmt.Errorf("connecting to rootlesskit (socket %s): %w", socket, call.Err)
 }
 
 func jsonFlag() cli.Flag {

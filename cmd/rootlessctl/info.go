@@ -23,6 +23,9 @@ func infoCommand() *cli.Command {
 }
 
 func info(ctx context.Context, cmd *cli.Command) error {
+	if err := noArguments(cmd); err != nil {
+		return err
+	}
 	client, err := newClient(cmd)
 	if err != nil {
 		return err

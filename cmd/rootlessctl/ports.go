@@ -30,6 +30,9 @@ func listPortsCommand() *cli.Command {
 }
 
 func listPorts(ctx context.Context, cmd *cli.Command) error {
+	if err := noArguments(cmd); err != nil {
+		return err
+	}
 	client, err := newClient(cmd)
 	if err != nil {
 		return err
@@ -104,7 +107,9 @@ func addPortsCommand() *cli.Command {
 			"\"docker run -p\". PROTO is tcp, tcp4, tcp6, udp, udp4 or udp6; the forms with\n" +
 			"a 4 or a 6 listen on that family only. IPv6 addresses are written in brackets.\n" +
 			"\n" +
-			"Examples: 127.0.0.1:8080:80/tcp, :8080:80/tcp (on all addresses),\n" +
+			"8080:80 is :8080:80/tcp: on all addresses.\n" +
+			"\n" +
+			"Examples: 127.0.0.1:8080:80/tcp, :8080:80/tcp, 8080:80,\n" +
 			"127.0.0.1:8080:10.0.2.100:80/tcp, [::1]:5353:53/udp",
 		Flags: []cli.Flag{jsonFlag(), &cli.StringFlag{
 			Name: "proxy-protocol",
@@ -164,7 +169,7 @@ func removePorts(ctx context.Context, cmd *cli.Command) error {
 	if !cmd.Args().Present() {
 		return errors.New("no ID specified")
 	}
-	ids, err := parseAll(cmd.Args().Slice(), strconv.Atoi)
+	ids, err := parseAll(cmd.Args().Slice(), parseID)
 	if err != nil {
 		return err
 	}
@@ -181,6 +186,14 @@ func removePorts(ctx context.Context, cmd *cli.Command) error {
 		}
 	}
 	return nil
+}
+
+func parseID(arg string) (int, error) {
+	id, err := strconv.Atoi(arg)
+	if err != nil {
+		return 0, fmt.Errorf("not a port ID: %q (list-ports shows the IDs)", arg)
+	}
+	return id, nil
 }
 
 // parseAll parses every argument before anything is done with one.

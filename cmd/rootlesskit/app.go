@@ -58,8 +58,10 @@ func (a *app) cli() *cli.Command {
 		Flags:           flags(a.registry),
 		Writer:          a.stdout,
 		Action:          a.action,
-		OnUsageError:    func(_ context.Context, _ *cli.Command, err error, _ bool) error { return err },
-		ExitErrHandler:  func(context.Context, *cli.Command, error) {},
+		OnUsageError: func(_ context.Context, c *cli.Command, err error, _ bool) error {
+			return flagHint(err, c.Flags)
+		},
+		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	}
 }
 

@@ -61,7 +61,7 @@ func (a *app) chooseDrivers(c *cli.Command, cfg *launch.Config) error {
 		}
 	}
 	if len(failed) == 0 { // the driver that was asked for does not go with any
-		return checkPortDriver(ports[0].name, networks[0].name)
+		return a.checkPortDriver(ports[0].name, networks[0].name)
 	}
 	return errors.New("no drivers work here: " + strings.Join(failed, "; "))
 }

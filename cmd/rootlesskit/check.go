@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 
 	"rootlesskit/internal/check"
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/launch"
 	"rootlesskit/internal/userns"
 )
 
@@ -35,8 +37,8 @@ var networksOnTAP = []string{"gvisor-tap-vsock", "slirp4netns", "pasta"}
 // options ask for that driver, else a warning.
 func (a *app) check(ctx context.Context, c *cli.Command) error {
 	source, err := userns.ParseSource(c.String("subid-source"))
-	if err != nil {
-		return err
+	if err != nil { // checkOptions says so
+		source = userns.SourceAuto
 	}
 	host, err := check.ThisHost(source)
 	if err != nil {
@@ -49,7 +51,7 @@ func (a *app) check(ctx context.Context, c *cli.Command) error {
 			results = append(results, a.checkHelper(ctx, c, h, d))
 		}
 	}
-	report := check.NewReport(results)
+	report := check.NewReport(append(results, a.checkOptions(ctx, c)...))
 	if !report.OK {
 		a.code = 1
 	}
@@ -61,6 +63,23 @@ func (a *app) check(ctx context.Context, c *cli.Command) error {
 	}
 	report.Print(a.stdout)
 	return nil
+}
+
+// checkOptions judges the options as a run does.
+func (a *app) checkOptions(ctx context.Context, c *cli.Command) []check.Result {
+	cfg, err := a.config(c)
+	if err != nil {
+		fix := cmp.Or(hint(err), "change the option, see rootlesskit --help")
+		return []check.Result{{Name: "options", Status: check.Error, Message: err.Error(), Fix: fix}}
+	}
+	var results []check.Result
+	for _, err := range launch.Preflight(ctx, cfg) {
+		results = append(results, check.Result{Name: "options", Status: check.Error, Message: err.Error(), Fix: "mend what the message names, or choose another value for the option"})
+	}
+	if len(results) == 0 {
+		results = []check.Result{{Name: "options", Status: check.OK, Message: "a run accepts them"}}
+	}
+	return results
 }
 
 // checkHelper lets the driver itself judge whether it can use the program.

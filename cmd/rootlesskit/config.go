@@ -111,9 +111,18 @@ func mountConfig(c *cli.Command, cfg *launch.Config) error {
 // checkDrivers judges the names of the drivers, alone and together.
 func (a *app) checkDrivers(c *cli.Command, cfg *launch.Config) error {
 	if !slices.Contains(networkNames, cfg.NetworkName) {
-		return fmt.Errorf("unknown network mode: %s", cfg.NetworkName)
+		return unknownName("network mode", cfg.NetworkName, append([]string{"host", auto}, registeredNetworks(a.registry)...))
 	}
-	return checkPortDriver(c.String("port-driver"), cfg.NetworkName)
+	return a.checkPortDriver(c.String("port-driver"), cfg.NetworkName)
+}
+
+// checkPortDriver is the function of that name, with advice.
+func (a *app) checkPortDriver(name, network string) error {
+	err := checkPortDriver(name, network)
+	if errors.Is(err, errUnknownPortDriver) {
+		return unknownName("port driver", name, append([]string{"none", auto}, registeredPorts(a.registry)...))
+	}
+	return err
 }
 
 func (a *app) networkConfig(c *cli.Command, cfg *launch.Config) error {
@@ -150,8 +159,11 @@ func sharedNetworkConfig(c *cli.Command, name string, d *driver.NetworkDriver, l
 		DisableHostLoopback: c.Bool("disable-host-loopback"),
 		Detached:            c.Bool("detach-netns"),
 	}
-	if net.MTU < 0 || net.MTU > maxMTU {
+	if net.MTU > maxMTU {
 		return zero, fmt.Errorf("mtu must be <= %d, got %d", maxMTU, net.MTU)
+	}
+	if net.MTU < 0 {
+		return zero, fmt.Errorf("mtu must be between 0 and %d, got %d", maxMTU, net.MTU)
 	}
 	if strings.Contains(net.Ifname, "/") {
 		return zero, errors.New("ifname must not contain \"/\"")
@@ -170,6 +182,9 @@ func sharedNetworkConfig(c *cli.Command, name string, d *driver.NetworkDriver, l
 		return zero, fmt.Errorf("custom cidr is not supported for --net=%s", name)
 	}
 	net.CIDR = cidr
+	if isolated && net.DisableHostLoopback {
+		log.Warn(fmt.Sprintf("--disable-host-loopback has no meaning for --net=%s, ignoring it", name))
+	}
 	if isolated && net.MTU != 0 {
 		log.Warn(fmt.Sprintf("unsupported mtu for --net=%s: %d", name, net.MTU))
 	}
@@ -199,6 +214,9 @@ func parseCIDR(s string) (netip.Prefix, error) {
 	if p != p.Masked() {
 		return p, fmt.Errorf("cidr must be like %s, not like %s", p.Masked(), s)
 	}
+	if a := p.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || p.Contains(netip.IPv4Unspecified()) {
+		return p, fmt.Errorf("cidr must be a network for hosts, such as 10.0.2.0/24: %s is loopback, multicast, link-local or unspecified", s)
+	}
 	// The address plans put the child at .100 and helpers at .1 to .3.
 	if !p.Addr().Is4() || p.Bits() > 24 {
 		return p, fmt.Errorf("cidr must be an IPv4 network of at least 128 addresses such as 10.0.2.0/24, got %s", s)
@@ -210,6 +228,9 @@ func (a *app) portConfig(c *cli.Command, cfg *launch.Config) (err error) {
 	name := c.String("port-driver")
 	if cfg.Publish, err = parsePublish(c.StringSlice("publish")); err != nil {
 		return err
+	}
+	if name != "bypass4netns" && c.String("bypass4netnsd-socket") != "" {
+		return fmt.Errorf("bypass4netnsd-socket requires --port-driver=bypass4netns, got %q", name)
 	}
 	if (name == "none" || name == "implicit") && len(cfg.Publish) > 0 {
 		return fmt.Errorf("port driver %q does not support publishing ports", name)
@@ -229,6 +250,9 @@ func (a *app) portConfig(c *cli.Command, cfg *launch.Config) (err error) {
 	return err
 }
 
+// errUnknownPortDriver is of a name that upstream does not know either.
+var errUnknownPortDriver = errors.New("unknown port driver")
+
 // checkPortDriver judges whether a port driver goes with a network, in the
 // order in which upstream does: clients know the texts.
 func checkPortDriver(name, network string) error {
@@ -238,13 +262,13 @@ func checkPortDriver(name, network string) error {
 		return errors.New("unknown port driver \"pasta\": did you mean \"pesto\"?")
 	case network == "host" && name != "none":
 		if !known {
-			return fmt.Errorf("unknown port driver: %s", name)
+			return errUnknownPortDriver
 		}
 		return errors.New("port driver requires non-host network")
 	case network == "none" && name != "none" && name != "builtin":
 		return errors.New("network \"none\" requires either port driver \"none\" or \"builtin\"")
 	case !known:
-		return fmt.Errorf("unknown port driver: %s", name)
+		return errUnknownPortDriver
 	case network == "pasta" && !slices.Contains([]string{"none", "implicit", "pesto"}, name):
 		return errors.New("network \"pasta\" requires port driver \"none\" or \"implicit\" or \"pesto\"")
 	case (name == "implicit" || name == "pesto") && network != "pasta":

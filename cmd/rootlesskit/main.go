@@ -51,4 +51,7 @@ func parentMain(args []string, inherited []int) int {
 
 func fail(tag string, err error) {
 	fmt.Fprintf(os.Stderr, "[rootlesskit:%s] error: %v\n", tag, err)
+	if text := hint(err); text != "" {
+		fmt.Fprintf(os.Stderr, "[rootlesskit:%s] hint: %s\n", tag, text)
+	}
 }

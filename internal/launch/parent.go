@@ -244,10 +244,16 @@ func (r *run) publish(ctx context.Context, sb driver.Sandbox) error {
 	r.supervise("port driver", r.cfg.Ports.Wait)
 	r.table = ports.New(r.cfg.Ports)
 	for _, spec := range r.cfg.Publish {
-		if _, err := r.table.Publish(ctx, spec); err != nil {
-			return fmt.Errorf("failed to expose port {%s %s %d %d %s}: %w",
-				spec.Proto, spec.ParentIP, spec.ParentPort, spec.ChildPort, spec.ChildIP, err)
+		if err := publish(ctx, r.table, spec); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func publish(ctx context.Context, table *ports.Table, spec api.PortSpec) error {
+	if _, err := table.Publish(ctx, spec); err != nil {
+		return fmt.Errorf("failed to expose port %s: %w", spec, err)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ const scratch = "/tmp"
 func CheckCopyUp(dirs []string) error {
 	for _, dir := range dirs {
 		clean := filepath.Clean(dir)
-		if clean == scratch || clean == "/" {
+		if clean == scratch || clean == "/" || clean == "/proc" || clean == "/sys" {
 			return fmt.Errorf("%s cannot be copied up", clean)
 		}
 		if !filepath.IsAbs(dir) {

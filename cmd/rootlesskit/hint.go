@@ -1,0 +1,55 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+
+	"rootlesskit/internal/suggest"
+)
+
+// hintedError is an error with a line of advice. Clients know the texts of
+// errors, so the advice is no part of them.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (e *hintedError) Unwrap() error { return e.error }
+
+// hint returns the advice that comes with an error, or "".
+func hint(err error) string {
+	var hinted *hintedError
+	if errors.As(err, &hinted) {
+		return hinted.hint
+	}
+	return ""
+}
+
+// unknownName is the error for a name that is none of the known ones.
+func unknownName(what, name string, known []string) error {
+	text := "known: " + strings.Join(known, ", ")
+	if near := suggest.Nearest(name, known); near != "" {
+		text = fmt.Sprintf("did you mean %q? %s", near, text)
+	}
+	return &hintedError{fmt.Errorf("unknown %s: %s", what, name), text}
+}
+
+// flagHint names the flag that is most like a mistyped one.
+func flagHint(err error, flags []cli.Flag) error {
+	_, name, found := strings.Cut(err.Error(), "flag provided but not defined: -")
+	if !found {
+		return err
+	}
+	var names []string
+	for _, f := range flags {
+		names = append(names, f.Names()...)
+	}
+	text := "rootlesskit --help lists the options"
+	if near := suggest.Nearest(strings.TrimLeft(name, "-"), names); near != "" {
+		text = fmt.Sprintf("did you mean --%s? %s", near, text)
+	}
+	return &hintedError{err, text}
+}
