@@ -43,6 +43,7 @@ type Engine struct {
 	log   *slog.Logger
 	next  atomic.Uint32 // the loop that pick returns next
 	procs int           // that GOMAXPROCS was raised by
+	flows flowBudget
 	close sync.Once
 }
 

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
-	"rootlesskit/internal/fdlimit"
 )
 
 // The UDP data plane, theory of operation.
@@ -34,9 +33,9 @@ import (
 // What does not fit is dropped, as a network would, and never waited for.
 //
 // Errors: a server that refuses (ICMP port unreachable) shows as ECONNREFUSED
-// on the flow's socket. It is counted, and the next datagram of the client asks
-// for a route again, so a server that comes back, also on another address, is
-// found. The client is not told: an ICMP error can be sent by the kernel, which
+// on the flow's socket. It is counted, and the way of the flow is looked up again
+// at the client's next datagram (udpdoubt.go), so a server that comes back, also on
+// another address, is found. The client is not told: an ICMP error can be sent by the kernel, which
 // does so only where no socket is bound, or by a raw socket, which takes
 // CAP_NET_RAW in the host's namespace. So to the client a refused datagram is a
 // lost one. Errors about the way back to a client are not reported on an
@@ -51,35 +50,35 @@ type UDPConfig struct {
 	// unix.AF_INET6).
 	Pool func(family int) *Pool
 	// Route says where a client's datagrams go and what source the server is
-	// to see. It is called on the loop thread, once per flow and again after
-	// the server refused, and must not block. An invalid Target refuses.
-	// Prelude is not used.
+	// to see. It is called on the loop thread, once per flow, and must not
+	// block. An invalid Target refuses. Prelude is not used.
 	Route func(client, local netip.AddrPort) Route
 	// Resolve is asked, on a goroutine of its own, where Route has no Target; it
 	// may block for a while. It may be nil: then there is no way.
 	Resolve func(client, local netip.AddrPort) Route
+	// Look tells the ways of flows that are in doubt, as they are at the time of
+	// the call, in the order of its argument. It is called on a goroutine of its
+	// own, one call of a port at a time, and may block for a while. nil asks
+	// Route and Resolve for each.
+	Look func([]Doubt) []Route
 	// MaxFlows bounds the flows of the port; the one that was silent longest
-	// goes, first among those without a reply. Each takes a descriptor. 0 is
-	// a quarter of the descriptors that the process may have, at most 4096.
+	// goes. Each takes a descriptor. 0 is what all ports of the engine share,
+	// see flowBudget.
 	MaxFlows int
-	// UnansweredTimeout and AnsweredTimeout end a flow that was silent for as
-	// long, before and after the first reply. 0 is 30 s and 180 s, the
-	// defaults of Linux's connection tracking (nf_conntrack_udp_timeout and
-	// nf_conntrack_udp_timeout_stream).
-	UnansweredTimeout, AnsweredTimeout time.Duration
+	// MaxSilence ends a flow that was silent for as long, in both directions. 0
+	// is an hour: a server may take its time, and the client's source port is
+	// its name there.
+	MaxSilence time.Duration
 	// Log is where faults are told; nil drops them.
 	Log *slog.Logger
 }
 
 func (c *UDPConfig) setDefaults() {
-	if c.MaxFlows <= 0 {
-		c.MaxFlows = min(max(fdlimit.Get()/4, 1), 4096)
+	if c.Look == nil {
+		c.Look = c.lookOneByOne
 	}
-	if c.UnansweredTimeout <= 0 {
-		c.UnansweredTimeout = 30 * time.Second
-	}
-	if c.AnsweredTimeout <= 0 {
-		c.AnsweredTimeout = 180 * time.Second
+	if c.MaxSilence <= 0 {
+		c.MaxSilence = time.Hour
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -95,7 +94,9 @@ type UDPPort struct {
 	flows     flowTable
 	expiry    *timer // nil: no flows
 	waiting   waitingFlows
-	told      seldom // a shortage
+	doubts    doubts
+	budget    *flowBudget // the engine's
+	told      seldom      // a shortage
 	closeOnce sync.Once
 
 	stats udpStats
@@ -110,7 +111,7 @@ type udpStats struct {
 // ForwardUDP starts to forward what arrives at the sockets.
 func (e *Engine) ForwardUDP(cfg UDPConfig) (*UDPPort, error) {
 	cfg.setDefaults()
-	p := &UDPPort{loop: e.pick(), cfg: cfg}
+	p := &UDPPort{loop: e.pick(), cfg: cfg, budget: &e.flows}
 	p.flows.byKey = make(map[flowKey]*udpFlow)
 	for i, fd := range cfg.Sockets {
 		l, err := newUDPListener(p, fd)
@@ -139,6 +140,7 @@ func (p *UDPPort) start() (err error) {
 			return err
 		}
 	}
+	p.budget.enter(p)
 	return nil
 }
 
@@ -160,10 +162,12 @@ func (p *UDPPort) stop() {
 		p.loop.forget(l.token)
 		unix.Close(l.fd)
 	}
-	for f := p.flows.oldest(); f != nil; f = p.flows.oldest() {
-		p.closeFlow(f)
+	for p.flows.byUse.front != nil {
+		p.closeFlow(p.flows.byUse.front)
 	}
 	p.loop.stopTimer(p.expiry)
+	p.loop.stopTimer(p.doubts.timer)
+	p.budget.leave(p)
 }
 
 // Details tells what the port has done. A flow counts once as refused until its

@@ -96,11 +96,11 @@ func routeTo(target netip.AddrPort) func(_, _ netip.AddrPort) Route {
 // default: a listener on 127.0.0.1, and sockets of this namespace.
 func forwardUDP(t testing.TB, cfg UDPConfig) *UDPPort {
 	t.Helper()
-	e, err := New(Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = e.Close() })
+	return forwardUDPOn(t, newEngine(t), cfg)
+}
+
+func forwardUDPOn(t testing.TB, e *Engine, cfg UDPConfig) *UDPPort {
+	t.Helper()
 	if cfg.Sockets == nil {
 		cfg.Sockets = []int{boundUDP(t, loopback4)}
 	}
@@ -412,50 +412,35 @@ func parseUDPSegment(msg *unix.Msghdr) int {
 	return int(binary.NativeEndian.Uint16(b[unix.CmsgLen(0):]))
 }
 
-func TestUDPFlowsExpire(t *testing.T) {
-	const never = time.Hour
-	for _, tc := range []struct {
-		name                 string
-		unanswered, answered time.Duration
-		answer               bool // the client whose flow expires
-	}{
-		{"unanswered", 50 * time.Millisecond, never, false},
-		{"answered", never, 50 * time.Millisecond, true},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			echo := echoServer(t, "127.0.0.1:0")
-			_, silent := udpServer(t, "127.0.0.1:0")
-			var quiet netip.AddrPort // client; known before it sends
-			p := forwardUDP(t, UDPConfig{
-				Route: func(client, _ netip.AddrPort) Route {
-					if client == quiet {
-						return Route{Target: silent}
-					}
-					return Route{Target: echo}
-				},
-				UnansweredTimeout: tc.unanswered,
-				AnsweredTimeout:   tc.answered,
-			})
-			answered, unanswered := dialPort(t, p, ""), dialPort(t, p, "")
-			p.loop.call(func() { quiet = unanswered.LocalAddr().(*net.UDPAddr).AddrPort() })
-			start := time.Now()
-			exchange(t, answered, "a")
-			send(t, unanswered, "b")
-			eventually(t, p, "one of two", func(api.PortDetails) (ok bool) {
-				p.loop.call(func() { ok = p.stats.accepted.Load() == 2 && len(p.flows.byKey) == 1 })
-				return ok
-			})
-			if took := time.Since(start); took < 50*time.Millisecond {
-				t.Errorf("the flow has ended after %v", took)
-			}
-			p.loop.call(func() {
-				if left := p.flows.oldest(); left.answered == tc.answer {
-					t.Error("the wrong flow has ended")
-				}
-			})
-			exchange(t, answered, "again") // by a new flow, where it has ended
-		})
+// pass has time pass for a port.
+func pass(p *UDPPort, d time.Duration) {
+	p.loop.call(func() { p.loop.start = p.loop.start.Add(-d) })
+}
+
+// TestUDPFlowsLiveWhileThereIsRoom: a server may take its time for the first reply
+// and for each after it.
+func TestUDPFlowsLiveWhileThereIsRoom(t *testing.T) {
+	server, addr := udpServer(t, "127.0.0.1:0")
+	p := forwardUDP(t, UDPConfig{Route: routeTo(addr)})
+	c := dialPort(t, p, "")
+	send(t, c, "first")
+	_, from := receiveFrom(t, server)
+	for i, silence := range []time.Duration{40 * time.Second, 200 * time.Second, 59 * time.Minute} {
+		pass(p, silence)
+		if _, err := server.WriteToUDPAddrPort([]byte(fmt.Sprint(i)), from); err != nil {
+			t.Fatal(err)
+		}
+		if got := receive(t, c); string(got) != fmt.Sprint(i) {
+			t.Errorf("after %v of silence: got %q", silence, got)
+		}
 	}
+	pass(p, 59*time.Minute)
+	send(t, c, "again")
+	if _, again := receiveFrom(t, server); again != from {
+		t.Errorf("the server saw %s, and later %s", from, again)
+	}
+	pass(p, 61*time.Minute)
+	eventually(t, p, "ended", func(d api.PortDetails) bool { return d.Active == 0 })
 }
 
 func TestUDPBoundsItsFlows(t *testing.T) {
@@ -467,9 +452,13 @@ func TestUDPBoundsItsFlows(t *testing.T) {
 		clients = append(clients, c)
 		send(t, c, fmt.Sprint(i))
 		_, from := receiveFrom(t, server)
-		if i == 0 || i == 2 { // answered: outlive 1
+		if i == 0 { // whether it was answered does not matter, but when it was used
 			_, _ = server.WriteToUDPAddrPort([]byte("reply"), from)
 			receive(t, c)
+		}
+		if i == 2 {
+			send(t, clients[0], "more")
+			receiveFrom(t, server)
 		}
 	}
 	d := p.Details()
@@ -482,6 +471,61 @@ func TestUDPBoundsItsFlows(t *testing.T) {
 	}
 	if d := p.Details(); d.Accepted != 4 {
 		t.Errorf("a flow that should have been kept was ended: %+v", d)
+	}
+}
+
+// TestUDPNewClientsOfAFullTable: each new client is answered, although all that are
+// in the table were.
+func TestUDPNewClientsOfAFullTable(t *testing.T) {
+	server, addr := udpServer(t, "127.0.0.1:0")
+	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), MaxFlows: 8})
+	for range 8 {
+		c := dialPort(t, p, "")
+		send(t, c, "old")
+		_, from := receiveFrom(t, server)
+		_, _ = server.WriteToUDPAddrPort([]byte("reply"), from)
+		receive(t, c)
+	}
+	one, two := dialPort(t, p, ""), dialPort(t, p, "")
+	send(t, one, "1")
+	_, first := receiveFrom(t, server)
+	send(t, two, "2")
+	_, second := receiveFrom(t, server)
+	for c, from := range map[*net.UDPConn]netip.AddrPort{one: first, two: second} {
+		_, _ = server.WriteToUDPAddrPort([]byte("reply"), from)
+		if got := receive(t, c); string(got) != "reply" {
+			t.Errorf("got %q", got)
+		}
+	}
+}
+
+// TestUDPPortsShareDescriptors has more clients than there may be flows, and a
+// second port that must not be kept out by the first.
+func TestUDPPortsShareDescriptors(t *testing.T) {
+	echo := echoServer(t, "127.0.0.1:0")
+	e := newEngine(t)
+	busy := forwardUDPOn(t, e, UDPConfig{Route: routeTo(echo)})
+	other := forwardUDPOn(t, e, UDPConfig{Route: routeTo(echo)})
+	limit := len(nstest.OpenFDs()) + 200
+	nstest.LimitFDs(t, limit)
+	for range 2 * limit {
+		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(busy.listeners[0].bound))
+		if err != nil {
+			t.Fatal(err)
+		}
+		exchange(t, c, "x")
+		c.Close()
+	}
+	if d := busy.Details(); d.Active > uint64(limit/flowShare) {
+		t.Errorf("%d flows under a limit of %d descriptors", d.Active, limit)
+	}
+	first, second := dialPort(t, other, ""), dialPort(t, other, "")
+	for range 3 {
+		exchange(t, first, "1")
+		exchange(t, second, "2")
+	}
+	if d := other.Details(); d.Accepted != 2 {
+		t.Errorf("the clients of the second port ended each other: %+v", d)
 	}
 }
 
@@ -601,16 +645,18 @@ func TestUDPFollowsAServerThatMoved(t *testing.T) {
 	gone, old := udpServer(t, "127.0.0.1:0")
 	gone.Close()
 	server, addr := udpServer(t, "127.0.0.1:0")
-	p := forwardUDP(t, UDPConfig{Route: routeTo(old)})
+	var g guide
+	g.set(Route{Target: old})
+	p := forwardUDP(t, UDPConfig{Route: g.resolve})
 	c := dialPort(t, p, "")
 	send(t, c, "1")
 	eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })
-	p.loop.call(func() { p.cfg.Route = routeTo(addr) })
+	g.set(Route{Target: addr})
 	send(t, c, "2")
 	if got := receive(t, server); string(got) != "2" {
 		t.Errorf("got %q", got)
 	}
-	if d := p.Details(); d.Active != 1 || d.Accepted != 2 {
+	if d := p.Details(); d.Active != 1 || d.Accepted != 1 {
 		t.Errorf("details: %+v", d)
 	}
 }

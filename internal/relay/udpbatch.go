@@ -138,7 +138,9 @@ func (b *udpBatch) flush() {
 	b.replies, b.used = nil, 0
 	now := l.port.loop.now()
 	for i := range b.tx.n {
-		l.port.touch(b.tx.send[i].flow, now)
+		f := b.tx.send[i].flow
+		f.sure = now
+		l.port.touch(f, now)
 	}
 	l.port.count(b.tx.flush(l.fd, udpToClient), udpToClient)
 }

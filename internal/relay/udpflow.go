@@ -12,6 +12,21 @@ import (
 )
 
 // udpFlow is a client of a port and its socket in the namespace.
+//
+//	state     is      its client's datagrams             ends by
+//	waiting   fd < 0  are held                           its route and its socket: open, or lost where no
+//	                                                     server was found; none to be had: ended
+//	open      ...     are sent                           a reply: served; a refusal: lost; a second: stale
+//	served    answered  are sent                         a refusal: lost; a second without a reply: stale
+//	stale     inDoubt   are sent, copies are kept        a look: open or served; a server elsewhere: moved
+//	lost      lost      are held until a look has        a server found: open; one elsewhere: moved; none:
+//	                    answered, then sent              lost, until the next datagram; a reply: served
+//	moved     fd < 0    are held; a new socket           as waiting
+//	ended     closed    begin a new flow                 -
+//
+// A flow ends when it was silent for UDPConfig.MaxSilence, or when it is the longest
+// silent and there is no more room. No look moves a flow that finds no server, or
+// while the one that answers it is still there. See udpdoubt.go for looks.
 type udpFlow struct {
 	// source is the control message that sends from the address that the
 	// client asked; first, because it is aligned.
@@ -29,12 +44,16 @@ type udpFlow struct {
 
 	answered bool    // since the server refused last
 	refused  bool    // since the server answered last
+	owed     bool    // something was sent since the server answered last
+	lost     bool    // nobody is known to be at the end of its way
+	inDoubt  bool    // its way is being looked up, or will be
+	holds    bool    // what is held meanwhile was not sent
 	closed   bool    //
 	whole    [2]bool // takes no segments, by way
 
 	seen       time.Duration // when it was used last
-	prev, next *udpFlow      // in its flowList
-	list       *flowList
+	sure       time.Duration // when its way was known to be right
+	prev, next *udpFlow      // in the flowList
 
 	round struct{ first, last int } // its slots in a listener's round; first -1: none
 	held  []heldDatagram            // what came in while it waited
@@ -101,6 +120,8 @@ func (f *udpFlow) connect(fd int) error {
 		return err
 	}
 	f.fd = fd
+	f.sure, f.lost = f.port.loop.now(), f.route.Unserved
+	f.answered, f.owed = false, false
 	return nil
 }
 
@@ -154,14 +175,21 @@ func (f *udpFlow) forward() {
 	for i := f.round.first; i >= 0; i = b.slots[i].next {
 		switch {
 		case f.closed:
-		case f.fd < 0:
+		case f.fd < 0, f.inDoubt && f.lost:
+			f.holds = true
+			if !f.hold(&b.slots[i]) {
+				f.port.stats.dropped.Add(1)
+			}
+		case f.inDoubt:
 			f.hold(&b.slots[i])
+			fallthrough
 		default:
 			b.tx.add(f, &b.slots[i], udpToServer)
 		}
 	}
 	f.round.first = -1
 	if b.tx.n > 0 {
+		f.owed = true
 		f.port.count(b.tx.flush(f.fd, udpToServer), udpToServer)
 	}
 }
@@ -171,7 +199,7 @@ func (f *udpFlow) ready(uint32) {
 	n, errno := f.port.batch.collect(f)
 	switch {
 	case n > 0:
-		f.answered, f.refused = true, false
+		f.answered, f.refused, f.owed, f.lost = true, false, false, false
 	case errno != unix.EAGAIN && errno != unix.EINTR:
 		f.failed(errno)
 	}
@@ -188,7 +216,7 @@ func (f *udpFlow) failed(errno unix.Errno) {
 	if !f.refused {
 		f.port.refuse(f, errno)
 	}
-	f.refused, f.answered = true, false
+	f.refused, f.answered, f.lost = true, false, true
 }
 
 func (p *UDPPort) refuse(f *udpFlow, err error) {

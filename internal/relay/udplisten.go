@@ -113,21 +113,11 @@ func (l *udpListener) flow(s *udpSlot, now time.Duration) *udpFlow {
 	if f == nil {
 		return l.newFlow(key, s, now)
 	}
-	if f.refused && f.round.first < 0 && l.moved(f) {
-		p.closeFlow(f)
-		return l.newFlow(key, s, now)
+	if f.round.first < 0 {
+		f.consider(now)
 	}
 	p.touch(f, now)
 	return f
-}
-
-// moved tells whether the server of a flow is to be found elsewhere now.
-func (l *udpListener) moved(f *udpFlow) bool {
-	r := l.port.cfg.Route(f.key.clientAddr(), l.asked(&f.key))
-	if !r.Target.IsValid() && l.port.cfg.Resolve != nil {
-		return false // not known at the moment
-	}
-	return r.Target != f.route.Target || r.Source != f.route.Source
 }
 
 // newFlow makes a flow for the sender of a datagram.

@@ -10,15 +10,14 @@ import (
 // use.
 type flowTable struct {
 	byKey map[flowKey]*udpFlow
-	// unanswered and answered are each in the order of the last use.
-	unanswered, answered flowList
+	byUse flowList
 }
 
-// flowList is a doubly linked list, the longest unused first.
+// flowList is a doubly linked list, the longest silent first.
 type flowList struct{ front, back *udpFlow }
 
 func (l *flowList) push(f *udpFlow) {
-	f.prev, f.next, f.list = l.back, nil, l
+	f.prev, f.next = l.back, nil
 	if l.back != nil {
 		l.back.next = f
 	} else {
@@ -38,31 +37,53 @@ func (l *flowList) remove(f *udpFlow) {
 	} else {
 		l.back = f.prev
 	}
-	f.prev, f.next, f.list = nil, nil, nil
+	f.prev, f.next = nil, nil
 }
 
+// addFlow takes a flow in. Where there is no room the longest silent one ends,
+// whoever it is: a new one was used just now, and so has its time to be answered.
 func (p *UDPPort) addFlow(f *udpFlow, now time.Duration) {
-	if len(p.flows.byKey) >= p.cfg.MaxFlows {
-		p.shortage("too many UDP flows; the oldest is ended", "maximum", p.cfg.MaxFlows)
-		p.closeFlow(p.flows.oldest())
+	if n := len(p.flows.byKey); p.cfg.MaxFlows > 0 && n >= p.cfg.MaxFlows {
+		p.evict(p.cfg.MaxFlows)
+	} else if full, most := p.budget.full(p); full == p {
+		p.evict(most)
+	} else if full != nil {
+		full.loop.post(func() { full.evict(most) })
 	}
 	p.flows.byKey[f.key] = f
-	p.touch(f, now)
+	p.flows.byUse.push(f)
+	f.seen = now
+	p.expireBy(now + p.cfg.MaxSilence)
 	p.stats.active.Store(uint64(len(p.flows.byKey)))
+	p.budget.flows.Add(1)
 }
 
-// closeFlow ends a flow. Its replies that are still to be sent will be.
+// evict ends the longest silent flow, because there are as many as there may be.
+func (p *UDPPort) evict(most int) {
+	if f := p.flows.byUse.front; f != nil {
+		p.shortage("too many UDP flows; the longest silent is ended", "maximum", most)
+		p.closeFlow(f)
+	}
+}
+
+// closeFlow ends a flow of the table. Its replies that are still to be sent will
+// be.
 func (p *UDPPort) closeFlow(f *udpFlow) {
 	f.closed = true
 	delete(p.flows.byKey, f.key)
-	f.list.remove(f)
+	p.flows.byUse.remove(f)
+	f.closeSocket()
+	f.dropHeld()
+	p.stats.active.Store(uint64(len(p.flows.byKey)))
+	p.budget.flows.Add(-1)
+}
+
+func (f *udpFlow) closeSocket() {
 	if f.fd >= 0 {
-		p.loop.forget(f.token)
+		f.port.loop.forget(f.token)
 		unix.Close(f.fd)
 		f.fd = -1
 	}
-	f.dropHeld()
-	p.stats.active.Store(uint64(len(p.flows.byKey)))
 }
 
 // touch notes that a flow is used.
@@ -71,54 +92,29 @@ func (p *UDPPort) touch(f *udpFlow, now time.Duration) {
 		return
 	}
 	f.seen = now
-	list, timeout := &p.flows.unanswered, p.cfg.UnansweredTimeout
-	if f.answered {
-		list, timeout = &p.flows.answered, p.cfg.AnsweredTimeout
+	if p.flows.byUse.back != f {
+		p.flows.byUse.remove(f)
+		p.flows.byUse.push(f)
 	}
-	if f.list == list && list.back == f {
-		return
-	}
-	if f.list != list {
-		p.expireBy(now + timeout)
-	}
-	if f.list != nil {
-		f.list.remove(f)
-	}
-	list.push(f)
-}
-
-// oldest is the flow to end first: the longest unused, of those without a reply
-// if there are any.
-func (t *flowTable) oldest() *udpFlow {
-	if t.unanswered.front != nil {
-		return t.unanswered.front
-	}
-	return t.answered.front
 }
 
 // expire ends the flows that were silent for too long.
 func (p *UDPPort) expire() {
 	p.expiry = nil
-	p.expireList(&p.flows.unanswered, p.cfg.UnansweredTimeout)
-	p.expireList(&p.flows.answered, p.cfg.AnsweredTimeout)
-}
-
-func (p *UDPPort) expireList(l *flowList, timeout time.Duration) {
 	now := p.loop.now()
-	for l.front != nil && l.front.seen+timeout <= now {
-		p.closeFlow(l.front)
-	}
-	if l.front != nil {
-		p.expireBy(l.front.seen + timeout)
+	for f := p.flows.byUse.front; f != nil; f = p.flows.byUse.front {
+		if end := f.seen + p.cfg.MaxSilence; end > now {
+			p.expireBy(end)
+			return
+		}
+		p.closeFlow(f)
 	}
 }
 
 // expireBy sets the timer for when a flow may expire. One that is used until then
-// lets it fire in vain, once per timeout.
+// lets it fire in vain, once per MaxSilence.
 func (p *UDPPort) expireBy(when time.Duration) {
-	if p.expiry != nil && p.expiry.when <= when {
-		return
+	if p.expiry == nil {
+		p.expiry = p.loop.after(when-p.loop.now(), p.expire)
 	}
-	p.loop.stopTimer(p.expiry)
-	p.expiry = p.loop.after(when-p.loop.now(), p.expire)
 }

@@ -62,6 +62,12 @@ func (f *udpFlow) resolved(route Route) {
 	if f.closed {
 		return
 	}
+	f.take(route)
+}
+
+// take gives a flow without a socket its route, and sends what it holds there.
+func (f *udpFlow) take(route Route) {
+	p := f.port
 	f.route = route
 	ok, err := f.openRouted()
 	if err != nil {
@@ -99,15 +105,16 @@ func (f *udpFlow) gotSocket(pool *Pool, fd int) {
 	}
 }
 
-// hold keeps a datagram for when the flow has its socket.
-func (f *udpFlow) hold(s *udpSlot) {
+// hold keeps a datagram for when the flow has its socket, or is sure of its way.
+// It reports false where there is no room.
+func (f *udpFlow) hold(s *udpSlot) bool {
 	w := &f.port.waiting
 	if len(f.held) >= maxHeldDatagrams || w.bytes+s.len > maxHeldBytes {
-		f.port.stats.dropped.Add(1)
-		return
+		return false
 	}
 	w.bytes += s.len
 	f.held = append(f.held, heldDatagram{bytes.Clone(s.buf[:s.len]), s.info})
+	return true
 }
 
 func (f *udpFlow) sendHeld() {
@@ -119,12 +126,15 @@ func (f *udpFlow) sendHeld() {
 		b.tx.add(f, s, udpToServer)
 	}
 	f.dropHeld()
-	f.port.count(b.tx.flush(f.fd, udpToServer), udpToServer)
+	if b.tx.n > 0 {
+		f.owed = true
+		f.port.count(b.tx.flush(f.fd, udpToServer), udpToServer)
+	}
 }
 
 func (f *udpFlow) dropHeld() {
 	for _, d := range f.held {
 		f.port.waiting.bytes -= len(d.data)
 	}
-	f.held = nil
+	f.held, f.holds = nil, false
 }

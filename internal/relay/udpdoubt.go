@@ -1,0 +1,156 @@
+package relay
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Where servers come, go and move, a flow's way is looked up again, but only when
+// its client sends, and never while the server answers:
+//
+//   - A flow is lost when nobody was found at the end of its way, or its server has
+//     refused. Its datagrams wait for the look, so the first one after the server
+//     has come back gets there.
+//   - A flow is stale when its last reply, or look, is a while ago. That may be as it
+//     should: a server need not answer, and a client may be slow. So its datagrams
+//     are sent, and some are kept, to be sent again should the server be elsewhere.
+//
+// One look is for all flows of the port that are in doubt then.
+
+// Doubt is a flow whose way is looked up again.
+type Doubt struct {
+	Client, Local netip.AddrPort
+	// Route is its way so far.
+	Route Route
+	// Answered says that the server has answered the datagrams that it got, Mute
+	// that it got some and answered none.
+	Answered, Mute bool
+}
+
+// doubts are the flows of a port that are in doubt.
+type doubts struct {
+	flows   []*udpFlow // for the next look
+	asked   []Doubt    // of the same flows, when they came
+	timer   *timer     // of the next look; nil: it is not wanted yet
+	looking bool       // one is under way
+	last    time.Duration
+	looked  bool // last is one
+}
+
+const (
+	// lostPause and stalePause are the least time between two looks.
+	lostPause  = 50 * time.Millisecond
+	stalePause = 500 * time.Millisecond
+	// staleAfter is how long a flow is sure of its way.
+	staleAfter = time.Second
+)
+
+// consider tells whether a flow is in doubt, when its client sends.
+func (f *udpFlow) consider(now time.Duration) {
+	if f.fd < 0 || f.inDoubt || f.route.Fixed {
+		return
+	}
+	if !f.lost && now-f.sure < staleAfter {
+		return
+	}
+	f.inDoubt = true
+	d := &f.port.doubts
+	d.flows = append(d.flows, f)
+	d.asked = append(d.asked, Doubt{
+		Client: f.key.clientAddr(), Local: f.via.asked(&f.key), Route: f.route,
+		Answered: f.answered && !f.owed, Mute: f.owed && !f.lost,
+	})
+	f.port.lookSoon(f.lost)
+}
+
+// lookSoon has the flows in doubt looked up as soon as may be.
+func (p *UDPPort) lookSoon(lost bool) {
+	d := &p.doubts
+	if d.looking {
+		return
+	}
+	pause := stalePause
+	if lost {
+		pause = lostPause
+	}
+	wait := time.Duration(0)
+	if d.looked {
+		wait = max(d.last+pause-p.loop.now(), 0)
+	}
+	if d.timer != nil {
+		if d.timer.when <= p.loop.now()+wait {
+			return
+		}
+		p.loop.stopTimer(d.timer)
+	}
+	d.timer = p.loop.after(wait, p.look)
+}
+
+// look looks up the ways of the flows in doubt.
+func (p *UDPPort) look() {
+	d := &p.doubts
+	flows, asked := d.flows, d.asked
+	d.flows, d.asked, d.timer = nil, nil, nil
+	d.looking, d.last, d.looked = true, p.loop.now(), true
+	look := p.cfg.Look
+	go func() {
+		routes := look(asked)
+		p.loop.post(func() { p.looked(flows, routes) })
+	}()
+}
+
+// looked is the answer.
+func (p *UDPPort) looked(flows []*udpFlow, routes []Route) {
+	d := &p.doubts
+	d.looking = false
+	for i, f := range flows {
+		if !f.closed {
+			f.looked(routes[i], d.last)
+		}
+	}
+	if len(d.flows) > 0 {
+		lost := false
+		for _, f := range d.flows {
+			lost = lost || f.lost && !f.closed
+		}
+		p.lookSoon(lost)
+	}
+}
+
+// looked takes the way that a look has found, unless the server has answered
+// since it began.
+func (f *udpFlow) looked(route Route, began time.Duration) {
+	f.inDoubt = false
+	holds, replied := f.holds, !f.lost && f.sure > began
+	f.sure = f.port.loop.now()
+	moved := route.Target != f.route.Target || route.Source != f.route.Source
+	if moved && route.Target.IsValid() && !replied {
+		f.closeSocket()
+		f.take(route)
+		return
+	}
+	if !moved {
+		f.route.Unserved = route.Unserved
+		f.lost = route.Unserved && !replied
+	}
+	if holds {
+		f.sendHeld()
+	} else {
+		f.dropHeld() // they were sent
+	}
+}
+
+// lookOneByOne is Look where there is none.
+func (c *UDPConfig) lookOneByOne(flows []Doubt) []Route {
+	routes := make([]Route, len(flows))
+	for i, f := range flows {
+		routes[i] = c.Route(f.Client, f.Local)
+		if !routes[i].Target.IsValid() && c.Resolve != nil {
+			routes[i] = c.Resolve(f.Client, f.Local)
+		}
+		if f.Answered {
+			routes[i] = f.Route
+		}
+	}
+	return routes
+}

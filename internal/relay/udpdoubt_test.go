@@ -1,0 +1,199 @@
+package relay
+
+import (
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"rootlesskit/api"
+)
+
+// guide is what Look answers: for all flows the same.
+type guide struct {
+	route atomic.Pointer[Route]
+	looks atomic.Int32
+	asked atomic.Pointer[Doubt] // last
+}
+
+func (g *guide) set(r Route) { g.route.Store(&r) }
+
+func (g *guide) look(flows []Doubt) []Route {
+	g.looks.Add(1)
+	routes := make([]Route, len(flows))
+	for i := range flows {
+		g.asked.Store(&flows[i])
+		routes[i] = *g.route.Load()
+		if flows[i].Answered {
+			routes[i] = flows[i].Route
+		}
+	}
+	return routes
+}
+
+func (g *guide) resolve(_, _ netip.AddrPort) Route { return *g.route.Load() }
+
+func (g *guide) config() UDPConfig {
+	return UDPConfig{Route: func(_, _ netip.AddrPort) Route { return Route{} }, Resolve: g.resolve, Look: g.look}
+}
+
+// TestUDPServerComesUpElsewhere: the way was a guess, and a socket is there that is
+// not the server (as lo is, for one that answers from another address). The first
+// datagram after the server is known gets there.
+func TestUDPServerComesUpElsewhere(t *testing.T) {
+	_, guess := udpServer(t, "127.0.0.1:0")
+	var g guide
+	g.set(Route{Target: guess, Unserved: true})
+	p := forwardUDP(t, g.config())
+	c := dialPort(t, p, "")
+	for range 3 {
+		send(t, c, "nobody")
+	}
+	eventually(t, p, "sent", func(d api.PortDetails) bool { return d.BytesIn == 3*6 })
+	server, addr := udpServer(t, "127.0.0.1:0")
+	g.set(Route{Target: addr})
+	send(t, c, "somebody")
+	msg, from := receiveFrom(t, server)
+	if string(msg) != "somebody" {
+		t.Errorf("got %q", msg)
+	}
+	_, _ = server.WriteToUDPAddrPort([]byte("reply"), from)
+	if got := receive(t, c); string(got) != "reply" {
+		t.Errorf("got %q", got)
+	}
+	if d := p.Details(); d.Accepted != 1 || d.Active != 1 {
+		t.Errorf("details: %+v", d)
+	}
+}
+
+// TestUDPServedFlowStays through a restart of its server, during which nobody is
+// found.
+func TestUDPServedFlowStays(t *testing.T) {
+	server, addr := udpServer(t, "127.0.0.1:0")
+	var g guide
+	g.set(Route{Target: addr})
+	p := forwardUDP(t, g.config())
+	c := dialPort(t, p, "")
+	send(t, c, "1")
+	_, first := receiveFrom(t, server)
+	_, _ = server.WriteToUDPAddrPort([]byte("reply"), first)
+	receive(t, c)
+	server.Close()
+	g.set(Route{Target: addr, Unserved: true})
+	for range 3 {
+		looks := g.looks.Load()
+		send(t, c, "gap")
+		if looks > 0 {
+			eventually(t, p, "looked", func(api.PortDetails) bool { return g.looks.Load() > looks })
+		}
+		eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })
+	}
+	server, _ = udpServer(t, addr.String())
+	g.set(Route{Target: addr})
+	send(t, c, "2")
+	for {
+		msg, again := receiveFrom(t, server)
+		if again != first {
+			t.Errorf("the server saw %s, after its restart %s", first, again)
+		}
+		if string(msg) == "2" {
+			break
+		}
+	}
+}
+
+// TestUDPMuteFlowIsLookedUp: the server gets what is sent, and its replies are lost.
+// One that is silent by its nature is asked no more often, and gets nothing twice.
+func TestUDPMuteFlowIsLookedUp(t *testing.T) {
+	mute, old := udpServer(t, "127.0.0.1:0")
+	var g guide
+	g.set(Route{Target: old})
+	p := forwardUDP(t, g.config())
+	c := dialPort(t, p, "")
+	send(t, c, "1")
+	receiveFrom(t, mute)
+	pass(p, staleAfter)
+	send(t, c, "2")
+	eventually(t, p, "looked", func(api.PortDetails) bool { return g.looks.Load() == 1 })
+	if asked := g.asked.Load(); !asked.Mute || asked.Answered {
+		t.Errorf("asked about %+v", asked)
+	}
+	if got := receive(t, mute); string(got) != "2" {
+		t.Errorf("got %q", got)
+	}
+	server, addr := udpServer(t, "127.0.0.1:0")
+	g.set(Route{Target: addr})
+	pass(p, staleAfter)
+	send(t, c, "3")
+	for _, s := range []*net.UDPConn{mute, server} { // it was sent before the look
+		if got := receive(t, s); string(got) != "3" {
+			t.Errorf("got %q", got)
+		}
+	}
+}
+
+// TestUDPAnsweredFlowIsNotLookedUp: traffic both ways costs no look, however long it
+// goes on.
+func TestUDPAnsweredFlowIsNotLookedUp(t *testing.T) {
+	var g guide
+	g.set(Route{Target: echoServer(t, "127.0.0.1:0")})
+	p := forwardUDP(t, g.config())
+	c := dialPort(t, p, "")
+	for range 20 {
+		exchange(t, c, "x")
+		pass(p, staleAfter/2)
+	}
+	if n := g.looks.Load(); n != 0 {
+		t.Errorf("%d looks", n)
+	}
+	pass(p, time.Minute) // a client that was away
+	exchange(t, c, "x")
+	eventually(t, p, "looked", func(api.PortDetails) bool { return g.looks.Load() == 1 })
+	if asked := g.asked.Load(); asked.Mute || !asked.Answered {
+		t.Errorf("asked about %+v", asked)
+	}
+}
+
+// TestUDPFixedFlowIsNotLookedUp.
+func TestUDPFixedFlowIsNotLookedUp(t *testing.T) {
+	gone, addr := udpServer(t, "127.0.0.1:0")
+	gone.Close()
+	var g guide
+	g.set(Route{Target: addr, Fixed: true})
+	p := forwardUDP(t, g.config())
+	c := dialPort(t, p, "")
+	send(t, c, "1")
+	eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })
+	server, _ := udpServer(t, addr.String())
+	send(t, c, "2")
+	if got := receive(t, server); string(got) != "2" {
+		t.Errorf("got %q", got)
+	}
+	if n := g.looks.Load(); n != 0 {
+		t.Errorf("%d looks", n)
+	}
+}
+
+// TestUDPCloseDuringALook.
+func TestUDPCloseDuringALook(t *testing.T) {
+	gone, addr := udpServer(t, "127.0.0.1:0")
+	gone.Close()
+	looking, answer := make(chan struct{}), make(chan struct{})
+	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), Look: func(flows []Doubt) []Route {
+		close(looking)
+		<-answer
+		return []Route{{Target: addr}}
+	}})
+	c := dialPort(t, p, "")
+	send(t, c, "1")
+	eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })
+	send(t, c, "2")
+	<-looking
+	_ = p.Close()
+	close(answer)
+	p.loop.call(func() {}) // after the answer, or before; both must do
+	if p.waiting.bytes != 0 {
+		t.Errorf("still held: %+v", p.waiting)
+	}
+}
