@@ -34,6 +34,7 @@ func fitHost() *Host {
 		SubIDs:   subIDs(65536, 65536),
 		LookPath: func(name string) (string, error) { return "/usr/bin/" + name, nil },
 		FileCaps: func(string) ([]byte, error) { return nil, errors.New("none") },
+		NoSUID:   func(string) bool { return false },
 		Probe:    func(context.Context, userns.SubIDs) Probe { return Probe{} },
 	}
 }
@@ -79,7 +80,12 @@ func TestObstacles(t *testing.T) {
 		message string
 		fix     string
 	}{
-		{"subids", func(h *Host) { h.SubIDs = subIDs(0, 0) }, Warning, "alice has no subordinate ids", "usermod --add-subuids"},
+		{"subids", func(h *Host) { h.SubIDs = subIDs(0, 0) }, Warning, "alice has no subordinate ids", "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 alice"},
+		{"subids", func(h *Host) {
+			h.SubIDs = subIDs(0, 0)
+			h.set("etc/subuid", "bob:100000:65536\ncarol:231072:65536\n# x\nbad:y:z\n")
+			h.set("etc/subgid", "bob:100000:65536\n")
+		}, Warning, "alice has no subordinate ids", "sudo usermod --add-subuids 296608-362143 --add-subgids 165536-231071 alice"},
 		{"subids", func(h *Host) { h.SubIDs = subIDs(65536, 0) }, Warning, "65536 subordinate uids and 0 gids", "usermod"},
 		{"subids", func(h *Host) { h.SubIDs = subIDs(65536, 1000) }, Warning, "1000 gids", "usermod"},
 		{"subids", func(h *Host) {
@@ -93,6 +99,7 @@ func TestObstacles(t *testing.T) {
 			h.set("usr/bin/newuidmap", "")
 			h.FileCaps = func(string) ([]byte, error) { return capSetuidAttr, nil }
 		}, OK, "file capability", ""},
+		{"newuidmap", func(h *Host) { h.NoSUID = func(path string) bool { return path == "/usr/bin/newuidmap" } }, Error, "mounted with nosuid", "without nosuid"},
 		{"newgidmap", func(h *Host) {
 			h.set("usr/bin/newgidmap", "")
 			h.FileCaps = func(string) ([]byte, error) { return capSetuidAttr, nil } // the other's

@@ -39,6 +39,8 @@ type Host struct {
 	// FileCaps reads the attribute security.capability of a file; an error is
 	// a file without.
 	FileCaps func(path string) ([]byte, error)
+	// NoSUID reports whether the file system of a file has the option nosuid.
+	NoSUID func(path string) bool
 	// Probe tries what a run does.
 	Probe func(context.Context, userns.SubIDs) Probe
 }
@@ -70,6 +72,7 @@ func ThisHost(source userns.Source) (*Host, error) {
 		SubIDs:      func(ctx context.Context) (userns.SubIDs, error) { return userns.LookupSubIDs(ctx, source, u) },
 		LookPath:    exec.LookPath,
 		FileCaps:    fileCaps,
+		NoSUID:      noSUID,
 		Probe:       runProbe,
 	}, nil
 }
@@ -78,6 +81,11 @@ func fileCaps(path string) ([]byte, error) {
 	b := make([]byte, 64)
 	n, err := unix.Getxattr(path, "security.capability", b)
 	return b[:max(n, 0)], err
+}
+
+func noSUID(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Flags&unix.MS_NOSUID != 0
 }
 
 // sysctl reads a setting; false where the kernel does not have it.
@@ -93,7 +101,7 @@ func setSysctl(key, value string) string {
 
 func (h *Host) subIDs(ids userns.SubIDs, err error) Result {
 	const name, wanted = "subids", 65536
-	fix := fmt.Sprintf("sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s (or another range that is free)", h.User.Username)
+	fix := h.usermodFix()
 	uids, gids := total(ids.UIDs), total(ids.GIDs)
 	switch {
 	case err != nil:
@@ -125,6 +133,10 @@ func (h *Host) mapTool(tool string, capability uint) Result {
 	st, err := fs.Stat(h.Root, strings.TrimPrefix(path, "/"))
 	if err != nil {
 		return bad(tool, Error, fix, "%v", err)
+	}
+	if h.NoSUID(path) {
+		return bad(tool, Error, "mount it without nosuid, or install it where that is not set",
+			"%s is on a file system mounted with nosuid, where it gets no privilege", path)
 	}
 	sys, real := st.Sys().(*syscall.Stat_t)
 	if st.Mode()&fs.ModeSetuid != 0 && (!real || sys.Uid == 0) {
