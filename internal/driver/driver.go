@@ -35,6 +35,8 @@ type Sandbox struct {
 	// Inherited are sockets that a driver which listens in the parent uses for
 	// its ports; nil is none.
 	Inherited *hostsock.Inherited
+	// Table is the list of the published ports; it is for port drivers alone.
+	Table Table
 	// Log is the driver's logger.
 	Log *slog.Logger
 }
@@ -89,6 +91,19 @@ type Ports interface {
 	Info() api.PortDriverInfo
 	// Wait blocks until the driver has ended, like Network.Wait.
 	Wait() error
+}
+
+// Forward is Ports.Forward, or a function that does the same.
+type Forward func(ctx context.Context, spec api.PortSpec) (io.Closer, error)
+
+// Table is the list of the published ports (ports.Table), for a driver that
+// publishes ports of its own accord, such as those of containers: they are listed
+// and removed as all others, and conflict with them.
+type Table interface {
+	// PublishBy publishes a port that forward opens in place of Ports.Forward.
+	PublishBy(ctx context.Context, spec api.PortSpec, forward Forward) (api.PortStatus, error)
+	// Unpublish closes a port. It fails where no port has the ID.
+	Unpublish(ctx context.Context, id int) error
 }
 
 // Detailer is implemented by the Closers of Forward that count what they did.

@@ -238,11 +238,12 @@ func (r *run) publish(ctx context.Context, sb driver.Sandbox) error {
 	if r.cfg.Ports == nil {
 		return nil
 	}
+	r.table = ports.New(r.cfg.Ports)
+	sb.Table = r.table
 	if err := r.cfg.Ports.Start(ctx, sb, r.link); err != nil {
 		return fmt.Errorf("starting the port driver: %w", err)
 	}
 	r.supervise("port driver", r.cfg.Ports.Wait)
-	r.table = ports.New(r.cfg.Ports)
 	for _, spec := range r.cfg.Publish {
 		if err := publish(ctx, r.table, spec); err != nil {
 			return err

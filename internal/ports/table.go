@@ -52,17 +52,24 @@ type removal struct {
 	err  error
 }
 
-// New returns an empty table for a driver that was started. The owner ends it
-// with CloseAll.
+// New returns an empty table for a driver, which is to be started before Publish
+// is called. The owner ends it with CloseAll.
 func New(d driver.Ports) *Table {
 	return &Table{driver: d, entries: map[int]*entry{}}
 }
+
+var _ driver.Table = (*Table)(nil)
 
 // Publish forwards a port and returns it with its new ID. When ctx ends before
 // the driver is done, the port is closed again and the cause is returned.
 //
 // The spec is kept as it is: empty fields are the driver's to interpret.
 func (t *Table) Publish(ctx context.Context, spec api.PortSpec) (api.PortStatus, error) {
+	return t.PublishBy(ctx, spec, t.driver.Forward)
+}
+
+// PublishBy implements driver.Table.
+func (t *Table) PublishBy(ctx context.Context, spec api.PortSpec, forward driver.Forward) (api.PortStatus, error) {
 	if err := spec.Validate(); err != nil {
 		return api.PortStatus{}, err
 	}
@@ -74,7 +81,7 @@ func (t *Table) Publish(ctx context.Context, spec api.PortSpec) (api.PortStatus,
 		return api.PortStatus{}, err
 	}
 	defer t.forwards.Done()
-	closer, err := t.forward(ctx, spec)
+	closer, err := open(ctx, spec, forward)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.closer = closer
@@ -124,10 +131,10 @@ func sameListener(a, b api.PortSpec) bool {
 	return a.Proto == b.Proto && a.ParentIP == b.ParentIP && a.ParentPort == b.ParentPort
 }
 
-// forward closes a port that was opened for a caller who has gone: nobody
-// would ever remove it. The closer is nil unless the port is (or may be) open.
-func (t *Table) forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
-	closer, err := t.driver.Forward(ctx, spec)
+// open forwards a port. It closes one that was opened for a caller who has gone:
+// nobody would ever remove it. The closer is nil unless the port is (or may be) open.
+func open(ctx context.Context, spec api.PortSpec, forward driver.Forward) (io.Closer, error) {
+	closer, err := forward(ctx, spec)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,6 @@ type Route struct {
 	// protocol header); usually nil. TCP only.
 	Prelude []byte
 	// Pool is where the socket comes from; nil is the port's pool for the
-	// Target's family. TCP only.
+	// Target's family.
 	Pool *Pool
 }

@@ -101,7 +101,10 @@ func (f *udpFlow) openRouted() (bool, error) {
 	if err := checkUDPRoute(f.route); err != nil {
 		return false, err
 	}
-	pool := f.port.cfg.Pool(FamilyOf(f.route.Target.Addr()))
+	pool := f.route.Pool
+	if pool == nil {
+		pool = f.port.cfg.Pool(FamilyOf(f.route.Target.Addr()))
+	}
 	fd, ok := pool.get()
 	if !ok {
 		return f.wait(pool), nil

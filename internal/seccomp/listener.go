@@ -52,9 +52,17 @@ type answer struct {
 	flags uint32
 }
 
-// NewListener takes the descriptor of a filter over. The owner calls Stop, lets
-// Receive end, and calls Close.
+// NewListener takes the descriptor of a filter over, and closes it where it fails,
+// as it does for a descriptor of anything else. The owner calls Stop, lets Receive
+// end, and calls Close.
 func NewListener(fd int) (*Listener, error) {
+	// The IDs begin at a random number. A listener says that it has no notification
+	// 0; anything else does not know the request.
+	var none uint64
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&none))); errno != unix.ENOENT {
+		unix.Close(fd)
+		return nil, fmt.Errorf("the descriptor is no listener of a seccomp filter: %w", errno)
+	}
 	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		unix.Close(fd)

@@ -128,7 +128,11 @@ func (t *port) mayBind(b *bind) error {
 	if b.addr.Port() >= privilegedPorts || b.caller.has(unix.CAP_NET_BIND_SERVICE) {
 		return nil
 	}
-	ns, err := look(t.driver.ctx, t.driver.sb.Child, t.container.pidOrZero())
+	pid := 0
+	if t.guest != nil {
+		pid = t.guest.PID()
+	}
+	ns, err := look(t.driver.ctx, t.driver.sb.Child, pid)
 	if err != nil {
 		return err
 	}
@@ -145,7 +149,7 @@ const privilegedPorts = 1024
 // serves tells whether connections to the port's target reach the address.
 func (t *port) serves(b *bind) bool {
 	ip, target := b.addr.Addr(), t.target.Addr()
-	if t.container != nil {
+	if t.guest != nil {
 		return !ip.Unmap().IsLoopback()
 	}
 	if !ip.IsUnspecified() {

@@ -33,6 +33,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -41,6 +42,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/driver/bypass/containers"
 	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
@@ -63,13 +65,20 @@ type Ports struct {
 	hostPools map[int]*relay.Pool
 	// cookies name the network namespaces (SO_NETNS_COOKIE).
 	host, child uint64
-	// sessions are the goroutines that answer calls, and that take sessions in.
-	sessions sync.WaitGroup
-	oci      *ociRoute
+	// sessions are the goroutines that answer calls.
+	sessions   sync.WaitGroup
+	containers *containers.Containers
 
 	mu       sync.Mutex
 	relaying error // why there are no native ports; nil: there are
-	byTarget map[uint16][]*port
+	byTarget map[target][]*port
+}
+
+// target is a TCP port of a container, or of the launcher's namespace where guest is
+// nil.
+type target struct {
+	guest  containers.Guest
+	number uint16
 }
 
 // New returns the driver.
@@ -77,7 +86,7 @@ func New(_ driver.Network, flags driver.Flags) (driver.Ports, error) {
 	p := &Ports{
 		Ports:     relayed.New(Name, flags),
 		hostPools: map[int]*relay.Pool{},
-		byTarget:  map[uint16][]*port{},
+		byTarget:  map[target][]*port{},
 		relaying:  errors.New("the command has not started"),
 	}
 	if flags != nil {
@@ -87,6 +96,7 @@ func New(_ driver.Network, flags driver.Flags) (driver.Ports, error) {
 	if p.socket != "" && !filepath.IsAbs(p.socket) {
 		return nil, fmt.Errorf("--bypass4netnsd-socket must be an absolute path, got %q", p.socket)
 	}
+	p.containers = containers.New(p)
 	return p, nil
 }
 
@@ -103,8 +113,7 @@ func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) 
 		p.relaying = why
 		p.sb.Log.Info("published TCP ports are not native, only those of containers", "reason", why)
 	}
-	p.oci = newOCIRoute(p)
-	if err := p.oci.start(ctx); err != nil { // the path may be too long
+	if err := p.containers.Start(ctx, sb, link.Ifname); err != nil { // the path may be too long
 		p.sb.Log.Warn("runtimes cannot hand containers over, whose ports are not native", "error", err)
 	}
 	return nil
@@ -153,7 +162,7 @@ func (p *Ports) probe(ctx context.Context) (err error) {
 			return fmt.Errorf("--disable-host-loopback needs Landlock: %w", err)
 		}
 	}
-	if p.child, err = p.cookieOf(ctx, 0); err != nil {
+	if p.child, err = p.NetnsOf(ctx, 0); err != nil {
 		return err
 	}
 	own, err := hostSockets(unix.AF_INET, 1)
@@ -165,9 +174,8 @@ func (p *Ports) probe(ctx context.Context) (err error) {
 	return err
 }
 
-// cookieOf is the cookie of the network namespace of a process, as the child sees
-// it; 0 is the child's own.
-func (p *Ports) cookieOf(ctx context.Context, pid int) (uint64, error) {
+// NetnsOf implements containers.Driver; 0 is the child itself.
+func (p *Ports) NetnsOf(ctx context.Context, pid int) (uint64, error) {
 	fds, err := netns.Sockets(ctx, p.sb.Child, netns.SocketRequest{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Count: 1, PID: pid})
 	if err != nil {
 		return 0, err
@@ -199,7 +207,7 @@ func (p *Ports) Supervise(fd int, err error) {
 	p.relaying = nil
 	p.mu.Unlock()
 	p.sb.Log.Info("published TCP ports become native when a server binds them", "isolated", p.isolate)
-	p.run(&session{driver: p, isolate: p.isolate, netns: p.child, published: p.published}, l, func(err error) {
+	p.run(&session{driver: p, isolate: p.isolate, netns: p.child, published: p.publishedBy(nil)}, l, func(err error) {
 		if err != nil {
 			p.relay(err)
 		}
@@ -219,6 +227,7 @@ func (p *Ports) run(s *session, l *seccomp.Listener, ended func(error)) {
 // Wait implements driver.Ports.
 func (p *Ports) Wait() error {
 	err := p.Ports.Wait()
+	p.containers.Wait()
 	p.sessions.Wait()
 	p.mu.Lock()
 	pools := p.hostPools
@@ -255,7 +264,7 @@ func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, erro
 	switch {
 	case why != nil:
 	case spec.ProxyProtocol != "":
-		why = errors.New("the server expects the PROXY protocol, which only the relay speaks")
+		why = errProxyProtocol
 	default:
 		return p.forwardNative(spec)
 	}
@@ -282,18 +291,31 @@ func (p *Ports) forwardNative(spec api.PortSpec) (io.Closer, error) {
 		}
 		return &relayedPort{port, errors.New("the port's socket was inherited")}, nil
 	}
+	return p.forwardBase(spec, to, nil, nil)
+}
+
+// forwardBase opens a port that may become native. r leads to the servers of a
+// container.
+func (p *Ports) forwardBase(spec api.PortSpec, to netip.AddrPort, guest containers.Guest, r relayed.Router) (io.Closer, error) {
 	base, err := hostsock.ListenBase(spec.Proto, spec.ParentIP, spec.ParentPort)
 	if err != nil {
 		return nil, err
 	}
-	t := &port{driver: p, base: base, target: to, why: errors.New("no server has bound the port since it was published")}
-	t.relayed, err = p.ForwardOn(spec, to, hostsock.Sockets{FDs: []int{base.FD}}, t.wrap)
+	t := &port{driver: p, base: base, target: to, guest: guest, why: errors.New("no server has bound the port since it was published")}
+	t.relayed, err = p.ForwardOn(spec, to, hostsock.Sockets{FDs: []int{base.FD}}, func(own relayed.Router) relayed.Router {
+		if r != nil {
+			own = r
+		}
+		return t.wrap(own)
+	})
 	if err != nil {
 		return nil, err
 	}
 	p.enter(t)
 	return t, nil
 }
+
+var errProxyProtocol = errors.New("the server expects the PROXY protocol, which only the relay speaks")
 
 // relayedPort is one that cannot be native.
 type relayedPort struct {
@@ -311,29 +333,33 @@ func (p *relayedPort) Details() api.PortDetails {
 func (p *Ports) enter(t *port) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.byTarget[t.target.Port()] = append(p.byTarget[t.target.Port()], t)
+	to := target{t.guest, t.target.Port()}
+	p.byTarget[to] = append(p.byTarget[to], t)
 }
 
 func (p *Ports) leave(t *port) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	number := t.target.Port()
+	to := target{t.guest, t.target.Port()}
 	var left []*port
-	for _, other := range p.byTarget[number] {
+	for _, other := range p.byTarget[to] {
 		if other != t {
 			left = append(left, other)
 		}
 	}
-	if p.byTarget[number] = left; left == nil {
-		delete(p.byTarget, number)
+	if p.byTarget[to] = left; left == nil {
+		delete(p.byTarget, to)
 	}
 }
 
-// published are the ports that lead to a port of the namespace.
-func (p *Ports) published(number uint16) []*port {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.byTarget[number]
+// publishedBy returns a function for the ports that lead to a port of a container,
+// or of the launcher's namespace.
+func (p *Ports) publishedBy(guest containers.Guest) func(uint16) []*port {
+	return func(number uint16) []*port {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.byTarget[target{guest, number}]
+	}
 }
 
 // hostPool has sockets of the host.

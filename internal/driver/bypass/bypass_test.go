@@ -12,7 +12,7 @@ import (
 	"rootlesskit/internal/sourceip"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers) }
+func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers, Handlers) }
 
 // TestPorts has no command to supervise: the base alone serves. Native ports need
 // one, and are tested with the launcher.

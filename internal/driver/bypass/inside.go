@@ -2,12 +2,11 @@ package bypass
 
 import (
 	"context"
-	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 
+	"rootlesskit/internal/driver/bypass/containers"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/wire"
 )
@@ -17,7 +16,8 @@ import (
 
 // Handlers are the methods that the child answers.
 func Handlers(own *netns.Namespace) wire.Handlers {
-	return wire.Handlers{lookMethod: func(_ context.Context, msg wire.Message) (any, []int, error) {
+	handlers := containers.Handlers(own)
+	handlers[lookMethod] = func(_ context.Context, msg wire.Message) (any, []int, error) {
 		var req lookRequest
 		if err := msg.Decode(&req); err != nil {
 			return nil, nil, err
@@ -25,7 +25,8 @@ func Handlers(own *netns.Namespace) wire.Handlers {
 		var reply looked
 		err := own.Of(req.PID, func(ns *netns.Namespace) error { return ns.Do(reply.read) })
 		return reply, nil, err
-	}}
+	}
+	return handlers
 }
 
 const lookMethod = "bypass.look"
@@ -40,8 +41,6 @@ type lookRequest struct {
 type looked struct {
 	// UnprivilegedPortStart is the sysctl net.ipv4.ip_unprivileged_port_start.
 	UnprivilegedPortStart int `json:"unprivilegedPortStart"`
-	// Addrs are the addresses that are not loopback, IPv4 first.
-	Addrs []netip.Addr `json:"addrs,omitempty"`
 }
 
 // look asks the child.
@@ -57,25 +56,6 @@ func (l *looked) read() error {
 	if err != nil {
 		return err
 	}
-	if l.UnprivilegedPortStart, err = strconv.Atoi(strings.TrimSpace(string(b))); err != nil {
-		return err
-	}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return err
-	}
-	var v6 []netip.Addr
-	for _, a := range addrs {
-		prefix, err := netip.ParsePrefix(a.String())
-		ip := prefix.Addr()
-		switch {
-		case err != nil, ip.IsLoopback(), ip.IsLinkLocalUnicast():
-		case ip.Is4():
-			l.Addrs = append(l.Addrs, ip)
-		default:
-			v6 = append(v6, ip)
-		}
-	}
-	l.Addrs = append(l.Addrs, v6...)
-	return nil
+	l.UnprivilegedPortStart, err = strconv.Atoi(strings.TrimSpace(string(b)))
+	return err
 }

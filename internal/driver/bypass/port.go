@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/driver/bypass/containers"
 	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
@@ -22,8 +23,8 @@ type port struct {
 	base    hostsock.Base
 	target  netip.AddrPort
 	relayed *relayed.Port
-	// container is whose port it is; nil: the namespace's.
-	container *container
+	// guest is the container whose port it is; nil: the launcher's namespace's.
+	guest containers.Guest
 	// fronted says that there are natives, for the relay's loops.
 	fronted atomic.Bool
 
@@ -60,7 +61,7 @@ func (t *port) Details() api.PortDetails {
 }
 
 func (t *port) reason() error {
-	if why := t.driver.why(); why != nil && t.container == nil {
+	if why := t.driver.why(); why != nil && t.guest == nil {
 		return why
 	}
 	return t.why
@@ -134,9 +135,7 @@ func (t *port) steer(next *native) {
 // Close implements io.Closer. The servers' sockets no longer listen afterwards,
 // which they notice as EINVAL of accept(2), and their connections are cut.
 func (t *port) Close() error {
-	if t.container == nil {
-		t.driver.leave(t)
-	}
+	t.driver.leave(t)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.closed {

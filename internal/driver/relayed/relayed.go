@@ -107,18 +107,19 @@ func (p *Ports) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error)
 }
 
 // ForwardOn forwards what comes in at sockets, which it takes over, to an
-// address of the namespace. wrap, where it is not nil, changes the ways of a TCP
-// port's clients.
+// address of the namespace. wrap, where it is not nil, wraps the router or replaces
+// it.
 func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock.Sockets, wrap func(Router) Router) (*Port, error) {
 	taken := false
 	port, err := p.start(func() (forwarded, error) {
 		taken = true
-		if strings.HasPrefix(spec.Proto, "udp") {
-			return p.forwardUDP(sockets, to)
-		}
-		var r Router = p.router(unix.IPPROTO_TCP, to, spec.ProxyProtocol != "")
+		udp := strings.HasPrefix(spec.Proto, "udp")
+		r := p.RouterTo(udp, to, spec.ProxyProtocol != "")
 		if wrap != nil {
 			r = wrap(r)
+		}
+		if udp {
+			return p.forwardUDP(sockets, to, r)
 		}
 		return p.forwardTCP(sockets, to, r)
 	})
@@ -203,9 +204,8 @@ func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, r Rout
 	})
 }
 
-func (p *Ports) forwardUDP(sockets hostsock.Sockets, to netip.AddrPort) (forwarded, error) {
+func (p *Ports) forwardUDP(sockets hostsock.Sockets, to netip.AddrPort, r Router) (forwarded, error) {
 	p.pools.get(unix.SOCK_DGRAM, relay.FamilyOf(to.Addr()))
-	r := p.router(unix.IPPROTO_UDP, to, false)
 	return p.engine.ForwardUDP(relay.UDPConfig{
 		Sockets: sockets.FDs,
 		Pool:    func(family int) *relay.Pool { return p.pools.get(unix.SOCK_DGRAM, family) },

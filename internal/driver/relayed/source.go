@@ -71,7 +71,13 @@ type router struct {
 	proxyHeader bool
 }
 
-func (p *Ports) router(proto int, to netip.AddrPort, proxyHeader bool) router {
+// RouterTo returns the router to a server that the namespace can reach. proxyHeader
+// says that a connection begins with the PROXY protocol.
+func (p *Ports) RouterTo(udp bool, to netip.AddrPort, proxyHeader bool) Router {
+	proto := unix.IPPROTO_TCP
+	if udp {
+		proto = unix.IPPROTO_UDP
+	}
 	return router{ctx: p.pools.ctx, port: p.source.Port(proto, to), proxyHeader: proxyHeader}
 }
 

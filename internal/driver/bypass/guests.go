@@ -1,0 +1,93 @@
+package bypass
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/driver/bypass/containers"
+	"rootlesskit/internal/driver/relayed"
+	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/seccomp"
+)
+
+// What containers with filters of their own need of the driver.
+
+var (
+	_ containers.Driver = (*Ports)(nil)
+	_ driver.Serving    = (*Ports)(nil)
+)
+
+// Socket implements driver.Serving.
+func (p *Ports) Socket() string { return p.socket }
+
+// Handler implements driver.Serving.
+func (p *Ports) Handler() http.Handler { return p.containers.Handler() }
+
+// ForwardTo implements containers.Driver.
+func (p *Ports) ForwardTo(g containers.Guest, spec api.PortSpec, r relayed.Router) (io.Closer, error) {
+	udp := strings.HasPrefix(spec.Proto, "udp")
+	if !udp && spec.ProxyProtocol == "" {
+		return p.forwardBase(spec, guestTarget(spec), g, r)
+	}
+	sockets, err := hostsock.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
+	if err != nil {
+		return nil, err
+	}
+	port, err := p.ForwardOn(spec, guestTarget(spec), hostsock.Sockets{FDs: sockets}, func(relayed.Router) relayed.Router { return r })
+	if err != nil || udp {
+		return port, err
+	}
+	return &relayedPort{port, errProxyProtocol}, nil
+}
+
+// guestTarget has the port of a container. The address is of no meaning but its
+// family, which is what most containers have.
+func guestTarget(spec api.PortSpec) netip.AddrPort {
+	return netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(spec.ChildPort))
+}
+
+// Stay implements containers.Driver.
+func (p *Ports) Stay(g containers.Guest, why error) {
+	p.mu.Lock()
+	var its []*port
+	for to, ports := range p.byTarget {
+		if to.guest == g {
+			its = append(its, ports...)
+		}
+	}
+	p.mu.Unlock()
+	for _, t := range its {
+		t.stay(why)
+	}
+}
+
+// Relaying implements containers.Driver.
+func (p *Ports) Relaying() error {
+	switch why := p.available(); {
+	case why != nil:
+		return why
+	case p.isolate:
+		return errors.New("--disable-host-loopback: nothing keeps a container from connecting a socket of the host, its Landlock is not ours")
+	}
+	return nil
+}
+
+// Answer implements containers.Driver.
+func (p *Ports) Answer(l *seccomp.Listener, g containers.Guest, ended func()) {
+	s := &session{driver: p, netns: p.child, published: p.publishedBy(g)}
+	if g != nil {
+		s.netns = g.Netns()
+	}
+	p.run(s, l, func(error) { ended() })
+}
+
+// LetGo implements containers.Driver.
+func (p *Ports) LetGo(l *seccomp.Listener, ended func()) {
+	none := func(uint16) []*port { return nil }
+	p.run(&session{driver: p, published: none}, l, func(error) { ended() })
+}
