@@ -74,7 +74,8 @@ func (e *HalfInstalledError) Unwrap() error { return e.Err }
 
 func setFilter(program *unix.SockFprog) (int, error) {
 	// Without WAIT_KILLABLE_RECV a signal would interrupt a call that is being
-	// answered, and have it begin again, for ever where a timer is quick.
+	// answered, and have it begin again, for ever where a timer is quick. With it a
+	// signal may do so until Receive has the call, not afterwards.
 	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(program)))
 	if errno != 0 {

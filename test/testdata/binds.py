@@ -217,10 +217,22 @@ def late():
 
 
 def timer():
+    """binds under a timer that is quicker than a swap. What has begun is not interrupted; before that it may be, now and then"""
     signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
-    s = listening(fresh())
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    s = fresh()
+    for tries in range(1, 101):
+        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+        try:
+            s.bind(("0.0.0.0", 80))
+            break
+        except InterruptedError:
+            pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    else:
+        sys.exit(f"each of {tries} binds was interrupted")
+    s.listen(100)
+    print("bound to", s.getsockname()[1], "at try", tries, flush=True)
     serve(s)
 
 
