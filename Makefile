@@ -26,16 +26,22 @@ TOOL      = $(GO) tool -modfile=tools/go.mod
 
 ARCHS    := amd64 arm64 arm riscv64 ppc64le s390x
 
-.PHONY: all build test lint fmt demo bench install dist clean help
+.PHONY: all build modules test test-bare lint fmt demo bench install dist clean help
 
 all: build
 
-build: ## build the commands into bin/
+build: modules ## build the commands into bin/
 	$(GOBUILD) -o bin/ $(COMMANDS:%=./cmd/%)
 
-test: ## run all tests; as root, first make this machine fit for them
+modules:
+	@scripts/fetch-modules $(GO)
+
+test: modules ## run all tests; as root, first make this machine fit for them
 	scripts/test-host
 	$(GO) test -count=1 -timeout=12m $(TESTFLAGS) $(PACKAGES)
+
+test-bare: ## the demo and the tests on a bare Debian 12, made with debootstrap (needs root)
+	scripts/test-bare
 
 lint: ## check format, vet, staticcheck, and which package may import which
 	@unformatted=$$(gofmt -l .) || exit; \
@@ -91,4 +97,4 @@ clean: ## remove what was built
 	rm -rf bin dist
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
