@@ -4,6 +4,7 @@ package unixsock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -21,8 +22,8 @@ const MaxPath = 107
 // the socket (unix(7)).
 const socketMode = 0o600
 
-// Listen binds a socket at an absolute path where nothing must be yet.
-// Closing the listener removes it.
+// Listen binds a socket at an absolute path where nothing must be yet, but a socket
+// that nobody listens at. Closing the listener removes it.
 //
 // The socket has mode 0600 from its first moment, also in a directory that
 // others can enter: bind(2) takes the mode from the socket's own inode, less
@@ -63,6 +64,9 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 		return err
 	}
 	l, err := lc.Listen(ctx, "unix", path)
+	if errors.Is(err, unix.EADDRINUSE) && removeStale(path) {
+		l, err = lc.Listen(ctx, "unix", path)
+	}
 	if err != nil {
 		return nil, err
 	}
