@@ -34,6 +34,12 @@ func TestMain(m *testing.M) {
 		os.Setenv(binEnv, dir)
 		nstest.AtExit(func() { os.RemoveAll(dir) })
 		delegateCgroup()
+		if os.Geteuid() == 0 {
+			if err := makeGroupFile(dir); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		}
 	}
 	// What the tests were started with must not look like a leak.
 	if _, err := launch.InheritedFDs(); err != nil {

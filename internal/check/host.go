@@ -47,9 +47,9 @@ type Host struct {
 
 // ThisHost is the machine that we run on.
 func ThisHost(source userns.Source) (*Host, error) {
-	u, err := user.LookupId(strconv.Itoa(os.Getuid()))
+	u, err := userns.CurrentUser()
 	if err != nil {
-		return nil, fmt.Errorf("looking up the user %d: %w", os.Getuid(), err)
+		return nil, err
 	}
 	gids, err := os.Getgroups()
 	if err != nil {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -59,6 +59,9 @@ func Child(args []string, opts ChildOptions) (int, error) {
 		return 1, err
 	}
 	setup, err := c.receiveSetup()
+	if errors.Is(err, io.EOF) { // the parent gave up, and says why
+		return 1, ErrReported
+	}
 	if err != nil {
 		return 1, err
 	}
@@ -143,7 +146,8 @@ func (c *child) recvSetup() (childSetup, error) {
 	if m.Kind != kindSetup {
 		return childSetup{}, fmt.Errorf("expected %q of the parent, got %q", kindSetup, m.Kind)
 	}
-	return c.setup, m.Decode(&c.setup)
+	err = m.Decode(&c.setup)
+	return c.setup, err
 }
 
 func awaitReadable(fd int) error {
@@ -180,7 +184,7 @@ func (c *child) ensureCapable() error {
 
 // setUp arranges the namespaces. See docs/ARCHITECTURE.md for the order.
 func (c *child) setUp() error {
-	if err := prepareProcess(c.setup); err != nil {
+	if err := prepareProcess(); err != nil {
 		return err
 	}
 	if err := c.setUpPropagation(); err != nil {
@@ -222,13 +226,7 @@ func (c *child) mountProc() {
 	}
 }
 
-func prepareProcess(setup childSetup) error {
-	if setup.SetGroups {
-		// A raw system call would change one thread; syscall's changes all.
-		if err := syscall.Setgroups(nil); err != nil {
-			return fmt.Errorf("dropping the supplementary groups: %w", err)
-		}
-	}
+func prepareProcess() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("becoming a reaper of orphans: %w", err)
 	}
@@ -424,13 +422,4 @@ func splitInts(s string) ([]int, error) {
 		out = append(out, n)
 	}
 	return out, nil
-}
-
-// currentUser is the user of the host, for the look-up of subordinate ids.
-func currentUser() (*user.User, error) {
-	u, err := user.LookupId(strconv.Itoa(os.Getuid()))
-	if err != nil {
-		return nil, fmt.Errorf("looking the user %d up: %w", os.Getuid(), err)
-	}
-	return u, nil
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"rootlesskit/internal/seccomp"
-	"rootlesskit/internal/userns"
 	"rootlesskit/internal/wire"
 )
 
@@ -54,8 +53,6 @@ type childSetup struct {
 	MountCgroup2 bool     `json:"mountCgroup2,omitempty"`
 	Propagation  string   `json:"propagation"`
 	CopyUp       []string `json:"copyUp,omitempty"`
-	// SetGroups says that setgroups(2) is permitted.
-	SetGroups bool `json:"setGroups,omitempty"`
 	// Setsid makes the command a session leader.
 	Setsid bool `json:"setsid,omitempty"`
 	// Activation says that LISTEN_PID named the parent (sd_listen_fds(3)).
@@ -82,7 +79,7 @@ type execReply struct {
 	PolicyError string `json:"policyError,omitempty"`
 }
 
-func newChildSetup(cfg *Config, stateDir string, ids userns.IDMap) childSetup {
+func newChildSetup(cfg *Config, stateDir string) childSetup {
 	return childSetup{
 		StateDir:     stateDir,
 		NewNetns:     cfg.Network != nil || cfg.DetachNetns,
@@ -92,7 +89,6 @@ func newChildSetup(cfg *Config, stateDir string, ids userns.IDMap) childSetup {
 		MountCgroup2: cfg.EvacuateCgroup2 != "",
 		Propagation:  cfg.Propagation,
 		CopyUp:       cfg.CopyUp,
-		SetGroups:    !ids.SingleID(),
 		Setsid:       cfg.Reaper,
 		Activation:   activatedParent(),
 		Debug:        cfg.Debug,

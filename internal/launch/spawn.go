@@ -42,7 +42,7 @@ func spawn(ctx context.Context, cfg *Config, state *stateDir) (*process, error) 
 }
 
 func idMap(ctx context.Context, cfg *Config) (userns.IDMap, error) {
-	u, err := currentUser()
+	u, err := userns.CurrentUser()
 	if err != nil {
 		return userns.IDMap{}, err
 	}
@@ -128,13 +128,13 @@ func childEnviron(cfg *Config, stateDir string) []string {
 func (p *process) handshake(ctx context.Context, cfg *Config, state *stateDir, ids userns.IDMap) error {
 	stop := context.AfterFunc(ctx, func() { p.conn.Close() })
 	defer stop()
-	if err := ids.Write(ctx, p.pid); err != nil {
+	if err := p.writeIDMap(ctx, cfg, ids); err != nil {
 		return err
 	}
 	if err := evacuateCgroup2(cfg.EvacuateCgroup2); err != nil {
 		return err
 	}
-	if err := p.conn.SendBody(kindSetup, newChildSetup(cfg, state.path, ids)); err != nil {
+	if err := p.conn.SendBody(kindSetup, newChildSetup(cfg, state.path)); err != nil {
 		return fmt.Errorf("the child ended before it was set up: %w", err)
 	}
 	if err := awaitReady(p.conn); err != nil {
@@ -145,6 +145,20 @@ func (p *process) handshake(ctx context.Context, cfg *Config, state *stateDir, i
 	}
 	p.client = wire.NewClient(p.conn)
 	return nil
+}
+
+// writeIDMap maps the ids. newuidmap(1) refuses a user that no database names,
+// whose own id can be mapped all the same.
+func (p *process) writeIDMap(ctx context.Context, cfg *Config, ids userns.IDMap) error {
+	err := ids.Write(ctx, p.pid)
+	if err == nil || ids.SingleID() || ctx.Err() != nil {
+		return err
+	}
+	if userns.InPasswd(os.Getuid()) {
+		return err
+	}
+	cfg.Log.Warn("only the own id is mapped", "error", err)
+	return ids.Single().Write(ctx, p.pid)
 }
 
 // wait collects the child's status.

@@ -31,6 +31,11 @@ func (h held) bindTo(target string) error {
 	return nil
 }
 
+// cover moves a mount over what is held.
+func (h held) cover(source string) error {
+	return unix.Mount(source, fmt.Sprintf("/proc/self/fd/%d", h.fd), "", unix.MS_MOVE, "")
+}
+
 // Bind mounts source, with all below it, at target.
 func Bind(source, target string) error {
 	if err := unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {

@@ -5,20 +5,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
-
-// scratch is where a copy-up is put together before it is moved into place: a
-// directory that exists everywhere, and that for this reason cannot itself be
-// copied up.
-const scratch = "/tmp"
 
 // CheckCopyUp judges the values of --copy-up before anything is done.
 func CheckCopyUp(dirs []string) error {
 	for _, dir := range dirs {
 		clean := filepath.Clean(dir)
-		if clean == scratch || clean == "/" || clean == "/proc" || clean == "/sys" {
+		if clean == "/tmp" || clean == "/" || clean == "/proc" || clean == "/sys" {
 			return fmt.Errorf("%s cannot be copied up", clean)
 		}
 		if !filepath.IsAbs(dir) {
@@ -31,6 +28,12 @@ func CheckCopyUp(dirs []string) error {
 // CopyUp makes a directory writable: a tmpfs covers it, holding a symlink for
 // each of its entries; they point into a bind mount of the original in the
 // hidden directory .roN. The entries can then be replaced one by one.
+//
+// Symlinks are the exception. The original is one level deeper in .roN, where a
+// relative symlink that leads out of the directory would lead elsewhere. So each
+// symlink at the top is made again as it is, and a directory that has one which
+// leads out, at any depth, is a directory in the tmpfs as well, with links to its
+// entries.
 func CopyUp(dir string) error {
 	if err := copyUp(dir); err != nil {
 		return fmt.Errorf("copy-up of %s: %w", dir, err)
@@ -38,45 +41,143 @@ func CopyUp(dir string) error {
 	return nil
 }
 
-// copyUp builds the tmpfs over /tmp, which it covers meanwhile. Were it built
-// in place, a recursive bind of the original would carry the tmpfs along.
+// copyUp builds the tmpfs at another place, which it covers meanwhile. Were it
+// built in place, a recursive bind of the original would carry the tmpfs along.
 func copyUp(dir string) error {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(real)
+	if _, err := os.ReadDir(real); err != nil {
+		return err
+	}
+	original, err := hold(real)
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", scratch, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, "mode=0755"); err != nil {
+	defer original.close()
+	at, err := scratchFor(real)
+	if err != nil {
+		return err
+	}
+	leaving := leavingDirs(real)
+	if err := unix.Mount("tmpfs", at, "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mounting a tmpfs: %w", err)
 	}
-	if err := fill(real, entries); err != nil {
-		return errors.Join(err, unix.Unmount(scratch, unix.MNT_DETACH))
+	if err := fill(original, at, leaving); err != nil {
+		return errors.Join(err, unix.Unmount(at, unix.MNT_DETACH))
 	}
-	if err := unix.Mount(scratch, real, "", unix.MS_MOVE, ""); err != nil {
-		return errors.Join(fmt.Errorf("moving the tmpfs into place: %w", err), unix.Unmount(scratch, unix.MNT_DETACH))
+	if err := original.cover(at); err != nil {
+		return errors.Join(fmt.Errorf("moving the tmpfs into place: %w", err), unix.Unmount(at, unix.MNT_DETACH))
 	}
 	return nil
 }
 
+// scratchFor finds a directory to build in that has nothing to do with another.
+func scratchFor(dir string) (string, error) {
+	for _, at := range []string{"/tmp", "/mnt", "/usr", "/var", "/opt"} {
+		st, err := os.Lstat(at)
+		if err == nil && st.IsDir() && !within(at, dir) && !within(dir, at) {
+			return at, nil
+		}
+	}
+	return "", errors.New("no directory to build in: one of /tmp, /mnt, /usr must exist")
+}
+
+// within reports whether a path is a directory or below it.
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
 // fill puts the original and the links to its entries into the tmpfs.
-func fill(original string, entries []os.DirEntry) error {
-	ro, err := os.MkdirTemp(scratch, ".ro")
+func fill(original held, at string, leaving map[string]bool) error {
+	ro, err := os.MkdirTemp(at, ".ro")
 	if err != nil {
 		return err
 	}
 	if err := os.Chmod(ro, 0o755); err != nil { // other ids inside follow the links through it
 		return err
 	}
-	if err := Bind(original, ro); err != nil {
+	if err := original.bindTo(ro); err != nil {
+		return err
+	}
+	return fillDir(ro, at, ".", leaving)
+}
+
+// fillDir makes the entries of one directory of the original, by its path below.
+func fillDir(ro, at, dir string, leaving map[string]bool) error {
+	entries, err := os.ReadDir(filepath.Join(ro, dir))
+	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if err := os.Symlink(filepath.Join(filepath.Base(ro), e.Name()), filepath.Join(scratch, e.Name())); err != nil {
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case e.Type()&os.ModeSymlink != 0:
+			err = copyLink(filepath.Join(ro, path), filepath.Join(at, path))
+		case leaving[path]:
+			if err = copyDir(filepath.Join(ro, path), filepath.Join(at, path)); err == nil {
+				err = fillDir(ro, at, path, leaving)
+			}
+		default:
+			up := strings.Repeat("../", strings.Count(path, "/"))
+			err = os.Symlink(up+filepath.Join(filepath.Base(ro), path), filepath.Join(at, path))
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func copyLink(from, to string) error {
+	target, err := os.Readlink(from)
+	if err != nil {
+		return err
+	}
+	return os.Symlink(target, to)
+}
+
+// copyDir makes an empty directory like another. An owner who is not mapped
+// here cannot be kept.
+func copyDir(from, to string) error {
+	st, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		_ = os.Chown(to, int(sys.Uid), int(sys.Gid))
+	}
+	return os.Chmod(to, st.Mode().Perm())
+}
+
+// maxScanned bounds the look for symlinks, as trees such as /var/lib may hold
+// millions of files: what comes later is treated as if it led nowhere else.
+const maxScanned = 50_000
+
+// leavingDirs lists the directories below one, by their paths below it, that
+// have a relative symlink out of it, and those above them.
+func leavingDirs(root string) map[string]bool {
+	leaving, scanned := map[string]bool{}, 0
+	_ = filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+		if scanned++; scanned > maxScanned {
+			return filepath.SkipAll
+		}
+		if err != nil || e.Type()&os.ModeSymlink == 0 {
+			return nil // what cannot be read has no entries that could be used
+		}
+		target, err := os.Readlink(path)
+		if err != nil || filepath.IsAbs(target) || within(filepath.Join(filepath.Dir(path), target), root) {
+			return nil
+		}
+		below, _ := filepath.Rel(root, filepath.Dir(path))
+		for ; below != "."; below = filepath.Dir(below) {
+			leaving[below] = true
+		}
+		return nil
+	})
+	return leaving
 }

@@ -15,7 +15,18 @@ import (
 // securityfs) back. Where the kernel does not allow a fresh one (parts of the
 // old are hidden, as in a container) the old stays and the error says so.
 func Sys() error {
-	below, err := mountsBelow("/sys")
+	return keepBelow("/sys", func() error {
+		if err := unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+			return fmt.Errorf("mounting /sys: %w", err)
+		}
+		return nil
+	})
+}
+
+// keepBelow mounts something at a directory and puts what was mounted below it
+// back over that.
+func keepBelow(dir string, mount func() error) error {
+	below, err := mountsBelow(dir)
 	if err != nil {
 		return err
 	}
@@ -30,15 +41,15 @@ func Sys() error {
 			kept[path] = h
 		}
 	}
-	if err := unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return fmt.Errorf("mounting /sys: %w", err)
+	if err := mount(); err != nil {
+		return err
 	}
 	for _, path := range below {
 		h, ok := kept[path]
 		if !ok {
 			continue
 		}
-		// A directory that the fresh /sys lacks is no failure.
+		// A directory that the fresh mount lacks is no failure.
 		if err := h.bindTo(path); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
@@ -80,11 +91,20 @@ func Cgroup2() error {
 	return nil
 }
 
-// Proc mounts a fresh /proc, which shows the process's own PID namespace. Where
+// Proc mounts a fresh /proc, which shows the process's own PID namespace, with
+// the mounts that were below the old one (binfmt_misc). Where
 // the old one is read-only, the kernel allows but a read-only one
 // (mount_namespaces(7), "Restrictions on mount namespaces"), which the result
 // says.
 func Proc() (readOnly bool, err error) {
+	err = keepBelow("/proc", func() error {
+		readOnly, err = mountProc()
+		return err
+	})
+	return readOnly, err
+}
+
+func mountProc() (readOnly bool, err error) {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	err = unix.Mount("proc", "/proc", "proc", flags, "")
 	if err == unix.EPERM && unix.Mount("proc", "/proc", "proc", flags|unix.MS_RDONLY, "") == nil {

@@ -23,10 +23,25 @@ func TestMain(m *testing.M) {
 		nstest.Main(m)
 	case "container":
 		report(container())
+	case "sys":
+		report(sysStage())
+	case "copyup":
+		report(copyUpStage())
 	case "proc":
 		readOnly, err := mounts.Proc()
-		report(fmt.Sprint("read-only: ", readOnly), err)
+		report(fmt.Sprintf("read-only: %v, mounts below: %q", readOnly, tmpfsAt(binfmt)), err)
 	}
+}
+
+// binfmt is a directory of /proc that file systems are mounted on.
+const binfmt = "/proc/sys/fs/binfmt_misc"
+
+func tmpfsAt(path string) string {
+	var st unix.Statfs_t
+	if unix.Statfs(path, &st) == nil && st.Type == unix.TMPFS_MAGIC {
+		return path
+	}
+	return ""
 }
 
 func report(text string, err error) {
@@ -48,6 +63,7 @@ func container() (string, error) {
 		{"", "/", "", unix.MS_REC | unix.MS_PRIVATE, os.Getenv("PROC_IS")},
 		{"", "/proc", "", unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY, "read-only"},
 		{"none", "/proc/sys", "tmpfs", 0, "hidden"},
+		{"none", binfmt, "tmpfs", 0, "mounted on"},
 	} {
 		if m.on != os.Getenv("PROC_IS") {
 			continue
@@ -73,8 +89,9 @@ func stage(name string, attr *syscall.SysProcAttr) *exec.Cmd {
 
 func TestProc(t *testing.T) {
 	for _, tt := range []struct{ procIs, want string }{
-		{"as ever", "read-only: false"},
-		{"read-only", "read-only: true"},
+		{"as ever", "read-only: false, mounts below: \"\""},
+		{"read-only", "read-only: true, mounts below: \"\""},
+		{"mounted on", "read-only: false, mounts below: \"" + binfmt + "\""},
 		{"hidden", "mounting /proc: operation not permitted (is part of the host's /proc hidden, as in a container?)"},
 	} {
 		cmd := stage("container", &syscall.SysProcAttr{

@@ -16,6 +16,10 @@ import (
 // TestUser is the ordinary user that tests run as when they start as root.
 const TestUser = "rootlesskit-test"
 
+// ExtraGroup is a supplementary group that the test user has then: what is kept
+// of a user's groups cannot be seen with a user who has none.
+const ExtraGroup = 44444
+
 // runAsTestUser runs this test binary again as the test user and returns its
 // exit code.
 func runAsTestUser() int {
@@ -82,7 +86,7 @@ func AsTestUser(cmd *exec.Cmd) error {
 	}
 	cmd.Env = append(cmd.Environ(), "HOME="+u.HomeDir, "USER="+u.Username, "LOGNAME="+u.Username, "XDG_RUNTIME_DIR="+runtimeDir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)},
+		Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), Groups: []uint32{ExtraGroup}},
 		Pdeathsig:  syscall.SIGKILL,
 	}
 	return nil

@@ -52,6 +52,9 @@ func (m *IDMap) assign(kind string, own uint32, ranges []Range) []Mapping {
 	return maps
 }
 
+// Single is the map of the user's own ids alone.
+func (m IDMap) Single() IDMap { return IDMap{UIDs: m.UIDs[:1], GIDs: m.GIDs[:1]} }
+
 // SingleID tells that nothing but the user's own ids is mapped.
 func (m IDMap) SingleID() bool { return len(m.UIDs) == 1 && len(m.GIDs) == 1 }
 
@@ -106,7 +109,10 @@ func runMapTool(ctx context.Context, tool string, pid int, maps []Mapping) error
 	}
 	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s %s: %w: %s", tool, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return mapToolError(tool, path, maps, strings.TrimSpace(string(out)), err)
 	}
 	return nil
 }
