@@ -1,0 +1,140 @@
+# shellcheck shell=bash
+# The checks of rootless Docker. To be sourced by docker.sh.
+
+# get NAME ADDRESS:PORT [lan] asks for the page, until it comes from the
+# container NAME, and prints who the container says asked.
+get() {
+	local name=$1 address=$2 from=${3:-} seconds=10
+	wait_for "$seconds" "an answer of $name at $address" answers "$name" "$address" "$from" || return
+	echo "seen as $(answer "$address" "$from" | sed 's/^[^ ]* //; s/:[0-9]*$//')"
+}
+
+answers() { [[ "$(answer "$2" "$3")" == "$1 "* ]]; }
+
+# answer ADDRESS:PORT[/udp] [lan]
+answer() {
+	case $1 in
+	*/udp) ${2:-} "$WORK/image/bin/peer" udp "${1%/udp}" ;;
+	*) ${2:-} curl -sf --max-time 5 "http://$1/" ;;
+	esac
+}
+
+refused() {
+	! answer "$@" >/dev/null 2>&1 || {
+		echo "$1 answers"
+		return 1
+	}
+}
+
+# serve NAME PORTS... starts a container that answers with its name.
+serve() {
+	local name=$1
+	shift
+	docker run -d --name "$name" -e NAME="$name" "$@" peer /bin/peer serve :80 :81 :82 >/dev/null
+}
+
+remove() { docker rm -f "$@" >/dev/null; }
+
+# has_ipv6 reports whether the port driver publishes on IPv6 at all.
+has_ipv6() { [[ $PORT_DRIVER == builtin || $PORT_DRIVER == bypass4netns || $PORT_DRIVER == implicit ]]; }
+
+check_ports() {
+	check 'run -p' serve web -p 8080:80 -p 80 -p 127.0.0.1:8081:80 -p 8053:80/udp -p 8090-8092:80-82 || return
+	check 'IPv4 loopback' get web 127.0.0.1:8080
+	check 'IPv4 LAN' get web 10.77.0.1:8080 lan
+	if has_ipv6; then
+		check 'IPv6 loopback' get web '[::1]:8080'
+		check 'IPv6 LAN' get web '[fd77::1]:8080' lan
+	fi
+	check 'random port' get web "10.77.0.1:$(docker port web 80/tcp | sed -n 's/^0.0.0.0:\([3-6][0-9]*\)$/\1/p' | head -n 1)" lan
+	check 'on 127.0.0.1' get web 127.0.0.1:8081
+	check 'only on 127.0.0.1' refused 10.77.0.1:8081 lan
+	check 'UDP loopback' get web 127.0.0.1:8053/udp
+	check 'UDP LAN' get web 10.77.0.1:8053/udp lan
+	check 'range' get web 10.77.0.1:8092 lan
+	# With implicit, a container's port is bound inside, where there is no such address.
+	[ "$PORT_DRIVER" = implicit ] || check 'on a second address' second_address
+	check 'UDP on 127.0.0.1' local_udp
+	check 'outbound' docker exec web wget -qO- http://10.77.0.2:8000/
+	check 'remove' removed
+}
+
+second_address() {
+	serve second -p 10.77.0.9:8082:80 && get second 10.77.0.9:8082 lan && refused 10.77.0.1:8082 lan
+	remove_after $? second
+}
+
+local_udp() {
+	serve local -p 127.0.0.1:8054:80/udp && get local 127.0.0.1:8054/udp
+	remove_after $? local
+}
+
+# remove_after CODE NAME... removes the containers, and returns the code.
+remove_after() {
+	remove "${@:2}"
+	return "$1"
+}
+
+removed() { remove web && refused 127.0.0.1:8080 && refused 10.77.0.1:8092 lan; }
+
+check_life() {
+	check 'second network' second_network
+	check 'swap of a port' swap
+	check 'restart' restart
+	check 'exec' docker exec web true
+	check 'build' build
+	check 'kill -9 of dockerd' killed dockerd
+	check 'kill -9 of launcher' killed launcher
+	check 'stop under load' stop_under_load
+}
+
+second_network() {
+	docker network create second >/dev/null &&
+		serve other --network second -p 8083:80 && get other 10.77.0.1:8083 lan
+	remove_after $? other && docker network rm second >/dev/null
+}
+
+# swap gives each of two containers the other's port.
+swap() {
+	serve one -p 8080:80 && serve two -p 8084:80 &&
+		get one 10.77.0.1:8080 lan && get two 10.77.0.1:8084 lan && remove one two &&
+		serve one -p 8084:80 && serve two -p 8080:80 &&
+		get one 10.77.0.1:8084 lan && get two 10.77.0.1:8080 lan
+	remove_after $? one two
+}
+
+restart() {
+	serve web --restart=always -p 8080:80 && get web 127.0.0.1:8080 &&
+		docker restart -t 1 web >/dev/null && get web 10.77.0.1:8080 lan
+}
+
+# build uses the builder that is docker's default, with a network.
+build() {
+	local dir
+	dir=$(mktemp -d)
+	printf 'FROM peer\nRUN wget -qO /answer http://10.77.0.2:8000/\n' >"$dir/Dockerfile"
+	docker build -q -t built "$dir" 2>&1 && docker run --rm built cat /answer
+}
+
+# killed WHO ends one of the two without a chance to clean up; a new start on the
+# same state serves again.
+killed() {
+	case $1 in
+	dockerd) pkill -KILL -x dockerd ;;
+	launcher) kill -KILL "$(pgrep -o -x rootlesskit)" ;;
+	esac
+	wait_for 30 "the end of the launcher after kill -9 of $1" not pgrep -x rootlesskit || return
+	launch && get web 127.0.0.1:8080 && get web 10.77.0.1:8080 lan
+}
+
+stop_under_load() {
+	local load rc=0
+	lan ab -q -r -s 5 -c 16 -t 60 -n 10000000 http://10.77.0.1:8080/ >"$WORK/ab.log" 2>&1 &
+	load=$!
+	wait_for 10 'load' established || rc=1
+	stop || rc=1
+	kill "$load" 2>/dev/null || true
+	return "$rc"
+}
+
+established() { [ "$(lan ss -Htn state established dst 10.77.0.1:8080 | wc -l)" -gt 4 ]; }

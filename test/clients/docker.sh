@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# docker.sh PART: rootless Docker, as its own dockerd-rootless.sh starts it, with
+# each pair of drivers. To be run in the rig's world.
+set -uo pipefail
+. ../../scripts/lib.sh
+. ./lib.sh
+. ./docker-checks.sh
+
+CLIENT=docker
+VERSION=$(user dockerd --version | sed 's/.*version \([0-9.]*\).*/\1/')
+SETUP=
+SCRIPT=$PREFIX/usr/share/docker.io/contrib/dockerd-rootless.sh
+STATE=$(runtime_dir)/launcher
+LOG=$WORK/dockerd.log
+
+pairs=(
+	gvisor-tap-vsock+builtin slirp4netns+builtin
+	gvisor-tap-vsock+gvisor-tap-vsock slirp4netns+slirp4netns
+	pasta+implicit pasta+pesto
+	gvisor-tap-vsock+bypass4netns
+)
+
+main() {
+	local pair options
+	for pair in ${PAIRS:-${pairs[@]}}; do
+		for options in $(options_of "$pair"); do
+			one_setup "${pair%+*}" "${pair#*+}" "$options"
+		done
+	done
+}
+
+# options_of PAIR prints the combinations of options to try. dockerd publishes
+# ports in the host without a userland proxy from version 28 on, and knows
+# detached namespaces from version 29 on.
+options_of() {
+	echo attached,proxy
+	since 28 echo attached,direct
+	since 29 echo detached,proxy
+	since 29 echo detached,direct
+}
+
+# since MAJOR COMMAND... runs the command where dockerd is as new.
+since() { [ "${VERSION%%.*}" -lt "$1" ] || "${@:2}"; }
+
+# one_setup NET PORT_DRIVER OPTIONS runs all checks of one combination.
+one_setup() {
+	NET=$1 PORT_DRIVER=$2 OPTIONS=$3
+	SETUP=$NET+$PORT_DRIVER,$OPTIONS
+	rm -rf "$(runtime_dir)"/* "$WORK/home"/{*,.[a-z]*} 2>/dev/null
+	if check start start; then
+		since 23 check 'version names it' names_launcher
+		check_ports
+		check_life
+		check stop stop
+	fi
+	end_all
+	check 'nothing left' nothing_left
+	[ -z "$KEEP" ] || cp "$LOG" "/var/tmp/dockerd-$VERSION-$SETUP.log"
+	end_all
+	# What containers' roots own is not the user's to remove.
+	rm -rf "$WORK/home/.local"
+}
+
+# start starts dockerd, and loads the image.
+start() {
+	launch || return
+	docker image inspect peer >/dev/null 2>&1 || docker import "$WORK/image.tar" peer >/dev/null
+}
+
+launch() {
+	local flags=--state-dir=$STATE arguments=(--storage-driver=vfs --debug)
+	[[ $OPTIONS != detached* ]] || flags+=' --detach-netns'
+	[[ $OPTIONS != *direct ]] || arguments+=(--userland-proxy=false)
+	user DOCKERD_ROOTLESS_ROOTLESSKIT_NET="$NET" DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER="$PORT_DRIVER" \
+		DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS="$flags" "$SCRIPT" "${arguments[@]}" >>"$LOG" 2>&1 &
+	LAUNCHER=$!
+	echo "$LAUNCHER" >"$WORK/launcher.pid"
+	wait_for 60 'an answer of dockerd' docker_or_dead || return
+	kill -0 "$LAUNCHER" || {
+		grep -E 'error|fail' "$LOG" | tail -n 1
+		return 1
+	}
+}
+
+names_launcher() {
+	local version
+	version=$(docker version | grep -A1 rootlesskit: | tail -n 1)
+	[[ $version == *Version:*[0-9]* ]] && echo "${version##* }"
+}
+
+docker_or_dead() { docker version || ! kill -0 "$LAUNCHER"; }
+
+docker() {
+	HOME=$WORK/home DOCKER_CONFIG=$WORK/docker-config DOCKER_HOST=unix://$(runtime_dir)/docker.sock \
+		timeout 60 "$PREFIX/usr/bin/docker" "$@"
+}
+
+stop() { end "$(cat "$WORK/launcher.pid")" 30; }
+
+main

@@ -1,0 +1,49 @@
+# shellcheck shell=bash
+# Where the clients' programs come from. fetch_NAME PART prints the directory
+# that the part's programs are below (usr/bin, usr/sbin). Packages of newer Debian
+# suites are unpacked there, and never installed: Debian's own stays as it is.
+
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/rootlesskit-clients
+
+# private_apt SUITE TOOL ARGUMENT... runs apt with a state of its own.
+private_apt() {
+	local dir=$CACHE/apt-$1 tool=$2
+	shift 2
+	"$tool" -q -o Dir::State="$dir/state" -o Dir::State::status="$dir/status" -o Dir::Cache="$dir/cache" \
+		-o Dir::Etc::sourcelist="$dir/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+		-o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o Acquire::Retries=3 -o APT::Sandbox::User=root "$@"
+}
+
+# debs SUITE[-NAME] PACKAGE... unpacks the suite's packages into one directory,
+# and prints it. It is made once.
+debs() {
+	local suite=${1%%-*} dir=$CACHE/$1 state=$CACHE/apt-$1 deb
+	shift
+	echo "$dir"
+	[ ! -e "$dir/complete" ] || return 0
+	rm -rf "$dir"
+	mkdir -p "$dir" "$state"/state/lists/partial "$state"/cache/archives/partial "$state/debs"
+	: >"$state/status"
+	printf 'deb [signed-by=%s] http://deb.debian.org/debian %s main\n' \
+		/usr/share/keyrings/debian-archive-keyring.gpg "$suite" >"$state/sources.list"
+	say "fetching from Debian $suite: $*"
+	private_apt "${dir##*/}" apt-get update >"$state/log" 2>&1 &&
+		(cd "$state/debs" && private_apt "${dir##*/}" apt-get download "$@") >>"$state/log" 2>&1 || {
+		tail -n 3 "$state/log" >&2
+		return 1
+	}
+	for deb in "$state"/debs/*.deb; do
+		dpkg-deb -x "$deb" "$dir" || return
+	done
+	rm -rf "$state"
+	chmod -R a+rX "$dir"
+	touch "$dir/complete"
+}
+
+fetch_docker() {
+	case $1 in
+	docker-bookworm) debs bookworm docker.io containerd tini ;;
+	docker-trixie) debs trixie docker.io docker-cli docker-buildx containerd tini ;;
+	docker-sid) debs sid docker.io docker-cli docker-buildx containerd tini ;;
+	esac
+}

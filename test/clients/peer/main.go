@@ -1,0 +1,83 @@
+// Command peer is both ends of the rig's connections: the server in the
+// containers' image, and a client for UDP.
+//
+//	peer serve ADDR...   answers HTTP and UDP on each address: "NAME CLIENT"
+//	peer udp ADDR        asks over UDP until it is answered, and prints that
+//
+// NAME is the environment's, so that an answer says which container it is from.
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+func main() {
+	err := fmt.Errorf("usage: peer serve ADDR... | peer udp ADDR")
+	switch {
+	case len(os.Args) > 2 && os.Args[1] == "serve":
+		err = serve(os.Args[2:])
+	case len(os.Args) == 3 && os.Args[1] == "udp":
+		err = ask(os.Args[2])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func serve(addrs []string) error {
+	name := os.Getenv("NAME")
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s\n", name, r.RemoteAddr)
+	})
+	failed := make(chan error)
+	for _, addr := range addrs {
+		go func() { failed <- http.ListenAndServe(addr, handler) }()
+		go func() { failed <- serveUDP(name, addr) }()
+	}
+	return <-failed
+}
+
+func serveUDP(name, addr string) error {
+	conn, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	buf := make([]byte, 1500)
+	for {
+		_, client, err := conn.ReadFrom(buf)
+		if err != nil {
+			return err
+		}
+		if _, err := conn.WriteTo(fmt.Appendf(nil, "%s %s\n", name, client), client); err != nil {
+			return err
+		}
+	}
+}
+
+// ask repeats its question, because a datagram may be lost.
+func ask(addr string) error {
+	conn, err := net.Dial("udp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	buf := make([]byte, 1500)
+	for range 10 {
+		if _, err = conn.Write([]byte("?")); err == nil {
+			_ = conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+			var n int
+			if n, err = conn.Read(buf); err == nil {
+				_, err = os.Stdout.Write(buf[:n])
+				return err
+			}
+		}
+		time.Sleep(50 * time.Millisecond) // a refusal comes at once
+	}
+	return err
+}
