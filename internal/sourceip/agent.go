@@ -18,8 +18,13 @@ import (
 type request struct {
 	Proto  int            `json:"proto"` // unix.IPPROTO_TCP or unix.IPPROTO_UDP
 	Target netip.AddrPort `json:"target"`
+	// Implied says that the target's address is that which the port is published
+	// on in the host.
+	Implied bool `json:"implied,omitempty"`
 	// Backend is "auto", "nft" or "iptables"; empty shows no real address.
 	Backend string `json:"backend"`
+	// Mute says that a server seems to answer nobody.
+	Mute bool `json:"mute,omitempty"`
 }
 
 // probed is the answer to a probe.
@@ -62,7 +67,8 @@ type agent struct {
 	uplinks [2]int // interfaces to the outside, by family
 	rules   [2]layer
 	marks   [2]layer
-	marker  backend // the one of backends that has made marks
+	trials  [2]trial // of the marks
+	marker  backend  // the one of backends that has made marks
 	watched bool
 }
 
@@ -190,15 +196,19 @@ func (a *agent) plan(req request) (plan, error) {
 	a.uplinks = uplinks
 	for i, f := range v.both() {
 		f.err = a.makeRules(i)
-		f.rules, f.marks = f.err == nil, f.err == nil
+		f.rules, f.marks, f.carry = f.err == nil, f.err == nil, f.err == nil
 	}
-	v.tracked = a.marker != nil || tracked()
+	v.tracked = v.nat || a.marker == nil && conntracked()
 	p, needsMarks := choose(v)
 	if needsMarks {
 		for i, f := range v.both() {
 			if f.rules {
 				f.err = a.makeMarks(i, req.Backend)
-				f.marks = f.err == nil
+				f.marks, f.carry = f.err == nil, f.err == nil
+			}
+			if f.carry && f.routed {
+				f.err = a.try(i, f.own, req.Mute)
+				f.carry = f.err == nil
 			}
 		}
 		p, _ = choose(v)
@@ -249,6 +259,7 @@ func (a *agent) repair() error {
 				l.check(func() error { return a.marker.ensure(af) })
 				all = errors.Join(all, l.err)
 			}
+			a.trials[i] = trial{} // a packet filter may have changed
 		}
 		return all
 	})

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -24,8 +22,8 @@ var dummy = netip.MustParsePrefix("192.0.0.8/32")
 // message.
 const maxInner = 1000
 
-// outside are addresses for documentation (RFC 5737, RFC 3849), to ask for the
-// default routes with.
+// outside are addresses for documentation (RFC 5737, RFC 3849), which nobody has:
+// to ask for the default routes with, and to try the marks with.
 var outside = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 
 // look gathers what a plan follows from, of the calling thread's namespace,
@@ -44,6 +42,9 @@ func look(req request) (v view, uplinks [2]int, err error) {
 			return v, uplinks, err
 		}
 		v.inner = append(v.inner, nets...)
+	}
+	if err := v.settle(req); err != nil {
+		return v, uplinks, err
 	}
 	if len(v.inner) > maxInner {
 		return v, uplinks, fmt.Errorf("the namespace has %d routes, more than %d", len(v.inner), maxInner)
@@ -83,8 +84,32 @@ func addDummy() error {
 	return netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(dummy)})
 }
 
-// inner lists the networks that the namespace reaches other than by its
-// default route's interface.
+// settle finds where the port leads to: an address that the port has only because
+// it is published there must be the namespace's own, or known to a NAT rule;
+// else its packets would leave by the uplink, and reach others, the host even.
+func (v *view) settle(req request) error {
+	v.nat = translated()
+	if v.local = v.target.IsLoopback() || isLocal(v.target); v.local || !req.Implied {
+		return nil
+	}
+	if v.nat {
+		taken, err := natTakes(v.target)
+		if err != nil || taken {
+			return err
+		}
+	}
+	v.target, v.local = v.targetFamily().lo, true
+	return nil
+}
+
+// isLocal tells whether an address is the namespace's own.
+func isLocal(ip netip.Addr) bool {
+	routes, err := netlink.RouteGet(ip.AsSlice())
+	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
+}
+
+// inner lists the networks in which the namespace has neighbours: of its uplink
+// those that are on the link, and all that it reaches otherwise.
 func inner(af, uplink int) ([]netip.Prefix, error) {
 	routes, err := undisturbed(func() ([]netlink.Route, error) { return netlink.RouteList(nil, af) }) // the main table
 	if err != nil {
@@ -92,7 +117,8 @@ func inner(af, uplink int) ([]netip.Prefix, error) {
 	}
 	var nets []netip.Prefix
 	for _, r := range routes {
-		if r.Dst == nil || r.Type != unix.RTN_UNICAST || r.LinkIndex == uplink || r.LinkIndex == loIndex {
+		beyond := r.LinkIndex == uplink && (len(r.Gw) > 0 || r.Via != nil || len(r.MultiPath) > 0)
+		if r.Dst == nil || r.Type != unix.RTN_UNICAST || r.LinkIndex == loIndex || beyond {
 			continue
 		}
 		ones, _ := r.Dst.Mask.Size()
@@ -112,36 +138,4 @@ func undisturbed[T any](list func() (T, error)) (all T, err error) {
 		}
 	}
 	return all, err
-}
-
-// tracked tells whether conntrack is at work in the calling thread's namespace:
-// then there may be NAT, by whatever tool, and what conntrack costs is paid. It
-// looks whether a datagram leaves an entry.
-func tracked() bool {
-	if err := sendToSelf(); err != nil {
-		return true // cannot tell
-	}
-	// /proc/sys/net shows the namespace of the thread that reads it.
-	count, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
-	if errors.Is(err, os.ErrNotExist) {
-		return false // a kernel without
-	}
-	return err != nil || strings.TrimSpace(string(count)) != "0"
-}
-
-// sendToSelf sends an empty datagram on lo.
-func sendToSelf() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback4.Addr().As4()}); err != nil {
-		return err
-	}
-	self, err := unix.Getsockname(fd)
-	if err != nil {
-		return err
-	}
-	return unix.Sendto(fd, nil, 0, self)
 }

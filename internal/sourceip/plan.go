@@ -9,8 +9,13 @@ import (
 type plan struct {
 	// Backend is what makes the marks, or would: "nft", "iptables" or "none".
 	Backend string `json:"backend"`
-	// Silent says that no server was found, so the plan is not worth keeping.
+	// Silent says that no server was found, nor may be one behind NAT: the plan is
+	// a guess.
 	Silent bool `json:"silent,omitempty"`
+	// Found says that one was found.
+	Found bool `json:"found,omitempty"`
+	// Local is where to send to for clients on the host's loopback.
+	Local netip.Addr `json:"local"`
 	// Inner are the networks inside the namespace.
 	Inner []netip.Prefix `json:"inner,omitempty"`
 	// V4 and V6 are for the clients of that family.
@@ -30,14 +35,18 @@ type paths struct {
 	// would do but loopback.
 	Plain       netip.Addr `json:"plain"`
 	PlainSource netip.Addr `json:"plainSource"`
+	// Serving are the addresses from which a server would answer.
+	Serving []netip.Addr `json:"serving,omitempty"`
 }
 
 // view is what a plan follows from.
 type view struct {
 	udp       bool
 	target    netip.Addr // of the port
+	local     bool       // it is the namespace's own
 	listeners []netip.Addr
-	tracked   bool // conntrack is at work, and so there may be NAT
+	nat       bool // there is NAT, which is not ours
+	tracked   bool // there may be, as far as conntrack tells
 	v4, v6    family
 	inner     []netip.Prefix
 }
@@ -52,7 +61,8 @@ type family struct {
 	routed bool
 	rules  bool  // the rules are in place
 	marks  bool  // the marks are, or can be
-	err    error // of making either
+	carry  bool  // they bring back what a server of the namespace itself answers
+	err    error // of making any
 }
 
 // both returns the families in the order of the agent's.
@@ -60,18 +70,40 @@ func (v *view) both() [2]*family { return [2]*family{&v.v4, &v.v6} }
 
 // choose makes the plan, and tells whether it relies on marks.
 func choose(v view) (p plan, needsMarks bool) {
-	p = plan{
-		Inner:  v.inner,
-		Silent: v.target.IsLoopback() && !v.tracked && !v.answers(v.v4) && !v.answers(v.v6),
-		V4:     v.paths(v.v4, v.v6),
-		V6:     v.paths(v.v6, v.v4),
-	}
+	p = plan{Inner: v.inner, Found: v.found(), Local: v.nearby(), V4: v.paths(v.v4, v.v6), V6: v.paths(v.v6, v.v4)}
+	p.Silent = v.local && !v.nat && !p.Found
 	beyondLo := func(a netip.Addr) bool { return a.IsValid() && !a.IsLoopback() }
 	return p, v.tracked || beyondLo(p.V4.Real) || beyondLo(p.V6.Real)
 }
 
+// found tells whether a server was.
+func (v view) found() bool {
+	if v.target.IsLoopback() {
+		return v.answers(v.v4) || v.answers(v.v6)
+	}
+	return v.local && (v.listens(v.target) || v.onAll(v.targetFamily()))
+}
+
+func (v view) targetFamily() family {
+	if v.target.Is4() {
+		return v.v4
+	}
+	return v.v6
+}
+
+// nearby returns where to send to from the namespace's own loopback address. A UDP
+// server on the wildcard address answers from the first one, whichever was asked.
+func (v view) nearby() netip.Addr {
+	f := v.targetFamily()
+	if v.udp && v.target.IsLoopback() && !v.listens(v.target) && v.onAll(f) {
+		return f.lo
+	}
+	return v.target
+}
+
 func (v view) paths(f, other family) paths {
 	p := v.plain(f, other)
+	p.Serving = v.serving(f)
 	if f.rules {
 		p.Real = v.real(f)
 	}
@@ -79,7 +111,7 @@ func (v view) paths(f, other family) paths {
 	case p.Real.IsValid():
 	case f.err != nil:
 		p.Problem = f.err.Error()
-	case v.answers(f) && !f.routed:
+	case v.needsRoute(f) && !f.routed:
 		p.Problem = "the namespace has no default route for the client's address family"
 	}
 	return p
@@ -91,13 +123,11 @@ func (v view) real(f family) netip.Addr {
 	lo := v.loopback(f)
 	switch {
 	case !v.target.IsLoopback():
-		if f.marks && v.target.Is4() == lo.Is4() {
-			return v.target
-		}
+		return v.beyondLo(f)
 	case v.listens(lo), v.onAll(f) && !v.udp:
 		return lo
 	case v.answers(f):
-		if f.marks && f.routed {
+		if f.carry && f.routed {
 			return f.own
 		}
 	case v.answers(v.v4), v.answers(v.v6): // in the other family
@@ -105,6 +135,34 @@ func (v view) real(f family) netip.Addr {
 		return lo // where NAT may know the server
 	}
 	return netip.Addr{}
+}
+
+// beyondLo is real for a port that leads to an address of its own.
+func (v view) beyondLo(f family) netip.Addr {
+	switch {
+	case v.target.Is4() != f.lo.Is4():
+	case !v.local:
+		if f.marks {
+			return v.target
+		}
+	case !f.carry || !f.routed: // the kernel could not answer, marks or not
+	case v.udp && f.own.IsValid() && !v.listens(v.target) && v.onAll(f):
+		return f.own // from where it answers
+	default:
+		return v.target
+	}
+	return netip.Addr{}
+}
+
+// serving returns the addresses of a family from which a server would answer what
+// is sent there.
+func (v view) serving(f family) (all []netip.Addr) {
+	for _, a := range []netip.Addr{v.loopback(f), f.own, v.target} {
+		if a.IsValid() && (v.listens(a) || v.onAll(f) && a.Is4() == f.lo.Is4() && (!v.udp || a == f.own)) {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // plain returns the way from an address of the namespace's own.
@@ -128,6 +186,15 @@ func (v view) plain(f, other family) paths {
 		}
 	}
 	return paths{}
+}
+
+// needsRoute tells whether replies to clients of a family are routed like others
+// before they are marked.
+func (v view) needsRoute(f family) bool {
+	if v.target.IsLoopback() {
+		return v.answers(f)
+	}
+	return v.local && v.target.Is4() == f.lo.Is4()
 }
 
 // loopback returns the loopback address to use in a family: the target, where
@@ -157,11 +224,14 @@ func (v view) listens(a netip.Addr) bool { return slices.Contains(v.listeners, a
 // way.
 func (p *plan) route(client netip.AddrPort, port uint16) Route {
 	ip := client.Addr()
+	if ip.IsLoopback() {
+		return Route{Target: netip.AddrPortFrom(p.Local, port), Unserved: p.Silent}
+	}
 	ways := p.paths(ip)
 	if ways.Real.IsValid() && p.genuine(ip) {
-		return Route{Source: client, Target: netip.AddrPortFrom(ways.Real, port)}
+		return Route{Source: client, Target: netip.AddrPortFrom(ways.Real, port), Unserved: p.Silent}
 	}
-	r := Route{}
+	r := Route{Unserved: p.Silent}
 	if ways.Plain.IsValid() {
 		r.Target = netip.AddrPortFrom(ways.Plain, port)
 	}
@@ -169,6 +239,19 @@ func (p *plan) route(client netip.AddrPort, port uint16) Route {
 		r.Source = netip.AddrPortFrom(ways.PlainSource, 0)
 	}
 	return r
+}
+
+// reroute applies the plan to a client that has a way.
+func (p *plan) reroute(d Doubt, port uint16) Route {
+	now, stay := p.route(d.Client, port), d.Route
+	stay.Unserved = p.Silent
+	switch {
+	case d.Route.Fixed, !p.Found, !now.Target.IsValid():
+		return stay
+	case d.Answered && slices.Contains(p.paths(d.Client.Addr()).Serving, d.Route.Target.Addr()):
+		return stay
+	}
+	return now
 }
 
 // paths returns the ways for a client.

@@ -15,18 +15,22 @@ func addrs(s ...string) (all []netip.Addr) {
 
 // A view of a namespace with both families and everything at hand.
 func fullView(udp bool, target string, listeners ...string) view {
+	to := netip.MustParseAddr(target)
 	return view{
-		udp: udp, target: netip.MustParseAddr(target), listeners: addrs(listeners...),
-		v4: family{lo: loopback4.Addr(), own: tap4.Addr(), routed: true, rules: true, marks: true},
-		v6: family{lo: loopback6.Addr(), own: tap6.Addr(), routed: true, rules: true, marks: true},
+		udp: udp, target: to, listeners: addrs(listeners...),
+		local: to.IsLoopback() || to == tap4.Addr() || to == tap6.Addr() || to == second4.Addr(),
+		v4:    family{lo: loopback4.Addr(), own: tap4.Addr(), routed: true, rules: true, marks: true, carry: true},
+		v6:    family{lo: loopback6.Addr(), own: tap6.Addr(), routed: true, rules: true, marks: true, carry: true},
 	}
 }
 
 const tcp, udp = false, true
 
 func TestChoose(t *testing.T) {
-	noMarks := func(v view) view { v.v4.marks, v.v6.marks = false, false; return v }
-	nat := func(v view) view { v.tracked = true; return v }
+	noCarry := func(v view) view { v.v4.carry, v.v6.carry = false, false; return v }
+	noMarks := func(v view) view { v.v4.marks, v.v6.marks = false, false; return noCarry(v) }
+	noRoute := func(v view) view { v.v4.routed, v.v6.routed = false, false; return v }
+	nat := func(v view) view { v.nat, v.tracked = true, true; return v }
 	for name, c := range map[string]struct {
 		view   view
 		v4, v6 string // what Real is
@@ -49,6 +53,15 @@ func TestChoose(t *testing.T) {
 		"a container's address":       {fullView(tcp, "172.17.0.2"), "172.17.0.2", "", "172.17.0.2", true, false},
 		"a container's without marks": {noMarks(fullView(tcp, "172.17.0.2")), "", "", "172.17.0.2", false, false},
 		"a stranger's listener":       {fullView(tcp, "127.0.0.1", "172.17.0.1"), "127.0.0.1", "", "127.0.0.1", false, true},
+		"UDP behind a firewall":       {noCarry(fullView(udp, "127.0.0.1", "0.0.0.0")), "", "", "10.0.2.100", false, false},
+		"TCP behind a firewall":       {noCarry(fullView(tcp, "127.0.0.1", "0.0.0.0")), "127.0.0.1", "", "127.0.0.1", false, false},
+		"a container and a firewall":  {noCarry(fullView(tcp, "172.17.0.2")), "172.17.0.2", "", "172.17.0.2", true, false},
+		"an address and a firewall":   {noCarry(fullView(tcp, "10.0.2.100", "0.0.0.0")), "", "", "10.0.2.100", false, false},
+		"an address without a route":  {noRoute(fullView(tcp, "10.0.2.100", "0.0.0.0")), "", "", "10.0.2.100", false, false},
+		"a container without a route": {noRoute(fullView(tcp, "172.17.0.2")), "172.17.0.2", "", "172.17.0.2", true, false},
+		"nobody at an address":        {fullView(tcp, "10.0.2.100"), "10.0.2.100", "", "10.0.2.100", true, true},
+		"UDP on all, second address":  {fullView(udp, "10.0.2.101", "0.0.0.0"), "10.0.2.100", "", "10.0.2.101", true, false},
+		"UDP on the second address":   {fullView(udp, "10.0.2.101", "0.0.0.0", "10.0.2.101"), "10.0.2.101", "", "10.0.2.101", true, false},
 		"IPv6 target, IPv4 server":    {fullView(tcp, "::1", "127.0.0.1"), "127.0.0.1", "", "127.0.0.1", false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -105,6 +118,7 @@ func TestNeverLoopback(t *testing.T) {
 				v.tracked = set(1)
 				v.v4.rules, v.v6.rules = set(2), set(2)
 				v.v4.marks, v.v6.marks = set(3), set(3)
+				v.v4.carry, v.v6.carry = set(3), set(3)
 				v.v4.routed, v.v6.routed = set(4), set(5)
 				if set(6) {
 					v.v4.own = netip.Addr{}
@@ -114,6 +128,37 @@ func TestNeverLoopback(t *testing.T) {
 				}
 				try(v)
 			}
+		}
+	}
+}
+
+// A client in doubt is moved where a server was found, but not away from one that
+// answers.
+func TestReroute(t *testing.T) {
+	at := func(s string) Route { return Route{Source: client4, Target: addrPort(s)} }
+	nobody, _ := choose(fullView(udp, "127.0.0.1"))
+	all, _ := choose(fullView(udp, "127.0.0.1", "0.0.0.0"))
+	lo, _ := choose(fullView(udp, "127.0.0.1", "127.0.0.1"))
+	both, _ := choose(fullView(udp, "127.0.0.1", "0.0.0.0", "127.0.0.1"))
+	for _, c := range []struct {
+		what     string
+		plan     plan
+		now      string
+		answered bool
+		want     string
+		unserved bool
+	}{
+		{"nobody", nobody, "10.0.2.100:53", false, "10.0.2.100:53", true},
+		{"nobody any more", nobody, "10.0.2.100:53", true, "10.0.2.100:53", true},
+		{"a guess was wrong", all, "127.0.0.1:53", false, "10.0.2.100:53", false},
+		{"it was right", lo, "127.0.0.1:53", false, "127.0.0.1:53", false},
+		{"bound elsewhere now", all, "127.0.0.1:53", true, "10.0.2.100:53", false},
+		{"another server nearer", both, "10.0.2.100:53", true, "10.0.2.100:53", false},
+		{"another server nearer, mute", both, "10.0.2.100:53", false, "127.0.0.1:53", false},
+	} {
+		got := c.plan.reroute(Doubt{Client: client4, Route: at(c.now), Answered: c.answered}, 53)
+		if got.Target.String() != c.want || got.Unserved != c.unserved {
+			t.Errorf("%s: %+v, want %s, %v", c.what, got, c.want, c.unserved)
 		}
 	}
 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/wire"
 )
@@ -83,23 +86,31 @@ type Route struct {
 	// Target is what to connect to, maybe of another address family than the
 	// client's. Invalid: there is no way, the client has to be refused.
 	Target netip.AddrPort
+	// Unserved says that no server was found, so the way is a guess. Fixed says
+	// that it is the only one there will ever be.
+	Unserved, Fixed bool
 }
 
 // Port decides for the clients of one published port.
 type Port struct {
-	policy *Policy
-	proto  int
-	target netip.AddrPort
-	known  atomic.Pointer[plan] // nil where the child has to be asked
-	asking chan struct{}        // a semaphore: one question at a time
+	policy  *Policy
+	proto   int
+	target  netip.AddrPort
+	implied bool
+	known   atomic.Pointer[plan] // nil where the child has to be asked
+	asking  chan struct{}        // a semaphore: one question at a time
+	latest  answered             // of its holder
+}
+
+// answered is a plan, and when it was asked for.
+type answered struct {
+	plan  plan
+	since time.Time
 }
 
 // planTTL bounds how long a server may be missed that has moved to another
-// address, silentTTL one that has started.
-const (
-	planTTL   = time.Second
-	silentTTL = 10 * time.Millisecond
-)
+// address. A plan without a server is not kept.
+const planTTL = time.Second
 
 // askTimeout bounds the wait for a child that does not answer.
 const askTimeout = 3 * time.Second
@@ -110,12 +121,28 @@ func (p *Policy) Port(proto int, target netip.AddrPort) *Port {
 	return &Port{policy: p, proto: proto, target: target, asking: make(chan struct{}, 1)}
 }
 
+// PortPublishedAt is Port where target's address is only that on which the port is
+// published in the host: it leads there where the namespace has that address too, and
+// to the loopback address where it has not.
+func (p *Policy) PortPublishedAt(proto int, target netip.AddrPort) *Port {
+	port := p.Port(proto, target)
+	port.implied = !target.Addr().IsLoopback()
+	return port
+}
+
+// fixed tells whether clients on loopback have the same way always.
+func (p *Port) fixed() bool {
+	ip := p.target.Addr()
+	elsewhere := p.proto == unix.IPPROTO_UDP && ip.IsLoopback() && ip != loopback4.Addr() && ip != loopback6.Addr()
+	return !p.implied && !elsewhere
+}
+
 // Route returns the way for a client. It never blocks; ok is false where the
 // child has to be asked by Resolve.
 func (p *Port) Route(client netip.AddrPort) (r Route, ok bool) {
-	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-	if client.Addr().IsLoopback() {
-		return Route{Target: p.target}, true
+	client = unmapped(client)
+	if client.Addr().IsLoopback() && p.fixed() {
+		return Route{Target: p.target, Fixed: true}, true
 	}
 	if known := p.known.Load(); known != nil {
 		return known.route(client, p.target.Port()), true
@@ -123,34 +150,75 @@ func (p *Port) Route(client netip.AddrPort) (r Route, ok bool) {
 	return Route{}, false
 }
 
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
 // Resolve asks the child and returns the way for a client. It takes well under
 // a millisecond, and some milliseconds for the first client; several callers
 // share one question. Where the child does not answer in time, or ctx ends,
 // the way is one that shows no client's address.
 func (p *Port) Resolve(ctx context.Context, client netip.AddrPort) Route {
-	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-	select {
-	case p.asking <- struct{}{}:
-		defer func() { <-p.asking }()
-	case <-ctx.Done():
-		plan := p.fallback()
-		return plan.route(client, p.target.Port())
-	}
-	if r, ok := p.Route(client); ok { // another has asked meanwhile
-		return r
-	}
-	plan := p.ask(ctx)
-	if problem := plan.paths(client.Addr()).Problem; problem != "" {
-		p.policy.say(problem)
+	client = unmapped(client)
+	plan := p.ask(ctx, time.Now(), false, func() *plan { return p.known.Load() })
+	if !client.Addr().IsLoopback() {
+		if problem := plan.paths(client.Addr()).Problem; problem != "" {
+			p.policy.say(problem)
+		}
 	}
 	return plan.route(client, p.target.Port())
 }
 
-// ask asks the child and keeps its plan.
-func (p *Port) ask(ctx context.Context) plan {
+// Doubt is a client whose way may have changed since.
+type Doubt struct {
+	Client netip.AddrPort
+	Route  Route
+	// Answered says that the server has answered what it got, Mute that it got
+	// something and answered nothing.
+	Answered, Mute bool
+}
+
+// Look asks the child afresh, and returns the ways of clients as they are now. A
+// client stays where it is as long as no server is found, or its own is still there.
+func (p *Port) Look(ctx context.Context, doubts []Doubt) []Route {
+	mute := slices.ContainsFunc(doubts, func(d Doubt) bool { return d.Mute })
+	plan := p.ask(ctx, time.Now(), mute, func() *plan { return nil })
+	routes := make([]Route, len(doubts))
+	for i, d := range doubts {
+		d.Client = unmapped(d.Client)
+		routes[i] = plan.reroute(d, p.target.Port())
+		if routes[i] != d.Route && !d.Client.Addr().IsLoopback() {
+			if problem := plan.paths(d.Client.Addr()).Problem; problem != "" {
+				p.policy.say(problem)
+			}
+		}
+	}
+	return routes
+}
+
+// ask returns a plan that known has, when it is the turn, or that was asked for
+// later than since.
+func (p *Port) ask(ctx context.Context, since time.Time, mute bool, known func() *plan) plan {
+	select {
+	case p.asking <- struct{}{}:
+		defer func() { <-p.asking }()
+	case <-ctx.Done():
+		return p.fallback()
+	}
+	if plan := known(); plan != nil { // another has asked meanwhile
+		return *plan
+	}
+	if p.latest.since.After(since) && !mute {
+		return p.latest.plan
+	}
+	p.latest = answered{since: time.Now()}
+	p.latest.plan = p.call(ctx, mute)
+	return p.latest.plan
+}
+
+// call asks the child and keeps its plan.
+func (p *Port) call(ctx context.Context, mute bool) plan {
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	req := request{Proto: p.proto, Target: p.target, Backend: p.policy.cfg.Backend}
+	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Backend: p.policy.cfg.Backend, Mute: mute}
 	var answer plan
 	if _, err := p.policy.cfg.Child.Call(asking, planMethod, req, &answer); err != nil {
 		answer = p.fallback()
@@ -167,19 +235,22 @@ func (p *Port) ask(ctx context.Context) plan {
 // keep keeps a plan for a while. A timer ends that, rather than Route read the
 // clock.
 func (p *Port) keep(plan *plan) {
-	ttl := planTTL
 	if plan.Silent {
-		ttl = silentTTL
+		p.known.Store(nil)
+		return
 	}
 	p.known.Store(plan)
-	time.AfterFunc(ttl, func() { p.known.CompareAndSwap(plan, nil) })
+	time.AfterFunc(planTTL, func() { p.known.CompareAndSwap(plan, nil) })
 }
 
 // fallback is the plan where the child cannot be asked.
 func (p *Port) fallback() plan {
-	target, own := p.target.Addr(), p.policy.cfg.IPv4
+	target, own, lo := p.target.Addr(), p.policy.cfg.IPv4, loopback4.Addr()
 	if target.Is6() {
-		own = p.policy.cfg.IPv6
+		own, lo = p.policy.cfg.IPv6, loopback6.Addr()
+	}
+	if p.implied {
+		target = lo
 	}
 	ways := paths{}
 	switch {
@@ -188,5 +259,5 @@ func (p *Port) fallback() plan {
 	case own.IsValid():
 		ways.Plain, ways.PlainSource = target, own
 	}
-	return plan{V4: ways, V6: ways}
+	return plan{Local: target, V4: ways, V6: ways}
 }

@@ -140,6 +140,7 @@ func (w *world) at(place string) *world { return &world{w.Child, place, w.log} }
 var (
 	tap4    = netip.MustParsePrefix("10.0.2.100/24")
 	tap6    = netip.MustParsePrefix("fd00::100/64")
+	second4 = netip.MustParsePrefix("10.0.2.101/24")
 	client4 = netip.MustParseAddrPort("203.0.113.7:45678")
 	client6 = netip.MustParseAddrPort("[2001:db8:1::7]:45678")
 )

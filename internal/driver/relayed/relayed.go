@@ -114,7 +114,7 @@ func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock
 	port, err := p.start(func() (forwarded, error) {
 		taken = true
 		udp := strings.HasPrefix(spec.Proto, "udp")
-		r := p.RouterTo(udp, to, spec.ProxyProtocol != "")
+		r := p.router(udp, spec, to)
 		if wrap != nil {
 			r = wrap(r)
 		}
@@ -206,13 +206,17 @@ func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, r Rout
 
 func (p *Ports) forwardUDP(sockets hostsock.Sockets, to netip.AddrPort, r Router) (forwarded, error) {
 	p.pools.get(unix.SOCK_DGRAM, relay.FamilyOf(to.Addr()))
-	return p.engine.ForwardUDP(relay.UDPConfig{
+	cfg := relay.UDPConfig{
 		Sockets: sockets.FDs,
 		Pool:    func(family int) *relay.Pool { return p.pools.get(unix.SOCK_DGRAM, family) },
 		Route:   r.Route,
 		Resolve: r.Resolve,
 		Log:     p.sb.Log,
-	})
+	}
+	if l, ok := r.(looker); ok {
+		cfg.Look = l.Look
+	}
+	return p.engine.ForwardUDP(cfg)
 }
 
 // forwarded is a relay.TCPPort or relay.UDPPort.

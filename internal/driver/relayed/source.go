@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/api"
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/relay"
 	"rootlesskit/internal/sourceip"
@@ -74,11 +75,23 @@ type router struct {
 // RouterTo returns the router to a server that the namespace can reach. proxyHeader
 // says that a connection begins with the PROXY protocol.
 func (p *Ports) RouterTo(udp bool, to netip.AddrPort, proxyHeader bool) Router {
-	proto := unix.IPPROTO_TCP
-	if udp {
-		proto = unix.IPPROTO_UDP
+	return router{ctx: p.pools.ctx, port: p.source.Port(protocol(udp), to), proxyHeader: proxyHeader}
+}
+
+// router returns the router of a published port that leads to an address.
+func (p *Ports) router(udp bool, spec api.PortSpec, to netip.AddrPort) Router {
+	port := p.source.Port(protocol(udp), to)
+	if spec.ChildIP == "" && spec.ParentIP != "" {
+		port = p.source.PortPublishedAt(protocol(udp), to)
 	}
-	return router{ctx: p.pools.ctx, port: p.source.Port(proto, to), proxyHeader: proxyHeader}
+	return router{ctx: p.pools.ctx, port: port, proxyHeader: spec.ProxyProtocol != ""}
+}
+
+func protocol(udp bool) int {
+	if udp {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
 }
 
 // Route never blocks; without a Target, Resolve has to be asked.
@@ -94,6 +107,25 @@ func (r router) Resolve(client, local netip.AddrPort) relay.Route {
 	return r.relayRoute(r.port.Resolve(r.ctx, client), client, local)
 }
 
+// looker is a Router that looks again at flows in doubt, see relay.UDPConfig.
+type looker interface {
+	Look(flows []relay.Doubt) []relay.Route
+}
+
+// Look implements looker.
+func (r router) Look(flows []relay.Doubt) []relay.Route {
+	doubts := make([]sourceip.Doubt, len(flows))
+	for i, f := range flows {
+		was := sourceip.Route{Source: f.Route.Source, Target: f.Route.Target, Fixed: f.Route.Fixed}
+		doubts[i] = sourceip.Doubt{Client: f.Client, Route: was, Answered: f.Answered, Mute: f.Mute}
+	}
+	routes := make([]relay.Route, len(flows))
+	for i, route := range r.port.Look(r.ctx, doubts) {
+		routes[i] = r.relayRoute(route, flows[i].Client, flows[i].Local)
+	}
+	return routes
+}
+
 // Reroute gives the client's port up and keeps its address: the port may be
 // taken inside, by a server or by an old connection of the same client.
 func (r router) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
@@ -106,7 +138,7 @@ func (r router) Reroute(client, local netip.AddrPort, failed error) (relay.Route
 }
 
 func (r router) relayRoute(to sourceip.Route, client, local netip.AddrPort) relay.Route {
-	route := relay.Route{Source: to.Source, Target: to.Target}
+	route := relay.Route{Source: to.Source, Target: to.Target, Unserved: to.Unserved, Fixed: to.Fixed}
 	if r.proxyHeader && to.Target.IsValid() {
 		route.Prelude = proxyHeader(client, local)
 	}

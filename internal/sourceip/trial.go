@@ -1,0 +1,149 @@
+package sourceip
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A firewall inside sees a reply before its mark has led it to lo: as one that
+// leaves by the uplink, which it may drop. So the marks are tried, with a datagram
+// of a client that does not exist, and its answer.
+
+// trialAgain is the least time between two trials that are asked for.
+const trialAgain = time.Second
+
+// trialPatience bounds the wait for an answer; on lo it is there at once.
+const trialPatience = 200 * time.Millisecond
+
+var errNotCarried = errors.New("a packet filter of the namespace drops the answers to clients outside, although they are delivered on lo; " +
+	"accepting established connections (nft: ct state established accept) in its output hook helps")
+
+// trial is what was found out about the marks of a family.
+type trial struct {
+	err  error
+	done time.Time
+}
+
+// try tries the marks of a family, unless it was done lately. again says that there
+// is doubt about what it said.
+func (a *agent) try(i int, own netip.Addr, again bool) error {
+	t := &a.trials[i]
+	since := time.Since(t.done)
+	if t.done.IsZero() || since > recheck || again && since > trialAgain {
+		t.err = tryMarks(own, outside[i])
+		t.done = time.Now()
+	}
+	return t.err
+}
+
+// tryMarks has a datagram go from a foreign address to a server on the wildcard
+// address, and back. What stands in the way of the trial itself proves nothing.
+func tryMarks(own, foreign netip.Addr) error {
+	server, client, err := trialSockets(own, foreign)
+	if err != nil {
+		return nil
+	}
+	defer server.Close()
+	defer client.Close()
+	sfd, cfd := int(server.Fd()), int(client.Fd())
+	if err := unix.Send(cfd, []byte("?"), 0); err != nil || !readable(sfd) {
+		return nil
+	}
+	_, from, err := unix.Recvfrom(sfd, make([]byte, 1), unix.MSG_DONTWAIT)
+	if err != nil {
+		return nil
+	}
+	if err := unix.Sendto(sfd, []byte("!"), 0, from); err != nil {
+		return fmt.Errorf("%w (%w)", errNotCarried, err)
+	}
+	if !readable(cfd) {
+		return errNotCarried
+	}
+	return nil
+}
+
+// trialSockets returns a server's socket and a client's that is connected to it.
+func trialSockets(own, foreign netip.Addr) (server, client *os.File, err error) {
+	if server, err = trialSocket(own); err != nil {
+		return nil, nil, err
+	}
+	if client, err = trialSocket(own); err != nil {
+		server.Close()
+		return nil, nil, err
+	}
+	wildcard := netip.IPv4Unspecified()
+	level, transparent := unix.SOL_IP, unix.IP_TRANSPARENT
+	if own.Is6() {
+		wildcard = netip.IPv6Unspecified()
+		level, transparent = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	err = func() error {
+		if err := unix.Bind(int(server.Fd()), sockaddrOf(netip.AddrPortFrom(wildcard, 0))); err != nil {
+			return err
+		}
+		port, err := portOf(int(server.Fd()))
+		if err != nil {
+			return err
+		}
+		if err := unix.SetsockoptInt(int(client.Fd()), level, transparent, 1); err != nil {
+			return err
+		}
+		if err := unix.Bind(int(client.Fd()), sockaddrOf(netip.AddrPortFrom(foreign, 0))); err != nil {
+			return err
+		}
+		return unix.Connect(int(client.Fd()), sockaddrOf(netip.AddrPortFrom(own, port)))
+	}()
+	if err != nil {
+		server.Close()
+		client.Close()
+		return nil, nil, err
+	}
+	return server, client, nil
+}
+
+func trialSocket(of netip.Addr) (*os.File, error) {
+	family := unix.AF_INET
+	if of.Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "trial"), nil
+}
+
+func portOf(fd int) (uint16, error) {
+	sa, err := unix.Getsockname(fd)
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return uint16(sa.Port), nil
+	case *unix.SockaddrInet6:
+		return uint16(sa.Port), nil
+	}
+	return 0, err
+}
+
+func sockaddrOf(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}
+
+// readable waits until something can be read.
+func readable(fd int) bool {
+	end := time.Now().Add(trialPatience)
+	for left := trialPatience; left > 0; left = time.Until(end) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		if err != unix.EINTR {
+			return err == nil && n > 0
+		}
+	}
+	return false
+}
