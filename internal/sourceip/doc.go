@@ -24,28 +24,32 @@
 //
 // Conntrack slows down all of the namespace's traffic on lo (by about a quarter
 // of the CPU time of a small request, a third of a connection's), so the marks are
-// made no sooner than a client comes that needs them, or conntrack is found at
-// work already, as for NAT; the rules, when the first remote client comes. No
-// sysctl is touched: packets on lo keep the route they were sent by, so that
-// rp_filter and martian checks do not see them, and NAT turns the source of a
-// bridge's reply back only after its route was looked up.
+// made no sooner than a client comes that needs them, or there is NAT, or conntrack
+// is found at work already; the rules, when the first remote client comes. A firewall
+// inside may drop the replies before their mark has led them to lo, so the marks are
+// tried (trial.go). No sysctl is touched: packets on lo keep the route they were
+// sent by, so that rp_filter and martian checks do not see them, and NAT turns the
+// source of a bridge's reply back only after its route was looked up.
 //
 // Which address to send to follows from where the server listens, and is
 // decided in the child (plan.go) with all it knows: listening sockets,
-// addresses, routes. The parent asks once a second and port at most, and
-// decides per client in [Port.Route] without blocking.
+// addresses, routes. The parent asks once a second and port at most, more often only
+// while nobody is found for those who send, and decides per client in [Port.Route]
+// without blocking.
 //
 // Where a client's own address cannot be shown, the child's own address is its
 // source, never a loopback address: servers trust those (CVE-2021-20199). That
 // is so for
 //
-//   - clients with an address of a network inside the namespace (a bridge's):
-//     a server on that bridge would answer to its neighbour of that address;
+//   - clients with an address of a network inside the namespace (a bridge's, or
+//     the uplink's): a server there would answer to its neighbour of that address,
+//     or trust it;
 //   - link-local IPv6 clients, whose address means nothing without a zone;
-//   - UDP servers on the wildcard address of a family without a default route:
-//     the kernel refuses to answer before any rule sees the packet;
-//   - all that needs marks, where the kernel has neither nf_tables nor
-//     iptables. A rule by source port (ip rule ... sport) is no way out: it
+//   - UDP servers on the wildcard address of a family without a default route, and
+//     all servers that are asked at an address beyond lo: the kernel refuses to answer
+//     before any rule sees the packet;
+//   - all that needs marks, where they do not carry, or the kernel has neither
+//     nf_tables nor iptables. A rule by source port (ip rule ... sport) is no way out: it
 //     would take the server's other peers and its own requests as well.
 //
 // # Names and numbers

@@ -91,12 +91,17 @@ func (v view) targetFamily() family {
 	return v.v6
 }
 
-// nearby returns where to send to from the namespace's own loopback address. A UDP
-// server on the wildcard address answers from the first one, whichever was asked.
+// nearby returns where to send to from an address that the kernel chooses. A UDP
+// server on the wildcard address answers from the first address of the namespace, or
+// of lo, whichever was asked.
 func (v view) nearby() netip.Addr {
 	f := v.targetFamily()
-	if v.udp && v.target.IsLoopback() && !v.listens(v.target) && v.onAll(f) {
+	switch {
+	case !v.udp || !v.local || v.listens(v.target) || !v.onAll(f):
+	case v.target.IsLoopback():
 		return f.lo
+	case f.own.IsValid():
+		return f.own
 	}
 	return v.target
 }
@@ -131,6 +136,7 @@ func (v view) real(f family) netip.Addr {
 			return f.own
 		}
 	case v.answers(v.v4), v.answers(v.v6): // in the other family
+	case v.udp && !f.routed && !v.tracked: // to whom a server that comes now could not answer
 	case lo == v.target && (f.marks || !v.tracked):
 		return lo // where NAT may know the server
 	}
@@ -168,7 +174,7 @@ func (v view) serving(f family) (all []netip.Addr) {
 // plain returns the way from an address of the namespace's own.
 func (v view) plain(f, other family) paths {
 	if !v.target.IsLoopback() {
-		return paths{Plain: v.target}
+		return paths{Plain: v.nearby()}
 	}
 	for _, f := range []family{f, other} {
 		lo := v.loopback(f)
@@ -181,7 +187,11 @@ func (v view) plain(f, other family) paths {
 		}
 	}
 	for _, f := range []family{f, other} {
-		if v.loopback(f) == v.target && f.own.IsValid() {
+		switch {
+		case v.loopback(f) != v.target || !f.own.IsValid():
+		case v.udp && !v.tracked: // where a server on the wildcard address can answer
+			return paths{Plain: f.own, PlainSource: f.own}
+		default:
 			return paths{Plain: v.target, PlainSource: f.own}
 		}
 	}

@@ -60,7 +60,7 @@ func TestChoose(t *testing.T) {
 		"an address without a route":  {noRoute(fullView(tcp, "10.0.2.100", "0.0.0.0")), "", "", "10.0.2.100", false, false},
 		"a container without a route": {noRoute(fullView(tcp, "172.17.0.2")), "172.17.0.2", "", "172.17.0.2", true, false},
 		"nobody at an address":        {fullView(tcp, "10.0.2.100"), "10.0.2.100", "", "10.0.2.100", true, true},
-		"UDP on all, second address":  {fullView(udp, "10.0.2.101", "0.0.0.0"), "10.0.2.100", "", "10.0.2.101", true, false},
+		"UDP on all, second address":  {fullView(udp, "10.0.2.101", "0.0.0.0"), "10.0.2.100", "", "10.0.2.100", true, false},
 		"UDP on the second address":   {fullView(udp, "10.0.2.101", "0.0.0.0", "10.0.2.101"), "10.0.2.101", "", "10.0.2.101", true, false},
 		"IPv6 target, IPv4 server":    {fullView(tcp, "::1", "127.0.0.1"), "127.0.0.1", "", "127.0.0.1", false, false},
 	} {

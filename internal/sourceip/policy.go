@@ -133,7 +133,7 @@ func (p *Policy) PortPublishedAt(proto int, target netip.AddrPort) *Port {
 // fixed tells whether clients on loopback have the same way always.
 func (p *Port) fixed() bool {
 	ip := p.target.Addr()
-	elsewhere := p.proto == unix.IPPROTO_UDP && ip.IsLoopback() && ip != loopback4.Addr() && ip != loopback6.Addr()
+	elsewhere := p.proto == unix.IPPROTO_UDP && ip != loopback4.Addr() && ip != loopback6.Addr()
 	return !p.implied && !elsewhere
 }
 

@@ -37,13 +37,19 @@ var (
 )
 
 func newRemoteTest(t *testing.T) *remoteTest {
-	r := &remoteTest{child: nstest.NewChild(t), outside: nstest.NewChild(t)}
-	addAddresses(t, r.child, testLink.IPv4, testLink.IPv6)
+	child := nstest.NewChild(t)
+	addAddresses(t, child, testLink.IPv4, testLink.IPv6)
+	return newRemoteTestIn(t, child, testLink)
+}
+
+// newRemoteTestIn has a child with a network.
+func newRemoteTestIn(t *testing.T, child *nstest.Child, link driver.Link) *remoteTest {
+	r := &remoteTest{child: child, outside: nstest.NewChild(t)}
 	addAddresses(t, r.outside, outsideIPv4, outsideIPv6)
 	r.driver = New("relayed", nil)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	sb := driver.Sandbox{Child: r.child, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	if err := r.driver.Start(ctx, sb, testLink); err != nil {
+	if err := r.driver.Start(ctx, sb, link); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
