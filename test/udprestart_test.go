@@ -32,14 +32,14 @@ func TestUDPServerRestarts(t *testing.T) {
 			w.shell(t, w.host, "ip addr add "+second+"/24 dev eth0")
 			flags := []string{"--net=" + c.network, "--port-driver=" + c.driver, "--disable-host-loopback"}
 			for _, ip := range c.published {
-				flags = append(flags, "--publish="+ip+":1001:1001/udp")
+				flags = append(flags, "--publish="+ip+":21001:21001/udp")
 			}
 			k := newKit(t, append(flags, "sleep", "infinity")...)
 			w.launch(t, k)
 			var clients []net.Conn
 			for i := range 10 {
 				from := netip.AddrPortFrom(netip.MustParseAddr(neighbour4), clientPort+uint16(i))
-				to := netip.AddrPortFrom(netip.MustParseAddr(c.published[i%len(c.published)]), 1001)
+				to := netip.AddrPortFrom(netip.MustParseAddr(c.published[i%len(c.published)]), 21001)
 				conn, err := w.dial(t, "udp", from, to)
 				if err != nil {
 					t.Fatal(err)
@@ -52,7 +52,7 @@ func TestUDPServerRestarts(t *testing.T) {
 				for _, conn := range clients[:4+3*round] { // some come when it is back
 					_, _ = conn.Write([]byte("anybody?"))
 				}
-				stop := startInside(t, k, "udp/0.0.0.0/1001")
+				stop := startInside(t, k, "udp/0.0.0.0/21001")
 				for i, conn := range clients {
 					got := w.exchange(conn)
 					if _, err := netip.ParseAddrPort(got); err != nil {

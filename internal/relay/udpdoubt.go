@@ -133,11 +133,25 @@ func (f *udpFlow) looked(route Route, began time.Duration) {
 		f.route.Unserved = route.Unserved
 		f.lost = route.Unserved && !replied
 	}
-	if holds {
+	switch {
+	case holds && f.lost && f.seen > began:
+		f.consider(f.sure) // a server may have come before what was sent since
+	case holds:
 		f.sendHeld()
-	} else {
+	default:
 		f.dropHeld() // they were sent
 	}
+}
+
+// opened sends what a flow holds when it has got its socket: at once, unless a server
+// may have come since none was found.
+func (f *udpFlow) opened() {
+	if f.lost {
+		f.holds = true
+		f.consider(f.port.loop.now())
+		return
+	}
+	f.sendHeld()
 }
 
 // lookOneByOne is Look where there is none.

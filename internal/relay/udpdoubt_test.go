@@ -67,6 +67,30 @@ func TestUDPServerComesUpElsewhere(t *testing.T) {
 	}
 }
 
+// TestUDPServerComesWhileAFlowWaits for its socket: what was sent after that gets to
+// it.
+func TestUDPServerComesWhileAFlowWaits(t *testing.T) {
+	_, guess := udpServer(t, "127.0.0.1:0")
+	var g guide
+	g.set(Route{Target: guess, Unserved: true})
+	pools := newScarcePools(t)
+	cfg := g.config()
+	cfg.Pool = pools.pool
+	p := forwardUDP(t, cfg)
+	c := dialPort(t, p, "")
+	send(t, c, "1")
+	eventually(t, p, "waiting", func(d api.PortDetails) bool { return d.AcceptErrors == 1 })
+	server, addr := udpServer(t, "127.0.0.1:0")
+	g.set(Route{Target: addr})
+	send(t, c, "2")
+	close(pools.fill)
+	for _, want := range []string{"1", "2"} {
+		if got := receive(t, server); string(got) != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 // TestUDPServedFlowStays through a restart of its server, during which nobody is
 // found.
 func TestUDPServedFlowStays(t *testing.T) {

@@ -77,7 +77,7 @@ func (f *udpFlow) take(route Route) {
 	case err != nil || !ok:
 		p.closeFlow(f)
 	case f.fd >= 0: // else it waits for a socket
-		f.sendHeld()
+		f.opened()
 	}
 }
 
@@ -101,7 +101,7 @@ func (f *udpFlow) gotSocket(pool *Pool, fd int) {
 			p.closeFlow(f)
 			return
 		}
-		f.sendHeld()
+		f.opened()
 	}
 }
 
