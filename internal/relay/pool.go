@@ -178,8 +178,7 @@ func (p *Pool) refill(ctx context.Context) error {
 			return fmt.Errorf("got none of %d sockets", missing)
 		}
 		for _, fd := range fds {
-			// Off the loops; UDP sockets have not got these.
-			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+			prepareTCP(fd) // UDP sockets have none of it
 			_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, localCongestion)
 		}
 		p.add(fds)

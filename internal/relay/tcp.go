@@ -55,13 +55,6 @@ type TCPPort struct {
 	shortage seldom
 }
 
-// localCongestion is the congestion control of paths within the machine, which
-// have no congestion. BBR, where it is the system's, would pace what is sent by
-// high-resolution timers: that takes a third of the throughput and half of the
-// CPU time of a relayed stream. Every user may choose Reno, and every kernel has
-// it (tcp(7), TCP_CONGESTION).
-const localCongestion = "reno"
-
 // tcpPart is what one loop has of a port. It belongs to the loop.
 type tcpPart struct {
 	port      *TCPPort
@@ -89,8 +82,7 @@ func (e *Engine) ForwardTCP(cfg TCPConfig) (*TCPPort, error) {
 	}
 	p := &TCPPort{cfg: cfg}
 	for _, fd := range cfg.Listeners {
-		// The sockets that are accepted inherit these.
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		prepareTCP(fd)
 		p.congestion, _ = unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
 		if !cfg.Shared { // else the next one to use them would take it for the system's
 			_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, localCongestion)
