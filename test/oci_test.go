@@ -84,7 +84,7 @@ func TestBypassRuncContainer(t *testing.T) {
 // TestBypassRuncWithoutPorts has a container whose ports are malformed, or taken:
 // it binds all the same, for itself.
 func TestBypassRuncWithoutPorts(t *testing.T) {
-	for ports, why := range map[string]string{"8080:80": "missing proto", "127.0.0.1:8192:80/tcp": "address already in use"} {
+	for ports, why := range map[string]string{"8080:80": "missing proto", "127.0.0.1:8192:80/tcp": "conflict with ID 1"} {
 		k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "-p", "127.0.0.1:8192:80/tcp")
 		dir := bundle(t, true, filepath.Join(k.stateDir, "bypass4netns.sock"), ports)
 		k.Args = append(k.Args, "runc", "--root", filepath.Join(dir, "run"), "run", "-b", dir, filepath.Base(dir))

@@ -2,11 +2,13 @@
 //
 //	tool true                   nothing
 //	tool serve ADDR...          an HTTP server that answers with its client's address
+//	tool answer ADDR...         the same, and a server that does so for datagrams
 //	tool deny SYSCALL CMD...    CMD, to which a system call is refused (EPERM)
 package main
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,6 +25,8 @@ func main() {
 		return
 	case "serve":
 		err = serve(os.Args[2:])
+	case "answer":
+		err = answer(os.Args[2:])
 	case "deny":
 		err = deny(os.Args[2], os.Args[3:])
 	}
@@ -38,6 +42,32 @@ func serve(addrs []string) error {
 	}
 	return <-failed
 }
+
+func answer(addrs []string) error {
+	for _, addr := range addrs {
+		c, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			return err
+		}
+		go func() {
+			buf := make([]byte, 1<<16)
+			for {
+				_, from, err := c.ReadFrom(buf)
+				if err == nil {
+					_, _ = fmt.Fprintf(writerTo{c, from}, "<%s>", from)
+				}
+			}
+		}()
+	}
+	return serve(addrs)
+}
+
+type writerTo struct {
+	net.PacketConn
+	to net.Addr
+}
+
+func (w writerTo) Write(b []byte) (int, error) { return w.WriteTo(b, w.to) }
 
 var numbers = map[string]uint32{
 	"seccomp":                 unix.SYS_SECCOMP,
