@@ -506,6 +506,28 @@ func TestBypassSubordinateUser(t *testing.T) {
 	answersNatively(t, k, "http://127.0.0.1:8189")
 }
 
+// TestBypassChangedUser has a server that was executed by a subordinate user, whose
+// files of /proc are that user's: it is native, is known to have ended, and its
+// socket that others have too is found.
+func TestBypassChangedUser(t *testing.T) {
+	for _, isolated := range []string{"--disable-host-loopback=false", "--disable-host-loopback"} {
+		server := "setpriv --reuid 1000 --regid 1000 --clear-groups python3 -B " + testdata(t, "binds.py")
+		k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", isolated, "-p", "127.0.0.1:8197:8080/tcp", "-p", "127.0.0.1:8198:8081/tcp",
+			"sh", "-c", server+" other_user 8080 & echo server $!; "+server+" fork_before 8081 & wait")
+		answersNatively(t, k, "http://127.0.0.1:8197")
+		poll(t, "the other server", func() bool { return answers("http://127.0.0.1:8198") })
+		if state, why := k.portState(t, 2); state != api.PortRelay || !strings.Contains(why, "also another process's") {
+			t.Errorf("a socket of two processes is %s: %s", state, why)
+		}
+		k.mustCtl(t, "remove-ports", "1")
+		if answers("http://127.0.0.1:8197") {
+			t.Error("the port is still open")
+		}
+		k.terminate(t)
+		k.await(t)
+	}
+}
+
 // TestBypass32Bit has a program whose bind is socketcall(2).
 func TestBypass32Bit(t *testing.T) {
 	tool := bin("tool386")

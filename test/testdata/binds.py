@@ -128,7 +128,7 @@ def fork_before():
     s = fresh()
     if os.fork() == 0:
         time.sleep(1000)
-    serve(listening(s))
+    serve(listening(s, port=int(sys.argv[2]) if len(sys.argv) > 2 else 80))
 
 
 def executed():

@@ -1,13 +1,10 @@
 package bypass
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -51,20 +48,21 @@ func (p *caller) close() { unix.Close(p.pidfd) }
 
 // readStatus reads /proc/PID/status, see proc_pid_status(5).
 func (p *caller) readStatus() error {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", p.tid))
+	text, err := readProc("%d/status", p.tid)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	return p.parseStatus(text)
+}
+
+func (p *caller) parseStatus(text string) (err error) {
 	p.pending = 0
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		key, value, _ := strings.Cut(lines.Text(), ":")
-		value = strings.TrimSpace(value)
+	keyValues(text, func(key, value string) {
 		set, _ := strconv.ParseUint(value, 16, 64)
 		switch key {
 		case "Tgid":
 			if p.pid, err = strconv.Atoi(value); err != nil {
-				return fmt.Errorf("the process of thread %d: %w", p.tid, err)
+				err = fmt.Errorf("the process of thread %d: %w", p.tid, err)
 			}
 		case "CapEff":
 			p.caps = set
@@ -75,8 +73,8 @@ func (p *caller) readStatus() error {
 		case "SigCgt":
 			p.caught = set
 		}
-	}
-	return nil
+	})
+	return err
 }
 
 // interrupted tells whether a signal waits that the caller has a handler for.
@@ -132,36 +130,10 @@ func (p *caller) otherHolder(inode uint64) int {
 	return 0
 }
 
-func socketLink(inode uint64) string { return fmt.Sprintf("socket:[%d]", inode) }
-
 func is(link string) func(string) bool { return func(l string) bool { return l == link } }
-
-func fdLink(pid, fd int) string {
-	link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
-	return link
-}
 
 // holds tells whether a process has the socket still.
 func holds(pid, fd int, inode uint64) bool { return fdLink(pid, fd) == socketLink(inode) }
-
-// fdsOf are the descriptors of a process or thread that lead to what is wanted;
-// none where the process is not ours to look into.
-func fdsOf(pid int, wanted func(link string) bool) []int {
-	dir, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		return nil
-	}
-	defer dir.Close()
-	names, _ := dir.Readdirnames(-1)
-	var fds []int
-	for _, name := range names {
-		fd, err := strconv.Atoi(name)
-		if err == nil && wanted(fdLink(pid, fd)) {
-			fds = append(fds, fd)
-		}
-	}
-	return fds
-}
 
 func closeOnExec(pid, fd int) bool {
 	flags := fdInfo(pid, fd)["flags"]
@@ -171,34 +143,6 @@ func closeOnExec(pid, fd int) bool {
 func octal(s string) uint64 {
 	n, _ := strconv.ParseUint(s, 8, 64)
 	return n
-}
-
-// fdInfo reads /proc/PID/fdinfo/FD: lines by their key, see proc_pid_fdinfo(5).
-func fdInfo(pid, fd int) map[string][]string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
-	if err != nil {
-		return nil
-	}
-	info := map[string][]string{}
-	for line := range strings.Lines(string(b)) {
-		key, value, ok := strings.Cut(line, ":")
-		if ok {
-			info[key] = append(info[key], strings.TrimSpace(value))
-		}
-	}
-	return info
-}
-
-// processes lists all others that /proc shows.
-func processes() []int {
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	var pids []int
-	for _, d := range dirs {
-		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil && pid != os.Getpid() {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }
 
 // shutdownAll ends the sockets with these inodes, whoever has them.

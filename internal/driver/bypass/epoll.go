@@ -30,7 +30,7 @@ type epollEntry struct {
 // epolls are those that have one of the descriptors registered.
 func (p *caller) epolls(of []descriptor) []epoll {
 	var found []epoll
-	for _, number := range fdsOf(p.tid, is("anon_inode:[eventpoll]")) {
+	for _, number := range fdsOf(p.tid, is(epollLink)) {
 		entries := epollEntries(fdInfo(p.tid, number)["tfd"], of)
 		if len(entries) == 0 {
 			continue
