@@ -1,12 +1,10 @@
 package launch
 
 import (
-	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // sd_listen_fds(3): LISTEN_PID names the process that LISTEN_FDS descriptors,
@@ -15,8 +13,7 @@ import (
 //
 //   - of the published ports that they are bound to (hostsock.Inherited),
 //   - else the command's, from 3 on again. Its pid is known only once it runs.
-//     So the command is then started by way of a second execution of this
-//     program, which sets LISTEN_PID and executes the command.
+//     So a stage sets LISTEN_PID and executes the command.
 //
 // When it named somebody else, all is passed on as it is.
 
@@ -84,17 +81,4 @@ func leaveOut(taken, inherited []int, env []string) (files []uintptr, newEnv []s
 		newEnv = setenv(newEnv, listenFDNames, strings.Join(names, ":"))
 	}
 	return files, newEnv
-}
-
-// execName is argv[0] of the intermediate execution.
-const execName = "rootlesskit-exec"
-
-// activationExec executes args[0] with LISTEN_PID set; it returns on failure
-// only.
-func activationExec(args []string) error {
-	if len(args) < 2 {
-		return fmt.Errorf("%s: expected a path and a command", execName)
-	}
-	env := setenv(os.Environ(), listenPID, strconv.Itoa(os.Getpid()))
-	return &os.PathError{Op: "exec", Path: args[0], Err: syscall.Exec(args[0], args[1:], env)}
 }

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,6 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/mounts"
 	"rootlesskit/internal/netns"
-	"rootlesskit/internal/seccomp"
 	"rootlesskit/internal/userns"
 	"rootlesskit/internal/wire"
 )
@@ -52,7 +52,7 @@ func Child(args []string, opts ChildOptions) (int, error) {
 	// whose capabilities the command inherits.
 	runtime.LockOSThread()
 	if args[0] == execName {
-		return 1, activationExec(args[1:])
+		return 1, runStage(args[1:])
 	}
 	c, err := newChild(args)
 	if err != nil {
@@ -87,6 +87,8 @@ type child struct {
 	reaper    *reaper
 	signals   *signalSorter
 	start     chan startRequest
+	// isolated says that the command is kept from what this process is not.
+	isolated atomic.Bool
 }
 
 // startRequest asks the main thread to start the command.
@@ -263,7 +265,7 @@ func (c *child) setUpNetns() (err error) {
 func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	c.signals = newSignalSorter(c.setup.Setsid)
 	c.reaper = newReaper()
-	c.netns.SetRunner(c.reaper.run)
+	c.netns.SetRunner(c.run)
 	parentGone := make(chan struct{})
 	go func() {
 		_ = wire.Serve(context.Background(), c.conn, c.handlers(driverHandlers))
@@ -275,15 +277,10 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 		os.Exit(1)
 	}()
 	req := <-c.start
-	result := c.supervise(req.Policy)
-	pid, err := -1, result.err
-	if err == nil {
-		pid, err = c.startCommand(req.Taken)
-	}
-	result.err = err
+	pid, result := c.startCommand(req.execRequest)
 	req.done <- result
-	if err != nil {
-		return 1, c.commandError(err)
+	if result.err != nil {
+		return 1, c.commandError(result.err)
 	}
 	defer trimLater(c.log)()
 	go c.signals.run(pid)
@@ -343,51 +340,71 @@ func (c *child) execCommand(ctx context.Context, msg wire.Message) (any, []int, 
 	}
 }
 
-// supervise has the command's system calls decided about by the parent. It runs
-// on the main thread, whose filter the command inherits.
-func (c *child) supervise(p *seccomp.Policy) started {
-	if p == nil {
-		return started{}
-	}
-	listener, err := seccomp.Install(*p)
-	var half *seccomp.HalfInstalledError
-	switch {
-	case errors.As(err, &half):
-		return started{err: err}
-	case err != nil:
-		return started{reply: execReply{PolicyError: err.Error()}}
-	}
-	return started{listener: []int{listener}}
-}
-
 // startCommand runs on the main thread, see Child.
-func (c *child) startCommand(taken []int) (int, error) {
+func (c *child) startCommand(req execRequest) (pid int, result started) {
 	path, err := exec.LookPath(c.command[0])
 	if err != nil {
-		return 0, err
+		return 0, started{err: err}
 	}
-	argv, env, files := c.command, os.Environ(), filesAtSameNumbers(c.inherited)
-	activation := c.setup.Activation
-	if len(taken) > 0 {
-		files, env = leaveOut(taken, c.inherited, env)
-		activation = getenv(env, listenFDs) != ""
-		closeFDs(taken) // lest the ports stay open for as long as this process
+	env, files := os.Environ(), filesAtSameNumbers(c.inherited)
+	s := stage{Activation: c.setup.Activation, Policy: req.Policy}
+	if len(req.Taken) > 0 {
+		files, env = leaveOut(req.Taken, c.inherited, env)
+		s.Activation = getenv(env, listenFDs) != ""
+		closeFDs(req.Taken) // lest the ports stay open for as long as this process
 	}
-	if activation {
+	if s.Activation {
 		env = unsetenv(env, listenPIDFDID)
-		argv = append([]string{execName, path}, c.command...)
-		path = "/proc/self/exe"
 	}
 	if err := userns.DropInheritable(); err != nil {
-		return 0, err
+		return 0, started{err: err}
 	}
+	if !s.needed() {
+		pid, err = c.fork(path, c.command, env, files)
+		return pid, started{err: err}
+	}
+	return c.forkStage(s, path, env, files)
+}
+
+// forkStage starts the command by way of a stage.
+func (c *child) forkStage(s stage, path string, env []string, files []uintptr) (pid int, result started) {
+	conn, end, err := wire.Pair()
+	if err != nil {
+		return 0, started{err: err}
+	}
+	defer conn.Close()
+	c.isolated.Store(s.Policy != nil && s.Policy.Isolate)
+	s.Report = len(files)
+	argv, err := s.argv(path, c.command)
+	if err == nil {
+		pid, err = c.fork("/proc/self/exe", argv, env, append(files, end.Fd()))
+	}
+	end.Close()
+	if err != nil {
+		return 0, started{err: err}
+	}
+	result = awaitStage(conn)
+	c.isolated.Store(c.isolated.Load() && len(result.listener) > 0)
+	return pid, result
+}
+
+// run runs a program for a handler. Beside an isolated command it runs none: the
+// command can mount what it likes over the program.
+func (c *child) run(cmd *exec.Cmd) error {
+	if c.isolated.Load() {
+		return errors.New("no program is run in the namespaces of a command that is kept from the host's loopback addresses")
+	}
+	return c.reaper.run(cmd)
+}
+
+func (c *child) fork(path string, argv, env []string, files []uintptr) (int, error) {
 	pid, _, err := syscall.StartProcess(path, argv, &syscall.ProcAttr{
 		Env:   env,
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: c.setup.Setsid, Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {
-		return 0, &os.PathError{Op: "fork/exec", Path: path, Err: err}
+		return 0, execError(path, err)
 	}
 	return pid, nil
 }
