@@ -18,6 +18,20 @@ import (
 // there is none.
 const cgroupEnv = "ROOTLESSKIT_TEST_CGROUP"
 
+// TestEvacuationWithoutDelegation: the error says what makes the cgroup the
+// user's.
+func TestEvacuationWithoutDelegation(t *testing.T) {
+	own, err := ownCgroup()
+	if err != nil {
+		t.Skip("no cgroup v2: ", err)
+	}
+	script := fmt.Sprintf("mount -t tmpfs none /mnt && mkdir -p /mnt/x && mount --bind -o ro /mnt/x %s; exec %s --pidns --cgroupns --evacuate-cgroup2=x true", own, bin("rootlesskit"))
+	r := runCmd(t, exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script))
+	if r.code != 1 || !strings.Contains(r.stderr, `evacuating to cgroup "x": `) {
+		t.Errorf("code %d: %s", r.code, r.stderr)
+	}
+}
+
 // delegateCgroup lets root move the tests into a cgroup of their user's own, as
 // systemd does by Delegate=. A process may be moved within it only (cgroups(7),
 // "Delegation containment").

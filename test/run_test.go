@@ -113,6 +113,49 @@ func TestKilledParent(t *testing.T) {
 	}
 }
 
+// TestKilledParentEndsPIDNamespace: the kernel ends the child with its parent,
+// however busy the machine is.
+func TestKilledParentEndsPIDNamespace(t *testing.T) {
+	k := startKit(t, "--net=none", "--pidns", "sleep", "8640")
+	child, err := strconv.Atoi(k.childPID(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Stopped, it can do nothing about the parent's death itself.
+	if err := unix.Kill(child, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "the end of the child", func() bool { return commandLine(child) == "" })
+}
+
+// TestDescriptorAboveLimit: what was opened before the limit was lowered is
+// passed on, as is what lies below.
+func TestDescriptorAboveLimit(t *testing.T) {
+	for _, limit := range []string{"64", "100", "250"} {
+		r := runCmd(t, exec.CommandContext(t.Context(), "bash", "-c",
+			`exec 5<<<five 251<<<high; ulimit -n "$1"; exec "$2" --net=none sh -c 'cat <&5; cat /proc/self/fd/251; ls /proc/self/fd | tr "\n" " "'`,
+			"bash", limit, bin("rootlesskit")))
+		if r.code != 0 || !strings.HasPrefix(r.stdout, "five\nhigh\n0 1 2 251 3 5 ") {
+			t.Errorf("limit %s: code %d, %q, %s", limit, r.code, r.stdout, r.stderr)
+		}
+	}
+}
+
+// TestUmask: the files that the command reads have their modes whatever the
+// umask is, and the command has the umask.
+func TestUmask(t *testing.T) {
+	r := runCmd(t, exec.CommandContext(t.Context(), "sh", "-c", `umask 077; exec "$1" --net=gvisor-tap-vsock --copy-up=/etc --disable-host-loopback sh -c '
+		umask; stat -L -c "%n %a" /etc/resolv.conf /etc/hosts $ROOTLESSKIT_STATE_DIR/child_pid; stat -c "%n %a" /etc /etc/.ro*'`, "sh", bin("rootlesskit")))
+	for _, want := range []string{"0077\n", "/etc/resolv.conf 644\n", "/etc/hosts 644\n", "/child_pid 444\n", "/etc 755\n"} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("no %q in %q: %s", want, r.stdout, r.stderr)
+		}
+	}
+}
+
 func TestKilledChild(t *testing.T) {
 	marker := fmt.Sprintf("9%d", os.Getpid())
 	k := startKit(t, "--net=none", "sh", "-c", "setsid sleep "+marker+" & sleep "+marker)

@@ -100,8 +100,15 @@ func TestCtrlCArrivesOnce(t *testing.T) {
 
 // TestInteractiveShell: job control works under the launcher.
 func TestInteractiveShell(t *testing.T) {
-	for _, flags := range [][]string{{"--net=none"}, {"--pidns", "--reaper=false"}, {"--net=gvisor-tap-vsock", "--disable-host-loopback", "--detach-netns"}} {
-		t.Run(flags[0], func(t *testing.T) { testInteractiveShell(t, flags) })
+	for _, flags := range [][]string{
+		{"--net=none"},
+		{"--pidns"},
+		{"--pidns", "--reaper=false"},
+		{"--pidns", "--reaper=true", "--net=none"},
+		{"--net=gvisor-tap-vsock", "--disable-host-loopback", "--detach-netns"},
+		{"--net=gvisor-tap-vsock", "--disable-host-loopback", "--pidns", "--port-driver=bypass4netns"},
+	} {
+		t.Run(strings.Join(flags, " "), func(t *testing.T) { testInteractiveShell(t, flags) })
 	}
 }
 
@@ -123,6 +130,19 @@ func testInteractiveShell(t *testing.T, flags []string) {
 	poll(t, "sleep", func() bool { return running("101") })
 	typeKeys(t, keys, "\x1a")
 	poll(t, "the stopped job", func() bool { return strings.Contains(screen.String(), "Stopped") })
+	typeKeys(t, keys, "bg\n")
+	poll(t, "the job in the background", func() bool { return strings.Contains(screen.String(), "sleep 101 &") })
+	typeKeys(t, keys, "fg\n")
+	poll(t, "the job in the foreground", func() bool { return strings.Contains(screen.String(), "fg\r\nsleep 101\r\n") })
+	typeKeys(t, keys, "\x03") // not before: it discards what was typed
+	poll(t, "the end of sleep", func() bool { return !running("101") })
+	if err := unix.IoctlSetWinsize(int(keys.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 50, Col: 132}); err != nil {
+		t.Fatal(err)
+	}
+	typeKeys(t, keys, "stty size\n")
+	poll(t, "the new size", func() bool { return strings.Contains(screen.String(), "50 132") })
+	typeKeys(t, keys, "sleep 102 &\n")
+	poll(t, "sleep", func() bool { return running("102") })
 	typeKeys(t, keys, "kill %1; echo still-$((40+2))\n")
 	poll(t, "the shell's answer", func() bool { return strings.Contains(screen.String(), "still-42") })
 	if strings.Contains(screen.String(), "no job control") {
@@ -210,4 +230,16 @@ func shellOnTerminal(t *testing.T) (keys *os.File, screen *syncBuffer, shell ter
 	tmp := t.TempDir()
 	keys, screen, cmd := programOnTerminal(t, tmp, "bash", "--norc", "-i")
 	return keys, screen, terminalShell{cmd, tmp}
+}
+
+// TestHangUp: the end of the terminal ends the run.
+func TestHangUp(t *testing.T) {
+	for _, flags := range [][]string{{"--net=none"}, {"--pidns"}, {"--pidns", "--reaper=false"}} {
+		seconds := fmt.Sprintf("7%d", os.Getpid())
+		keys, _, cmd := onTerminal(t, append(flags, "sleep", seconds)...)
+		poll(t, "the command", func() bool { return len(processesWith("sleep\x00"+seconds)) == 1 })
+		keys.Close()
+		poll(t, "the end of the command", func() bool { return len(processesWith("sleep\x00"+seconds)) == 0 })
+		poll(t, "the end of the launcher", func() bool { return commandLine(cmd.Process.Pid) == "" })
+	}
 }

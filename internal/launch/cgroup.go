@@ -1,10 +1,13 @@
 package launch
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // evacuateCgroup2 moves every process of the own cgroup into a sub-cgroup, so
@@ -15,23 +18,53 @@ func evacuateCgroup2(group string) error {
 		return nil
 	}
 	own, err := ownCgroup2()
-	if err != nil {
-		return fmt.Errorf("evacuating to cgroup %q: %w", group, err)
+	if err == nil {
+		err = evacuate(own, filepath.Join(own, group))
 	}
-	sub := filepath.Join(own, group)
+	if err == nil {
+		err = enableControllers(own)
+	}
+	if err != nil {
+		return fmt.Errorf("evacuating to cgroup %q: %w%s", group, err, delegationHint(own, err))
+	}
+	return nil
+}
+
+// evacuate moves processes until there are none: each may have forked while it
+// was moved.
+func evacuate(own, sub string) error {
 	if err := os.MkdirAll(sub, 0o755); err != nil {
-		return fmt.Errorf("evacuating to cgroup %q: %w", group, err)
+		return err
 	}
-	procs, err := os.ReadFile(filepath.Join(own, "cgroup.procs"))
-	if err != nil {
-		return fmt.Errorf("evacuating to cgroup %q: %w", group, err)
-	}
-	for _, pid := range strings.Fields(string(procs)) {
-		if err := os.WriteFile(filepath.Join(sub, "cgroup.procs"), []byte(pid), 0); err != nil && !os.IsNotExist(err) {
-			return fmt.Errorf("evacuating process %s to cgroup %q: %w", pid, group, err)
+	const passes = 1000 // a fork bomb would go on for ever
+	for range passes {
+		procs, err := os.ReadFile(filepath.Join(own, "cgroup.procs"))
+		if err != nil || len(procs) == 0 {
+			return err
+		}
+		for _, pid := range strings.Fields(string(procs)) {
+			err := os.WriteFile(filepath.Join(sub, "cgroup.procs"), []byte(pid), 0)
+			if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("moving process %s: %w", pid, err)
+			}
 		}
 	}
-	return enableControllers(own)
+	return fmt.Errorf("%s has new processes after each of %d passes", own, passes)
+}
+
+// delegationHint says how a cgroup is made the user's, where it is not.
+func delegationHint(own string, err error) string {
+	if !errors.Is(err, os.ErrPermission) {
+		return ""
+	}
+	unit := "the unit"
+	for dir := own; dir != "/" && dir != "."; dir = filepath.Dir(dir) {
+		if name := filepath.Base(dir); strings.HasSuffix(name, ".service") || strings.HasSuffix(name, ".scope") {
+			unit = name
+			break
+		}
+	}
+	return fmt.Sprintf(" (the cgroup %s is not delegated to this user: set Delegate=yes in %s, or start with systemd-run --user --scope --property=Delegate=yes)", own, unit)
 }
 
 func enableControllers(cgroup string) error {

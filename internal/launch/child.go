@@ -186,7 +186,7 @@ func (c *child) ensureCapable() error {
 
 // setUp arranges the namespaces. See docs/ARCHITECTURE.md for the order.
 func (c *child) setUp() error {
-	if err := prepareProcess(); err != nil {
+	if err := c.prepareProcess(); err != nil {
 		return err
 	}
 	if err := c.setUpPropagation(); err != nil {
@@ -210,7 +210,7 @@ func (c *child) setUp() error {
 			return err
 		}
 	}
-	if c.setup.MountProc {
+	if c.setup.PIDNS {
 		c.mountProc()
 	}
 	return nil
@@ -228,7 +228,13 @@ func (c *child) mountProc() {
 	}
 }
 
-func prepareProcess() error {
+func (c *child) prepareProcess() error {
+	if c.setup.PIDNS {
+		// Again, as the kernel forgets it when the credentials change (prctl(2)).
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+			return fmt.Errorf("asking to end with the parent: %w", err)
+		}
+	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("becoming a reaper of orphans: %w", err)
 	}
@@ -398,11 +404,11 @@ func (c *child) run(cmd *exec.Cmd) error {
 }
 
 func (c *child) fork(path string, argv, env []string, files []uintptr) (int, error) {
-	pid, _, err := syscall.StartProcess(path, argv, &syscall.ProcAttr{
+	pid, err := startProcess(path, argv, &syscall.ProcAttr{
 		Env:   env,
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: c.setup.Setsid, Pdeathsig: syscall.SIGKILL},
-	})
+	}, c.inherited)
 	if err != nil {
 		return 0, execError(path, err)
 	}

@@ -48,12 +48,15 @@ type childSetup struct {
 	NewNetns    bool   `json:"newNetns,omitempty"`
 	DetachNetns bool   `json:"detachNetns,omitempty"`
 	MountSys    bool   `json:"mountSys,omitempty"`
-	MountProc   bool   `json:"mountProc,omitempty"`
 	// MountCgroup2 shows the command its own cgroups.
 	MountCgroup2 bool     `json:"mountCgroup2,omitempty"`
 	Propagation  string   `json:"propagation"`
 	CopyUp       []string `json:"copyUp,omitempty"`
-	// Setsid makes the command a session leader.
+	// PIDNS says that the child is the first process of a PID namespace.
+	PIDNS bool `json:"pidns,omitempty"`
+	// Setsid makes the command a session leader. Where the caller has a
+	// terminal, it is not made one: the new session could not have that
+	// terminal, and a shell without one has no job control.
 	Setsid bool `json:"setsid,omitempty"`
 	// Activation says that LISTEN_PID named the parent (sd_listen_fds(3)).
 	Activation bool `json:"activation,omitempty"`
@@ -85,11 +88,11 @@ func newChildSetup(cfg *Config, stateDir string) childSetup {
 		NewNetns:     cfg.Network != nil || cfg.DetachNetns,
 		DetachNetns:  cfg.DetachNetns,
 		MountSys:     cfg.joinsNetns() && cfg.NetworkName != "none",
-		MountProc:    cfg.PIDNS,
 		MountCgroup2: cfg.EvacuateCgroup2 != "",
 		Propagation:  cfg.Propagation,
 		CopyUp:       cfg.CopyUp,
-		Setsid:       cfg.Reaper,
+		Setsid:       cfg.Reaper && !hasTerminal(),
+		PIDNS:        cfg.PIDNS,
 		Activation:   activatedParent(),
 		Debug:        cfg.Debug,
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,13 +42,46 @@ func closeFDs(fds []int) {
 
 // filesAtSameNumbers lays descriptors out for syscall.ProcAttr: stdio and each
 // inherited one at its own number, the gaps closed. An *os.File would close
-// them when it is collected, so these are plain numbers.
+// them when it is collected, so these are plain numbers. Those that startProcess
+// hands over itself are left out.
 func filesAtSameNumbers(inherited []int) []uintptr {
 	files := []uintptr{0, 1, 2}
+	limit := placeable()
 	for _, fd := range inherited {
-		files = placeFile(files, fd, fd)
+		if fd < limit {
+			files = placeFile(files, fd, fd)
+		}
 	}
 	return files
+}
+
+// placeable is the number below which a new process can be given descriptors.
+// One may be open above the limit, where the limit was lowered after; but none
+// can be moved there, and Go moves its own ones above all that it hands over.
+func placeable() int {
+	const spare = 8
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<20 {
+		return 1 << 20
+	}
+	return int(limit.Cur) - spare
+}
+
+// startProcess is syscall.StartProcess for a program that inherits descriptors.
+// Those above the limit stay open in it by not being closed: meanwhile no other
+// program must be started.
+func startProcess(path string, argv []string, attr *syscall.ProcAttr, inherited []int) (int, error) {
+	limit := placeable()
+	for _, fd := range inherited {
+		if fd >= limit {
+			if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+				return 0, fmt.Errorf("passing descriptor %d on: %w", fd, err)
+			}
+			defer unix.CloseOnExec(fd)
+		}
+	}
+	pid, _, err := syscall.StartProcess(path, argv, attr)
+	return pid, err
 }
 
 // placeFile puts a descriptor at a number of a layout.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -73,13 +74,11 @@ func startChild(cfg *Config, stateDir string) (*process, error) {
 	argv := append([]string{childName, strconv.Itoa(wireFD), joinInts(cfg.Inherited)}, cfg.Command...)
 	attr := &syscall.ProcAttr{Env: childEnviron(cfg, stateDir), Files: files, Sys: namespaces(cfg)}
 
-	pid, _, err := syscall.StartProcess("/proc/self/exe", argv, attr)
-	if err != nil {
+	p := &process{conn: conn, exited: make(chan struct{})}
+	if err := p.start(argv, attr, cfg.Inherited); err != nil {
 		conn.Close()
 		return nil, cloneError(err)
 	}
-	p := &process{pid: pid, conn: conn, exited: make(chan struct{})}
-	go p.wait()
 	return p, nil
 }
 
@@ -98,7 +97,13 @@ func namespaces(cfg *Config) *syscall.SysProcAttr {
 			flags |= flag
 		}
 	}
-	return &syscall.SysProcAttr{Cloneflags: flags, AmbientCaps: userns.AllCaps()}
+	attr := &syscall.SysProcAttr{Cloneflags: flags, AmbientCaps: userns.AllCaps()}
+	if cfg.PIDNS {
+		// The kernel ends all in the namespace with its first process. Elsewhere
+		// the child has to live a moment longer, to end what runs below it.
+		attr.Pdeathsig = syscall.SIGKILL
+	}
+	return attr
 }
 
 func cloneError(err error) error {
@@ -159,6 +164,24 @@ func (p *process) writeIDMap(ctx context.Context, cfg *Config, ids userns.IDMap)
 	}
 	cfg.Log.Warn("only the own id is mapped", "error", err)
 	return ids.Single().Write(ctx, p.pid)
+}
+
+// start starts the child and collects its status. That is one thread's work: the
+// child's PR_SET_PDEATHSIG is about the thread that started it, so this one has to
+// live as long as the child.
+func (p *process) start(argv []string, attr *syscall.ProcAttr, inherited []int) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		var err error
+		p.pid, err = startProcess("/proc/self/exe", argv, attr, inherited)
+		started <- err
+		if err == nil {
+			p.wait()
+		}
+	}()
+	return <-started
 }
 
 // wait collects the child's status.
