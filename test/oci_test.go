@@ -84,11 +84,16 @@ func TestBypassRuncContainer(t *testing.T) {
 // TestBypassRuncWithoutPorts has a container whose ports are malformed, or taken:
 // it binds all the same, for itself.
 func TestBypassRuncWithoutPorts(t *testing.T) {
-	for ports, why := range map[string]string{"8080:80": "missing proto", "127.0.0.1:8192:80/tcp": "conflict with ID 1"} {
+	for ports, why := range map[string]string{"127.0.0.1:8080:80": "missing proto", "127.0.0.1:8192:80/tcp": "conflict with ID 1"} {
 		k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "-p", "127.0.0.1:8192:80/tcp")
 		dir := bundle(t, true, filepath.Join(k.stateDir, "bypass4netns.sock"), ports)
 		k.Args = append(k.Args, "runc", "--root", filepath.Join(dir, "run"), "run", "-b", dir, filepath.Base(dir))
 		k.start(t)
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("ports %s: %s", ports, k.output)
+			}
+		})
 		k.awaitAPI(t)
 		poll(t, "the reason", func() bool { return strings.Contains(k.output.String(), why) })
 		poll(t, "the server", func() bool {

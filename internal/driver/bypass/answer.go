@@ -51,8 +51,8 @@ func (s *session) answer(l *seccomp.Listener) error {
 		case c.Connect:
 			s.driver.connect(c, func(f func()) { async(connects, f) })
 		default:
-			if t, b := s.portOf(c); t != nil {
-				async(binds, func() { t.bind(b) })
+			if port, b := s.portOf(c); port != nil {
+				async(binds, func() { port.bind(b) })
 			} else {
 				c.Continue()
 			}
@@ -64,7 +64,7 @@ func (s *session) answer(l *seccomp.Listener) error {
 func (s *session) portOf(c seccomp.Call) (*port, *bind) {
 	raw, err := c.Sockaddr()
 	if err != nil {
-		return nil, nil // the kernel finds it as wrong
+		return nil, nil // the kernel rejects it
 	}
 	addr, ok := parseSockaddr(raw)
 	if !ok {
@@ -74,17 +74,17 @@ func (s *session) portOf(c seccomp.Call) (*port, *bind) {
 	if len(ports) == 1 {
 		return ports[0], &bind{Call: c, raw: raw, addr: addr, netns: s.netns}
 	}
-	for _, t := range ports {
-		t.stay(errors.New("the port of the namespace is published more than once"))
+	for _, port := range ports {
+		port.stay(errors.New("the port of the namespace is published more than once"))
 	}
 	return nil, nil
 }
 
 // stay notes why a port is not native.
-func (t *port) stay(why error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.why = why
+func (p *port) stay(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.why = why
 }
 
 // parseSockaddr reads struct sockaddr_in and sockaddr_in6, and nothing else. An

@@ -29,15 +29,15 @@ var errNotOurs = errors.New("not of the published port")
 
 // bind answers a bind of the port: by a swap, by an error, or by letting the
 // kernel do it, after which the relay serves the port.
-func (t *port) bind(b *bind) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	err := t.swap(b)
+func (p *port) bind(b *bind) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.swap(b)
 	var errno unix.Errno
 	switch {
 	case err == nil:
-		t.why = nil
-		t.driver.log().Debug("a port is native", "address", t.base.Addr, "pid", b.caller.pid)
+		p.why = nil
+		p.driver.log().Debug("a port is native", "address", p.base.Addr, "pid", b.caller.pid)
 	case errors.As(err, &refusal{}):
 		if !errors.As(err, &errno) {
 			errno = unix.ENOBUFS
@@ -45,8 +45,8 @@ func (t *port) bind(b *bind) {
 		_ = b.Return(errno)
 	default:
 		if err != errNotOurs {
-			t.why = err
-			t.driver.log().Debug("a port is not native", "address", t.base.Addr, "reason", err)
+			p.why = err
+			p.driver.log().Debug("a port is not native", "address", p.base.Addr, "reason", err)
 		}
 		b.Continue()
 	}
@@ -58,8 +58,8 @@ type refusal struct{ error }
 func (r refusal) Unwrap() error { return r.error }
 
 // swap gives the caller a socket of the host.
-func (t *port) swap(b *bind) error {
-	if t.closed {
+func (p *port) swap(b *bind) error {
+	if p.closed {
 		return errNotOurs
 	}
 	if err := b.look(); err != nil {
@@ -67,25 +67,25 @@ func (t *port) swap(b *bind) error {
 	}
 	defer b.caller.close()
 	defer b.socket.close()
-	if err := t.check(b); err != nil {
+	if err := p.check(b); err != nil {
 		return err
 	}
-	front, err := t.base.Front(b.socket.family)
+	front, err := p.base.Front(b.socket.family)
 	if errors.Is(err, hostsock.ErrNoFront) {
 		return err
 	}
 	if err != nil {
-		return fmt.Errorf("binding %s in the host: %w", t.base.Addr, err)
+		return fmt.Errorf("binding %s in the host: %w", p.base.Addr, err)
 	}
 	defer unix.Close(front)
-	if err := t.bindInside(b); err != nil {
+	if err := p.bindInside(b); err != nil {
 		return err
 	}
-	n, err := t.newNative(b, front)
+	n, err := p.newNative(b, front)
 	if err != nil {
 		return err
 	}
-	return t.put(b, front, n)
+	return p.put(b, front, n)
 }
 
 // look finds out who calls, and with what socket.
@@ -103,17 +103,17 @@ func (b *bind) look() (err error) {
 }
 
 // check tells whether the socket is one that the port leads to.
-func (t *port) check(b *bind) error {
+func (p *port) check(b *bind) error {
 	s := b.socket
 	switch {
 	case !s.tcp:
 		return errNotOurs
-	case s.netns == t.driver.host:
+	case s.netns == p.driver.host:
 		return refusal{unix.EINVAL} // it is bound, whatever was done to it since
-	case s.netns != b.netns, s.bound, s.family == unix.AF_INET != b.addr.Addr().Is4(), !t.serves(b):
+	case s.netns != b.netns, s.bound, s.family == unix.AF_INET != b.addr.Addr().Is4(), !p.serves(b):
 		return errNotOurs
 	}
-	if err := t.mayBind(b); err != nil {
+	if err := p.mayBind(b); err != nil {
 		return err
 	}
 	if pid := b.caller.otherHolder(s.inode); pid != 0 {
@@ -124,15 +124,15 @@ func (t *port) check(b *bind) error {
 
 // mayBind tells whether a privileged port is the caller's to bind: this process,
 // which binds in its place, owns the namespace and may always.
-func (t *port) mayBind(b *bind) error {
+func (p *port) mayBind(b *bind) error {
 	if b.addr.Port() >= privilegedPorts || b.caller.has(unix.CAP_NET_BIND_SERVICE) {
 		return nil
 	}
 	pid := 0
-	if t.guest != nil {
-		pid = t.guest.PID()
+	if p.guest != nil {
+		pid = p.guest.PID()
 	}
-	ns, err := look(t.driver.ctx, t.driver.sb.Child, pid)
+	ns, err := look(p.driver.ctx, p.driver.sb.Child, pid)
 	if err != nil {
 		return err
 	}
@@ -147,9 +147,9 @@ func (t *port) mayBind(b *bind) error {
 const privilegedPorts = 1024
 
 // serves tells whether connections to the port's target reach the address.
-func (t *port) serves(b *bind) bool {
-	ip, target := b.addr.Addr(), t.target.Addr()
-	if t.guest != nil {
+func (p *port) serves(b *bind) bool {
+	ip, target := b.addr.Addr(), p.target.Addr()
+	if p.guest != nil {
 		return !ip.Unmap().IsLoopback()
 	}
 	if !ip.IsUnspecified() {
@@ -158,20 +158,20 @@ func (t *port) serves(b *bind) bool {
 	if ip.Is4() {
 		return target.Is4()
 	}
-	return target.Is6() || !b.socket.v6Only || t.base.Dual
+	return target.Is6() || !b.socket.v6Only || p.base.Dual
 }
 
 // bindInside gives the socket that is to be replaced its address in the
 // namespace, for the error that the caller expects, if any, and for the shadow. The
 // shadow of a server that is about to end, as in a restart, gets a moment for it.
-func (t *port) bindInside(b *bind) error {
+func (p *port) bindInside(b *bind) error {
 	for deadline := time.Now().Add(endPatience); ; time.Sleep(endPatience / 20) {
-		t.refresh()
+		p.refresh()
 		errno := b.socket.bind(b.raw)
 		if errno == 0 {
 			return nil
 		}
-		if errno != unix.EADDRINUSE || len(t.natives) == 0 || time.Now().After(deadline) {
+		if errno != unix.EADDRINUSE || len(p.natives) == 0 || time.Now().After(deadline) {
 			return refusal{errno}
 		}
 	}

@@ -33,7 +33,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -44,7 +43,6 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/bypass/containers"
 	"rootlesskit/internal/driver/relayed"
-	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/relay"
 	"rootlesskit/internal/seccomp"
@@ -72,13 +70,6 @@ type Ports struct {
 	mu       sync.Mutex
 	relaying error // why there are no native ports; nil: there are
 	byTarget map[target][]*port
-}
-
-// target is a TCP port of a container, or of the launcher's namespace where guest is
-// nil.
-type target struct {
-	guest  containers.Guest
-	number uint16
 }
 
 // New returns the driver.
@@ -294,27 +285,6 @@ func (p *Ports) forwardNative(spec api.PortSpec) (io.Closer, error) {
 	return p.forwardBase(spec, to, nil, nil)
 }
 
-// forwardBase opens a port that may become native. r leads to the servers of a
-// container.
-func (p *Ports) forwardBase(spec api.PortSpec, to netip.AddrPort, guest containers.Guest, r relayed.Router) (io.Closer, error) {
-	base, err := hostsock.ListenBase(spec.Proto, spec.ParentIP, spec.ParentPort)
-	if err != nil {
-		return nil, err
-	}
-	t := &port{driver: p, base: base, target: to, guest: guest, why: errors.New("no server has bound the port since it was published")}
-	t.relayed, err = p.ForwardOn(spec, to, hostsock.Sockets{FDs: []int{base.FD}}, func(own relayed.Router) relayed.Router {
-		if r != nil {
-			own = r
-		}
-		return t.wrap(own)
-	})
-	if err != nil {
-		return nil, err
-	}
-	p.enter(t)
-	return t, nil
-}
-
 var errProxyProtocol = errors.New("the server expects the PROXY protocol, which only the relay speaks")
 
 // relayedPort is one that cannot be native.
@@ -328,38 +298,6 @@ func (p *relayedPort) Details() api.PortDetails {
 	d := p.Port.Details()
 	d.State, d.StateReason = api.PortRelay, p.why.Error()
 	return d
-}
-
-func (p *Ports) enter(t *port) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	to := target{t.guest, t.target.Port()}
-	p.byTarget[to] = append(p.byTarget[to], t)
-}
-
-func (p *Ports) leave(t *port) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	to := target{t.guest, t.target.Port()}
-	var left []*port
-	for _, other := range p.byTarget[to] {
-		if other != t {
-			left = append(left, other)
-		}
-	}
-	if p.byTarget[to] = left; left == nil {
-		delete(p.byTarget, to)
-	}
-}
-
-// publishedBy returns a function for the ports that lead to a port of a container,
-// or of the launcher's namespace.
-func (p *Ports) publishedBy(guest containers.Guest) func(uint16) []*port {
-	return func(number uint16) []*port {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.byTarget[target{guest, number}]
-	}
 }
 
 // hostPool has sockets of the host.

@@ -39,8 +39,11 @@ func (p *Ports) ForwardTo(g containers.Guest, spec api.PortSpec, r relayed.Route
 		return nil, err
 	}
 	port, err := p.ForwardOn(spec, guestTarget(spec), hostsock.Sockets{FDs: sockets}, func(relayed.Router) relayed.Router { return r })
-	if err != nil || udp {
-		return port, err
+	switch {
+	case err != nil:
+		return nil, err
+	case udp:
+		return port, nil
 	}
 	return &relayedPort{port, errProxyProtocol}, nil
 }
@@ -61,8 +64,8 @@ func (p *Ports) Stay(g containers.Guest, why error) {
 		}
 	}
 	p.mu.Unlock()
-	for _, t := range its {
-		t.stay(why)
+	for _, port := range its {
+		port.stay(why)
 	}
 }
 

@@ -48,44 +48,44 @@ type native struct {
 }
 
 // Details implements driver.Detailer.
-func (t *port) Details() api.PortDetails {
-	d := t.relayed.Details()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.refresh()
+func (p *port) Details() api.PortDetails {
+	d := p.relayed.Details()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refresh()
 	d.State = api.PortNative
-	if len(t.natives) == 0 {
-		d.State, d.StateReason = api.PortRelay, t.reason().Error()
+	if len(p.natives) == 0 {
+		d.State, d.StateReason = api.PortRelay, p.reason().Error()
 	}
 	return d
 }
 
-func (t *port) reason() error {
-	if why := t.driver.why(); why != nil && t.guest == nil {
+func (p *port) reason() error {
+	if why := p.driver.why(); why != nil && p.guest == nil {
 		return why
 	}
-	return t.why
+	return p.why
 }
 
 // refresh forgets the natives whose server has ended, and leads connections to
 // those that are left. The kernel is asked: its own events would slow down every
 // connection of the host.
-func (t *port) refresh() {
-	if len(t.natives) == 0 {
+func (p *port) refresh() {
+	if len(p.natives) == 0 {
 		return
 	}
 	// In this order: a server may begin to listen and close its first descriptor.
-	held := make([]bool, len(t.natives))
-	for i, n := range t.natives {
+	held := make([]bool, len(p.natives))
+	for i, n := range p.natives {
 		held[i] = holds(n.pid, n.fd, n.inode)
 	}
-	listening, err := netns.Inodes(t.base.Addr.Port(), false)
+	listening, err := netns.Inodes(p.base.Addr.Port(), false)
 	if err != nil {
-		t.driver.log().Debug("the sockets of a port could not be listed", "error", err)
+		p.driver.log().Debug("the sockets of a port could not be listed", "error", err)
 		return
 	}
 	var left, ended []native
-	for i, n := range t.natives {
+	for i, n := range p.natives {
 		n.listening = listening[n.inode]
 		if n.listening || held[i] {
 			left = append(left, n)
@@ -94,80 +94,80 @@ func (t *port) refresh() {
 		}
 	}
 	if len(left) > 1 || len(ended) > 0 {
-		defer t.steer(nil)
+		defer p.steer(nil)
 	}
-	t.setNatives(left)
+	p.setNatives(left)
 	for _, n := range ended {
 		_ = n.shadow.Close()
-		t.why = errEnded
+		p.why = errEnded
 	}
 }
 
 var errEnded = errors.New("the server has ended")
 
-func (t *port) setNatives(natives []native) {
-	t.natives = natives
-	t.fronted.Store(len(natives) > 0)
+func (p *port) setNatives(natives []native) {
+	p.natives = natives
+	p.fronted.Store(len(natives) > 0)
 }
 
 // steer leads connections to the natives, and to one that is about to be. They
 // count also where they do not listen yet: the kernel spreads over those that do.
-func (t *port) steer(next *native) {
-	if t.driver.ctx.Err() != nil {
+func (p *port) steer(next *native) {
+	if p.driver.ctx.Err() != nil {
 		return // the relay has closed the base
 	}
 	n, v6, v4 := 0, false, false
-	for _, native := range t.natives {
-		if native.family == t.base.Family {
+	for _, native := range p.natives {
+		if native.family == p.base.Family {
 			n++
 			v6, v4 = v6 || native.v6Only, v4 || !native.v6Only
 		}
 	}
-	if next != nil && next.family == t.base.Family {
+	if next != nil && next.family == p.base.Family {
 		n++
 		v6, v4 = v6 || next.v6Only, v4 || !next.v6Only
 	}
-	if err := t.base.Steer(n, v6 && !v4 && t.base.Dual); err != nil {
-		t.driver.log().Warn("a native port shares its connections with the relay", "error", err)
+	if err := p.base.Steer(n, v6 && !v4 && p.base.Dual); err != nil {
+		p.driver.log().Warn("a native port shares its connections with the relay", "error", err)
 	}
 }
 
 // Close implements io.Closer. The servers' sockets no longer listen afterwards,
 // which they notice as EINVAL of accept(2), and their connections are cut.
-func (t *port) Close() error {
-	t.driver.leave(t)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.closed {
-		t.closed = true
-		t.cut()
+func (p *port) Close() error {
+	p.driver.leave(p)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.closed = true
+		p.cut()
 	}
-	return t.relayed.Close()
+	return p.relayed.Close()
 }
 
 // cut ends the natives and their connections.
-func (t *port) cut() {
-	t.refresh()
-	if len(t.natives) == 0 {
+func (p *port) cut() {
+	p.refresh()
+	if len(p.natives) == 0 {
 		return
 	}
 	// Twice: a server may have accepted in between.
 	for _, all := range []bool{false, true} {
-		inodes, err := netns.Inodes(t.base.Addr.Port(), all)
+		inodes, err := netns.Inodes(p.base.Addr.Port(), all)
 		if err != nil {
-			t.driver.log().Warn("the connections of a port could not be listed, and go on", "error", err)
+			p.driver.log().Warn("the connections of a port could not be listed, and go on", "error", err)
 		}
 		shutdownAll(inodes)
 	}
-	for _, n := range t.natives {
+	for _, n := range p.natives {
 		_ = n.shadow.Close()
 	}
-	t.setNatives(nil)
+	p.setNatives(nil)
 }
 
 // wrap has the relay ask about connections that come to it although there are
 // natives.
-func (t *port) wrap(inner relayed.Router) relayed.Router { return &router{inner, t} }
+func (p *port) wrap(inner relayed.Router) relayed.Router { return &router{inner, p} }
 
 type router struct {
 	relayed.Router
@@ -195,24 +195,24 @@ func (r *router) Resolve(client, local netip.AddrPort) relay.Route {
 // are those of another family than the servers', and those that came just when one
 // of several ended. The server sees this host as its client then, and never
 // loopback for one that is not. false: there are no natives any more.
-func (t *port) toNative(client, local netip.AddrPort) (relay.Route, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.refresh()
-	if len(t.natives) == 0 {
+func (p *port) toNative(client, local netip.AddrPort) (relay.Route, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refresh()
+	if len(p.natives) == 0 {
 		return relay.Route{}, false
 	}
-	for _, n := range t.natives {
+	for _, n := range p.natives {
 		if n.listening {
-			return t.hostRoute(n, client.Addr().Unmap(), local.Addr().Unmap()), true
+			return p.hostRoute(n, client.Addr().Unmap(), local.Addr().Unmap()), true
 		}
 	}
 	return relay.Route{}, true // refused, as by any address where nobody listens
 }
 
 // hostRoute leads to the host's address of a native.
-func (t *port) hostRoute(n native, client, local netip.Addr) relay.Route {
-	to := t.base.Addr.Addr()
+func (p *port) hostRoute(n native, client, local netip.Addr) relay.Route {
+	to := p.base.Addr.Addr()
 	v4 := to.Is4() || n.family == unix.AF_INET || client.Is4() && !n.v6Only
 	if to.IsUnspecified() {
 		to = netip.IPv6Loopback()
@@ -220,7 +220,7 @@ func (t *port) hostRoute(n native, client, local netip.Addr) relay.Route {
 			to = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		}
 	}
-	route := relay.Route{Target: netip.AddrPortFrom(to, t.base.Addr.Port())}
+	route := relay.Route{Target: netip.AddrPortFrom(to, p.base.Addr.Port())}
 	if !client.IsLoopback() {
 		source := local
 		if source.Is4() != to.Is4() || source.IsLoopback() {
@@ -231,13 +231,13 @@ func (t *port) hostRoute(n native, client, local netip.Addr) relay.Route {
 		}
 		route.Source = netip.AddrPortFrom(source.WithZone(""), 0)
 	}
-	route.Pool = t.driver.hostPool(relay.FamilyOf(to))
+	route.Pool = p.driver.hostPool(relay.FamilyOf(to))
 	return route
 }
 
 // startShadow listens in the place of the server, for clients in the namespace, on
 // a copy of the socket that it gave up.
-func (t *port) startShadow(s *socket, n *native) error {
+func (p *port) startShadow(s *socket, n *native) error {
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
@@ -250,16 +250,16 @@ func (t *port) startShadow(s *socket, n *native) error {
 		return os.NewSyscallError("listen", err)
 	}
 	family := unix.AF_INET6
-	if t.base.Addr.Addr().Is4() || n.family == unix.AF_INET {
+	if p.base.Addr.Addr().Is4() || n.family == unix.AF_INET {
 		family = unix.AF_INET
 	}
 	of := *n
-	n.shadow, err = t.driver.ForwardTCP(relay.TCPConfig{
+	n.shadow, err = p.driver.ForwardTCP(relay.TCPConfig{
 		Listeners: []int{fd},
 		Family:    family,
-		Pool:      t.driver.hostPool,
+		Pool:      p.driver.hostPool,
 		Route: func(client, _ netip.AddrPort) relay.Route {
-			route := t.hostRoute(of, client.Addr().Unmap(), netip.IPv4Unspecified())
+			route := p.hostRoute(of, client.Addr().Unmap(), netip.IPv4Unspecified())
 			route.Pool = nil
 			return route
 		},

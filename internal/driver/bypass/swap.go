@@ -3,7 +3,7 @@ package bypass
 import "fmt"
 
 // newNative prepares the new socket.
-func (t *port) newNative(b *bind, front int) (native, error) {
+func (p *port) newNative(b *bind, front int) (native, error) {
 	inode, err := inodeOf(front)
 	if err != nil {
 		return native{}, err
@@ -17,22 +17,22 @@ func (t *port) newNative(b *bind, front int) (native, error) {
 // put puts the new socket in the place of the old one, which becomes the shadow.
 // After it has begun there is no way back to the kernel's bind: the old socket is
 // bound already. It fails where the caller was killed, or has no room.
-func (t *port) put(b *bind, front int, n native) error {
+func (p *port) put(b *bind, front int, n native) error {
 	dups := b.caller.descriptors(b.socket.inode)
 	epolls := b.caller.epolls(dups)
 	defer closeEpolls(epolls)
-	if err := t.startShadow(b.socket, &n); err != nil {
+	if err := p.startShadow(b.socket, &n); err != nil {
 		return refusal{fmt.Errorf("listening in the namespace for clients there: %w", err)}
 	}
-	t.steer(&n)
-	before := t.natives
-	t.setNatives(append(before[:len(before):len(before)], n))
+	p.steer(&n)
+	before := p.natives
+	p.setNatives(append(before[:len(before):len(before)], n))
 	err := replace(b, dups, epolls, front)
 	if err == nil {
 		return nil
 	}
-	t.setNatives(before)
-	t.steer(nil)
+	p.setNatives(before)
+	p.steer(nil)
 	_ = n.shadow.Close()
 	return refusal{fmt.Errorf("replacing the server's socket: %w", err)}
 }
