@@ -25,6 +25,10 @@
 // Under --disable-host-loopback a socket of the host must not be connected from
 // inside. connect(2) is made by this process in place of the caller, for sockets
 // of the namespace only (connect.go), and Landlock refuses it to all others.
+//
+// Containers may have filters of their own, whose listeners their runtimes hand
+// over: package containers takes them in, and asks this one to open their ports and
+// to answer (guests.go).
 package bypass
 
 import (
