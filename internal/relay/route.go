@@ -22,3 +22,8 @@ type Route struct {
 	// Target's family.
 	Pool *Pool
 }
+
+// NoAnswer is the error of a way whose target neither accepts nor refuses.
+type NoAnswer struct{ Target netip.AddrPort }
+
+func (e *NoAnswer) Error() string { return "no answer from " + e.Target.String() }

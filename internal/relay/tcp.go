@@ -34,7 +34,8 @@ type TCPConfig struct {
 	// may block for a while. It may be nil: then there is no way.
 	Resolve func(client, local netip.AddrPort) Route
 	// Reroute is asked, once for a connection, where the route could not be
-	// taken; false gives it up. It may be nil.
+	// taken; false gives it up. Where it returns no Target, Resolve is asked. A
+	// *NoAnswer leaves the way as it is where there is no other. It may be nil.
 	Reroute func(client, local netip.AddrPort, failed error) (Route, bool)
 	// Log is where faults are told; nil is the engine's.
 	Log *slog.Logger

@@ -58,14 +58,6 @@ type tcpSide struct {
 	failed bool
 }
 
-// opening is what is needed until the connection is made.
-type opening struct {
-	client, local netip.AddrPort
-	route         Route
-	rerouted      bool
-	deadline      *timer
-}
-
 // poolTimeout is how long a client waits for a socket of the pool.
 const poolTimeout = 5 * time.Second
 
@@ -89,21 +81,9 @@ func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
 	}
 	cfg.Pool(cfg.Family).putBack(socket)
 	if cfg.Resolve != nil && !o.route.Target.IsValid() {
-		go func() {
-			route := cfg.Resolve(o.client, o.local)
-			t.loop.post(func() { c.resolved(route) })
-		}()
+		c.resolve(c.routed)
 		return
 	}
-	c.routed()
-}
-
-// resolved goes on with the answer of Resolve.
-func (c *tcpConn) resolved(route Route) {
-	if c.dead {
-		return
-	}
-	c.opening.route = route
 	c.routed()
 }
 
@@ -180,6 +160,9 @@ func (c *tcpConn) connect(fd int) {
 			c.register(s)
 		}
 	}
+	if o := c.opening; o != nil && o.deadline == nil && !c.dead {
+		o.deadline = c.part.loop.after(answerTimeout, c.unanswered)
+	}
 }
 
 func (c *tcpConn) register(s *tcpSide) {
@@ -188,22 +171,6 @@ func (c *tcpConn) register(s *tcpSide) {
 	if s.token, err = c.part.loop.register(int(s.fd), events, s); err != nil {
 		c.refuse(err.Error())
 	}
-}
-
-// connectFailed tries another way to the server, if there is one.
-func (c *tcpConn) connectFailed(errno unix.Errno) {
-	c.closeSide(&c.side[child])
-	o, cfg := c.opening, &c.part.port.cfg
-	reason := "connecting to " + o.route.Target.String() + " in the namespace: " + errno.Error()
-	if cfg.Reroute != nil && !o.rerouted {
-		o.rerouted = true
-		var ok bool
-		if o.route, ok = cfg.Reroute(o.client, o.local, errno); ok {
-			c.takeSocket()
-			return
-		}
-	}
-	c.refuse(reason)
 }
 
 // refuse resets the client and says why.
@@ -229,6 +196,10 @@ func (s *tcpSide) ready(events uint32) {
 	if events&(unix.EPOLLRDHUP|broken) != 0 {
 		s.ended = true
 	}
+	if o := c.opening; o != nil && s.number == client && (events&broken != 0 || s.ended && o.late) {
+		c.refuse("the client has left before the server answered")
+		return
+	}
 	if events&(unix.EPOLLOUT|broken) != 0 && !s.writable {
 		s.writable = true
 		c.pump(1 - int(s.number))
@@ -243,7 +214,7 @@ func (s *tcpSide) ready(events uint32) {
 
 // opened is called when the server has accepted.
 func (c *tcpConn) opened() {
-	c.opening = nil
+	c.answered()
 	// The client may have ended before; see passEnd.
 	c.passEnd(toChild)
 }

@@ -166,7 +166,7 @@ func (c *tcpConn) received(d, n int, more bool, errno unix.Errno) bool {
 		return false
 	}
 	if d == toClient {
-		c.opening = nil
+		c.answered()
 	}
 	src.readable = more
 	c.part.stats.bytes[d].Add(uint64(n))
@@ -179,7 +179,7 @@ func (c *tcpConn) sent(d, n int, errno unix.Errno) bool {
 	switch errno {
 	case 0:
 		if d == toChild {
-			c.opening = nil
+			c.answered()
 		}
 		return true
 	case unix.EINTR:

@@ -123,7 +123,7 @@ func (f *udpFlow) looked(route Route, began time.Duration) {
 	f.inDoubt = false
 	holds, replied := f.holds, !f.lost && f.sure > began
 	f.sure = f.port.loop.now()
-	moved := route.Target != f.route.Target || route.Source != f.route.Source
+	moved := route.Target != f.route.Target || route.Source != f.route.Source || route.Pool != f.route.Pool
 	if moved && route.Target.IsValid() && !replied {
 		f.closeSocket()
 		f.take(route)
@@ -162,8 +162,10 @@ func (c *UDPConfig) lookOneByOne(flows []Doubt) []Route {
 		if !routes[i].Target.IsValid() && c.Resolve != nil {
 			routes[i] = c.Resolve(f.Client, f.Local)
 		}
-		if f.Answered {
+		if f.Answered || routes[i].Unserved { // nobody was found: not moved for that
+			unserved := routes[i].Unserved
 			routes[i] = f.Route
+			routes[i].Unserved = unserved
 		}
 	}
 	return routes

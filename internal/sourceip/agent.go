@@ -23,6 +23,8 @@ type request struct {
 	Implied bool `json:"implied,omitempty"`
 	// Backend is "auto", "nft" or "iptables"; empty shows no real address.
 	Backend string `json:"backend"`
+	// Deaf are addresses where TCP connections were not answered.
+	Deaf []netip.Addr `json:"deaf,omitempty"`
 	// Mute says that a server seems to answer nobody.
 	Mute bool `json:"mute,omitempty"`
 }
@@ -199,6 +201,7 @@ func (a *agent) plan(req request) (plan, error) {
 		f.rules, f.marks, f.carry = f.err == nil, f.err == nil, f.err == nil
 	}
 	v.tracked = v.nat || a.marker == nil && conntracked()
+	v.paid = v.tracked || a.marker != nil
 	p, needsMarks := choose(v)
 	if needsMarks {
 		for i, f := range v.both() {

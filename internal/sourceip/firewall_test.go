@@ -184,3 +184,48 @@ func TestChildAddressWithoutDefaultRoute(t *testing.T) {
 		t.Errorf("nothing was said:\n%s", w.log)
 	}
 }
+
+// kubeFirewall is what the kubelet makes: nobody but loopback gets to loopback.
+const kubeFirewall = `nft -f - <<RULES
+table ip kube {
+	chain input { type filter hook input priority filter; ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 drop; }
+}
+table ip6 kube {
+	chain input { type filter hook input priority filter; ip6 saddr != ::1 ip6 daddr ::1 drop; }
+}
+RULES`
+
+// TestConnectionsAreNotAnswered: the other address of the namespace is the way then,
+// for all clients, and it is said once.
+func TestConnectionsAreNotAnswered(t *testing.T) {
+	w := newWorld(t, own)
+	w.run(t, kubeFirewall)
+	policy := w.policy(t, "auto")
+	for _, c := range []struct {
+		listen, target string
+		client         netip.AddrPort
+	}{
+		{"0.0.0.0:1001", "127.0.0.1:1001", client4},
+		{"[::]:1002", "[::1]:1002", client6},
+	} {
+		w.serve(t, "tcp", c.listen)
+		p := policy.Port(protoNumber("tcp"), addrPort(c.target))
+		first := p.Resolve(t.Context(), c.client)
+		if !first.Target.Addr().IsLoopback() { // marks that are there make the other one the first
+			w.expectReal(t, "tcp", p, c.client)
+			continue
+		}
+		for range 3 { // clients that came at once
+			if !p.Unanswered(first.Target) {
+				t.Errorf("%s: there is no other way", c.listen)
+			}
+		}
+		w.expectReal(t, "tcp", p, c.client)
+		if second := p.Resolve(t.Context(), c.client); p.Unanswered(second.Target) {
+			t.Errorf("%s: a third way was found", c.listen)
+		}
+	}
+	if n := strings.Count(w.log.String(), "not answered"); n != 1 {
+		t.Errorf("it was said %d times:\n%s", n, w.log)
+	}
+}

@@ -45,8 +45,10 @@ type view struct {
 	target    netip.Addr // of the port
 	local     bool       // it is the namespace's own
 	listeners []netip.Addr
-	nat       bool // there is NAT, which is not ours
-	tracked   bool // there may be, as far as conntrack tells
+	nat       bool         // there is NAT, which is not ours
+	tracked   bool         // there may be, as far as conntrack tells
+	paid      bool         // the marks cost no more than is paid already
+	deaf      []netip.Addr // TCP connections there were not answered
 	v4, v6    family
 	inner     []netip.Prefix
 }
@@ -129,7 +131,9 @@ func (v view) real(f family) netip.Addr {
 	switch {
 	case !v.target.IsLoopback():
 		return v.beyondLo(f)
-	case v.listens(lo), v.onAll(f) && !v.udp:
+	case !v.udp && (v.listens(lo) || v.onAll(f)):
+		return v.onLo(f, f.carry && f.routed, v.paid)
+	case v.listens(lo):
 		return lo
 	case v.answers(f):
 		if f.carry && f.routed {
@@ -142,6 +146,24 @@ func (v view) real(f family) netip.Addr {
 	}
 	return netip.Addr{}
 }
+
+// onLo chooses between the two ways to a TCP server that can be reached at the loopback
+// address. A firewall may drop what comes there from elsewhere, as Kubernetes' does:
+// the namespace's own address is better where it is possible and costs nothing.
+func (v view) onLo(f family, possible, ownFirst bool) netip.Addr {
+	lo := v.loopback(f)
+	switch {
+	case !possible || !f.own.IsValid() || !v.onAll(f) && !v.listens(f.own):
+		return lo
+	case v.isDeaf(lo):
+		return f.own
+	case v.isDeaf(f.own), !ownFirst:
+		return lo
+	}
+	return f.own
+}
+
+func (v view) isDeaf(a netip.Addr) bool { return slices.Contains(v.deaf, a) }
 
 // beyondLo is real for a port that leads to an address of its own.
 func (v view) beyondLo(f family) netip.Addr {
@@ -180,7 +202,9 @@ func (v view) plain(f, other family) paths {
 		lo := v.loopback(f)
 		switch {
 		case !f.own.IsValid():
-		case v.listens(lo), v.onAll(f) && !v.udp:
+		case !v.udp && (v.listens(lo) || v.onAll(f)):
+			return paths{Plain: v.onLo(f, true, true), PlainSource: f.own}
+		case v.listens(lo):
 			return paths{Plain: lo, PlainSource: f.own}
 		case v.answers(f):
 			return paths{Plain: f.own, PlainSource: f.own}

@@ -29,6 +29,8 @@ const tcp, udp = false, true
 func TestChoose(t *testing.T) {
 	noCarry := func(v view) view { v.v4.carry, v.v6.carry = false, false; return v }
 	noMarks := func(v view) view { v.v4.marks, v.v6.marks = false, false; return noCarry(v) }
+	paid := func(v view) view { v.paid = true; return v }
+	deaf := func(v view, at string) view { v.deaf = addrs(at); return v }
 	noRoute := func(v view) view { v.v4.routed, v.v6.routed = false, false; return v }
 	nat := func(v view) view { v.nat, v.tracked = true, true; return v }
 	for name, c := range map[string]struct {
@@ -38,11 +40,11 @@ func TestChoose(t *testing.T) {
 		marks  bool
 		silent bool
 	}{
-		"TCP on all":                  {fullView(tcp, "127.0.0.1", "0.0.0.0", "::"), "127.0.0.1", "::1", "127.0.0.1", false, false},
+		"TCP on all":                  {fullView(tcp, "127.0.0.1", "0.0.0.0", "::"), "127.0.0.1", "::1", "10.0.2.100", false, false},
 		"TCP on loopback":             {fullView(tcp, "127.0.0.1", "127.0.0.1"), "127.0.0.1", "", "127.0.0.1", false, false},
 		"TCP on another loopback":     {fullView(tcp, "127.0.0.2", "127.0.0.2"), "127.0.0.2", "", "127.0.0.2", false, false},
 		"TCP on the address alone":    {fullView(tcp, "127.0.0.1", "10.0.2.100"), "10.0.2.100", "", "10.0.2.100", true, false},
-		"TCP on all with NAT":         {nat(fullView(tcp, "127.0.0.1", "0.0.0.0")), "127.0.0.1", "", "127.0.0.1", true, false},
+		"TCP on all with NAT":         {nat(fullView(tcp, "127.0.0.1", "0.0.0.0")), "127.0.0.1", "", "10.0.2.100", true, false},
 		"UDP on all":                  {fullView(udp, "127.0.0.1", "0.0.0.0", "::"), "10.0.2.100", "fd00::100", "10.0.2.100", true, false},
 		"UDP on loopback":             {fullView(udp, "127.0.0.1", "127.0.0.1"), "127.0.0.1", "", "127.0.0.1", false, false},
 		"UDP on all and loopback":     {fullView(udp, "127.0.0.1", "0.0.0.0", "127.0.0.1"), "127.0.0.1", "", "127.0.0.1", false, false},
@@ -54,7 +56,7 @@ func TestChoose(t *testing.T) {
 		"a container's without marks": {noMarks(fullView(tcp, "172.17.0.2")), "", "", "172.17.0.2", false, false},
 		"a stranger's listener":       {fullView(tcp, "127.0.0.1", "172.17.0.1"), "127.0.0.1", "", "127.0.0.1", false, true},
 		"UDP behind a firewall":       {noCarry(fullView(udp, "127.0.0.1", "0.0.0.0")), "", "", "10.0.2.100", false, false},
-		"TCP behind a firewall":       {noCarry(fullView(tcp, "127.0.0.1", "0.0.0.0")), "127.0.0.1", "", "127.0.0.1", false, false},
+		"TCP behind a firewall":       {noCarry(fullView(tcp, "127.0.0.1", "0.0.0.0")), "127.0.0.1", "", "10.0.2.100", false, false},
 		"a container and a firewall":  {noCarry(fullView(tcp, "172.17.0.2")), "172.17.0.2", "", "172.17.0.2", true, false},
 		"an address and a firewall":   {noCarry(fullView(tcp, "10.0.2.100", "0.0.0.0")), "", "", "10.0.2.100", false, false},
 		"an address without a route":  {noRoute(fullView(tcp, "10.0.2.100", "0.0.0.0")), "", "", "10.0.2.100", false, false},
@@ -62,6 +64,9 @@ func TestChoose(t *testing.T) {
 		"nobody at an address":        {fullView(tcp, "10.0.2.100"), "10.0.2.100", "", "10.0.2.100", true, true},
 		"UDP on all, second address":  {fullView(udp, "10.0.2.101", "0.0.0.0"), "10.0.2.100", "", "10.0.2.100", true, false},
 		"UDP on the second address":   {fullView(udp, "10.0.2.101", "0.0.0.0", "10.0.2.101"), "10.0.2.101", "", "10.0.2.101", true, false},
+		"TCP, lo does not answer":     {deaf(fullView(tcp, "127.0.0.1", "0.0.0.0"), "127.0.0.1"), "10.0.2.100", "", "10.0.2.100", true, false},
+		"TCP, marks are there":        {paid(fullView(tcp, "127.0.0.1", "0.0.0.0")), "10.0.2.100", "", "10.0.2.100", true, false},
+		"... and do not answer":       {deaf(paid(fullView(tcp, "127.0.0.1", "0.0.0.0")), "10.0.2.100"), "127.0.0.1", "", "127.0.0.1", false, false},
 		"IPv6 target, IPv4 server":    {fullView(tcp, "::1", "127.0.0.1"), "127.0.0.1", "", "127.0.0.1", false, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -97,9 +97,10 @@ type Port struct {
 	proto   int
 	target  netip.AddrPort
 	implied bool
-	known   atomic.Pointer[plan] // nil where the child has to be asked
-	asking  chan struct{}        // a semaphore: one question at a time
-	latest  answered             // of its holder
+	known   atomic.Pointer[plan]       // nil where the child has to be asked
+	deaf    atomic.Pointer[netip.Addr] // see Unanswered; nil: none
+	asking  chan struct{}              // a semaphore: one question at a time
+	latest  answered                   // of its holder
 }
 
 // answered is a plan, and when it was asked for.
@@ -167,6 +168,24 @@ func (p *Port) Resolve(ctx context.Context, client netip.AddrPort) Route {
 	return plan.route(client, p.target.Port())
 }
 
+// Unanswered notes that a connection to a target of a route was neither accepted nor
+// refused, and tells whether Resolve may know another way to the server: it is
+// remembered, and said once. Where that way is not answered either, both are as good.
+func (p *Port) Unanswered(target netip.AddrPort) bool {
+	deaf := target.Addr()
+	if !p.target.Addr().IsLoopback() && !p.implied || !p.deaf.CompareAndSwap(nil, &deaf) {
+		if was := p.deaf.Load(); was != nil && *was != deaf {
+			p.deaf.CompareAndSwap(was, nil)
+			return false
+		}
+		return p.deaf.Load() != nil // others may have found out meanwhile
+	}
+	p.known.Store(nil)
+	p.policy.cfg.Log.Warn("connections to a server in the namespace are not answered, maybe for a packet filter there; its other address is tried",
+		"port", p.target.Port(), "unanswered", deaf)
+	return true
+}
+
 // Doubt is a client whose way may have changed since.
 type Doubt struct {
 	Client netip.AddrPort
@@ -219,6 +238,9 @@ func (p *Port) call(ctx context.Context, mute bool) plan {
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Backend: p.policy.cfg.Backend, Mute: mute}
+	if deaf := p.deaf.Load(); deaf != nil {
+		req.Deaf = []netip.Addr{*deaf}
+	}
 	var answer plan
 	if _, err := p.policy.cfg.Child.Call(asking, planMethod, req, &answer); err != nil {
 		answer = p.fallback()

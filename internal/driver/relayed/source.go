@@ -2,6 +2,7 @@ package relayed
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -127,8 +128,12 @@ func (r router) Look(flows []relay.Doubt) []relay.Route {
 }
 
 // Reroute gives the client's port up and keeps its address: the port may be
-// taken inside, by a server or by an old connection of the same client.
+// taken inside, by a server or by an old connection of the same client. For a way
+// that is not answered Resolve may know another.
 func (r router) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
+	if silent := (*relay.NoAnswer)(nil); errors.As(failed, &silent) {
+		return relay.Route{}, !client.Addr().Unmap().IsLoopback() && r.port.Unanswered(silent.Target)
+	}
 	route, ok := r.port.Route(client)
 	if !ok || route.Source.Port() == 0 || failed != unix.EADDRINUSE && failed != unix.EADDRNOTAVAIL {
 		return relay.Route{}, false

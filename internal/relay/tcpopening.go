@@ -1,0 +1,94 @@
+package relay
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// opening is what is needed until the connection is made.
+type opening struct {
+	client, local netip.AddrPort
+	route         Route
+	rerouted      bool
+	deadline      *timer
+	// late says that the server does not answer, and that there is no other way.
+	late bool
+}
+
+// answerTimeout is how long a server may take to accept or refuse: it is on this
+// machine, and the kernel does it for the server.
+const answerTimeout = time.Second
+
+// resolve asks for the route, and goes on with then.
+func (c *tcpConn) resolve(then func()) {
+	o, resolve, loop := c.opening, c.part.port.cfg.Resolve, c.part.loop
+	go func() {
+		route := resolve(o.client, o.local)
+		loop.post(func() {
+			if !c.dead {
+				o.route = route
+				then()
+			}
+		})
+	}()
+}
+
+// unanswered tries another way to a server that says nothing, if there is one. A
+// client that has left does not wait for more.
+func (c *tcpConn) unanswered() {
+	o, cfg := c.opening, &c.part.port.cfg
+	if o == nil {
+		return
+	}
+	o.deadline = nil
+	none := &NoAnswer{o.route.Target}
+	if cfg.Reroute != nil && !o.rerouted {
+		o.rerouted = true
+		if route, ok := cfg.Reroute(o.client, o.local, none); ok {
+			c.closeSide(&c.side[child])
+			c.reroute(route)
+			return
+		}
+	}
+	o.late = true
+	if c.side[client].ended {
+		c.refuse(none.Error())
+	}
+}
+
+// reroute goes on with another route.
+func (c *tcpConn) reroute(route Route) {
+	c.opening.route = route
+	if !route.Target.IsValid() && c.part.port.cfg.Resolve != nil {
+		c.resolve(c.takeSocket)
+		return
+	}
+	c.takeSocket()
+}
+
+// connectFailed tries another way to the server, if there is one.
+func (c *tcpConn) connectFailed(errno unix.Errno) {
+	c.closeSide(&c.side[child])
+	c.part.loop.stopTimer(c.opening.deadline)
+	c.opening.deadline = nil
+	o, cfg := c.opening, &c.part.port.cfg
+	reason := "connecting to " + o.route.Target.String() + " in the namespace: " + errno.Error()
+	if cfg.Reroute != nil && !o.rerouted {
+		o.rerouted = true
+		if route, ok := cfg.Reroute(o.client, o.local, errno); ok {
+			c.reroute(route)
+			return
+		}
+	}
+	c.refuse(reason)
+}
+
+// answered notes that the server has accepted.
+func (c *tcpConn) answered() {
+	if c.opening != nil {
+		c.part.loop.stopTimer(c.opening.deadline)
+		c.opening = nil
+	}
+}
