@@ -2,12 +2,17 @@ package test
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"rootlesskit/internal/driver/drivertest"
 )
@@ -106,6 +111,97 @@ func TestOwnedProgram(t *testing.T) {
 			})
 			if _, err := os.Stat(dir + "/ran"); (err == nil) != want {
 				t.Errorf("whether the program was run: %v, want %v\n%s", err == nil, want, k.output)
+			}
+		})
+	}
+}
+
+// forge has the command answer in the child's place, with sockets of that kind, and
+// dials a port that leads to the number of the secret until that many were taken. It
+// returns how often a server answered.
+func forge(t *testing.T, kind string, s *secret, flags ...string) (answered int) {
+	t.Helper()
+	port := drivertest.FreePort(t)
+	inherited, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inherited.Close()
+	file, err := inherited.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	dialAll(t, inherited.Addr().String(), 3*owningRounds)
+	k := newKit(t, append(flags, "-p", fmt.Sprintf("127.0.0.1:%d:%d/tcp4", port, s.port),
+		"python3", "-B", testdata(t, "owning.py"), kind, strconv.Itoa(s.port), strconv.Itoa(port))...)
+	k.ExtraFiles = []*os.File{file}
+	k.start(t)
+	poll(t, "the attack", func() bool { return strings.Contains(k.output.String(), "forging") })
+	poll(t, "a hundred forged sockets", func() bool {
+		c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if b, _ := io.ReadAll(c); len(b) > 0 {
+			answered++
+		}
+		numbers := forged.FindAllStringSubmatch(k.output.String(), -1)
+		if len(numbers) == 0 {
+			return false
+		}
+		n, _ := strconv.Atoi(numbers[len(numbers)-1][1])
+		return n >= owningRounds && (kind != "forge_own" || answered >= owningRounds)
+	})
+	return answered
+}
+
+// dialAll makes connections that stay until the test has ended.
+func dialAll(t *testing.T, addr string, n int) {
+	for range n {
+		c, err := net.Dial("tcp4", addr)
+		if err != nil {
+			return
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+}
+
+var forged = regexp.MustCompile(`forged (\d+)`)
+
+// TestForgedSockets: a command that answers for the child cannot have the parent
+// connect a socket of the host, or another kind of socket.
+func TestForgedSockets(t *testing.T) {
+	for _, network := range ownedNetworks {
+		for _, flag := range []string{"--detach-netns=false", "--detach-netns"} {
+			for _, kind := range []string{"forge_host", "forge_others"} {
+				t.Run(network+flag+kind, func(t *testing.T) {
+					t.Parallel()
+					s := newSecret(t)
+					answered := forge(t, kind, s, "--net="+network, "--port-driver=builtin", isolated, flag)
+					if n := s.reached.Load(); n > 0 || answered > 0 {
+						t.Errorf("the service on the host's loopback address was reached %d times", n)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestForgedSocketsOfTheNamespace proves that the forger is listened to: with sockets
+// as the child's, its answers are taken.
+func TestForgedSocketsOfTheNamespace(t *testing.T) {
+	for _, network := range ownedNetworks {
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			s := newSecret(t)
+			if answered := forge(t, "forge_own", s, "--net="+network, "--port-driver=builtin", isolated); answered < owningRounds {
+				t.Errorf("%d connections were answered in the namespace", answered)
+			}
+			if n := s.reached.Load(); n > 0 {
+				t.Errorf("the service on the host's loopback address was reached %d times", n)
 			}
 		})
 	}

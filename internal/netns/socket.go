@@ -39,6 +39,12 @@ func Sockets(ctx context.Context, child wire.Caller, req SocketRequest) ([]int, 
 		closeAll(fds)
 		return nil, fmt.Errorf("asked for %d sockets, got %d", req.Count, len(fds))
 	}
+	for _, fd := range fds {
+		if err := req.verify(fd); err != nil {
+			closeAll(fds)
+			return nil, fmt.Errorf("asked for %d sockets in the namespace, got %w", req.Count, err)
+		}
+	}
 	return fds, nil
 }
 

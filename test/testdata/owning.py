@@ -10,10 +10,12 @@ import ctypes
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import struct
 import sys
+import threading
 import time
 
 NAME = sys.argv[1]
@@ -218,14 +220,36 @@ def read():
 
 
 def forge_host():
-    """answers in the child's place, with sockets of the host: one that was inherited"""
+    """answers in the child's place, with sockets of the host: ours, or accepted by an inherited one and disconnected"""
     inherited = socket.socket(fileno=3)
-    forge(lambda: os.dup(inherited.fileno()))
+    inherited.setblocking(True)
+    if namespace(socket.socket()) == namespace(inherited):
+        forge(lambda: socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK).detach())
+    forge(lambda: disconnected(inherited.accept()[0]))
+
+
+def disconnected(s):
+    check(libc.connect(s.fileno(), struct.pack("=H14x", socket.AF_UNSPEC), 16))
+    s.setblocking(False)
+    return s.detach()
+
+
+def namespace(s):
+    return s.getsockopt(socket.SOL_SOCKET, 71, 8)  # SO_NETNS_COOKIE
 
 
 def forge_own():
-    """answers in the child's place, with sockets as the child would send"""
-    forge(lambda: socket.socket().detach())
+    """answers in the child's place, with sockets as the child would send, which reach a server here"""
+    server = socket.create_server(("127.0.0.1", TARGET), backlog=1000)
+    threading.Thread(target=serve, args=(server,), daemon=True).start()
+    forge(lambda: socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK).detach())
+
+
+def serve(server):
+    while True:
+        c, _ = server.accept()
+        c.sendall(b"inside")
+        c.close()
 
 
 def forge_others():
@@ -238,6 +262,7 @@ def forge(make):
     w = wire()
     print("forging", flush=True)
     while True:
+        select.select([w], [], [])
         request = json.loads(w.recv(65536))
         answer = {"kind": "reply", "id": request["id"]}
         sockets = []

@@ -1,0 +1,8 @@
+package netns
+
+// For tests.
+var (
+	OwnSocket  = own
+	OwnByInode = ownByInode
+	ErrOfHost  = errOfHost
+)

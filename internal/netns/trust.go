@@ -1,0 +1,86 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// The child runs beside a command that is root of its namespaces, and may have
+// become the command's. What it sends is therefore looked at.
+
+// errOfHost says that a socket is of this process's own network namespace: whoever
+// sends one would have this process connect it there.
+var errOfHost = errors.New("a socket of the host instead of one of the namespace")
+
+// verify checks that a socket is what was asked for, and not of this process's own
+// network namespace.
+func (req SocketRequest) verify(fd int) error {
+	for _, option := range []struct{ name, want int }{
+		{unix.SO_DOMAIN, req.Family},
+		{unix.SO_TYPE, req.Type},
+		{unix.SO_PROTOCOL, req.protocol()},
+	} {
+		got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option.name)
+		if err != nil {
+			return fmt.Errorf("no socket: %w", err)
+		}
+		if got != option.want {
+			return fmt.Errorf("a socket with %d for the option %d instead of %d", got, option.name, option.want)
+		}
+	}
+	ours, err := own(fd)
+	if err == nil && ours {
+		err = errOfHost
+	}
+	return err
+}
+
+func (req SocketRequest) protocol() int {
+	if req.Type == unix.SOCK_STREAM {
+		return unix.IPPROTO_TCP
+	}
+	return unix.IPPROTO_UDP
+}
+
+// own reports whether a socket is of the network namespace of this process.
+func own(fd int) (bool, error) {
+	ours, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(ours)
+	here, err := unix.GetsockoptUint64(ours, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err == unix.ENOPROTOOPT { // before Linux 5.14
+		return ownByInode(fd)
+	}
+	if err != nil {
+		return false, os.NewSyscallError("getsockopt", err)
+	}
+	there, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return here == there, os.NewSyscallError("getsockopt", err)
+}
+
+// ownByInode is own by the namespace's inode. The kernel gives it to who rules the
+// namespace: the user who made it, but not an ordinary user that of the host, so a
+// refusal tells as much.
+func ownByInode(fd int) (bool, error) {
+	ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if err == unix.EPERM {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("asking for the network namespace of a socket: %w", err)
+	}
+	defer unix.Close(ns)
+	var there, here unix.Stat_t
+	if err := unix.Fstat(ns, &there); err != nil {
+		return false, os.NewSyscallError("fstat", err)
+	}
+	if err := unix.Stat("/proc/self/ns/net", &here); err != nil {
+		return false, os.NewSyscallError("stat", err)
+	}
+	return there.Ino == here.Ino && there.Dev == here.Dev, nil
+}
