@@ -206,3 +206,48 @@ func TestForgedSocketsOfTheNamespace(t *testing.T) {
 		})
 	}
 }
+
+// TestOwnedOutsiders: of all processes that a command sees, it can trace its own and
+// the child, and that only where its connections are not watched.
+func TestOwnedOutsiders(t *testing.T) {
+	for _, c := range []struct{ flags, traceable string }{
+		{"--net=gvisor-tap-vsock --port-driver=builtin", "child"},
+		{"--net=slirp4netns --port-driver=slirp4netns", "child"},
+		{"--net=pasta --port-driver=implicit", "child"},
+		{"--net=gvisor-tap-vsock --port-driver=bypass4netns", ""},
+		{"--net=slirp4netns --port-driver=bypass4netns", ""},
+	} {
+		for _, detached := range []string{"--detach-netns=false", "--detach-netns"} {
+			t.Run(c.flags+detached, func(t *testing.T) {
+				t.Parallel()
+				want := c.traceable
+				if detached == "--detach-netns" {
+					want = "child" // a filter is on no such command, which is in the host's network
+				}
+				r := runKit(t, append(strings.Fields(c.flags), isolated, detached, "python3", "-B", testdata(t, "owning.py"), "outsiders", "0", "0")...)
+				var traceable []string
+				for _, found := range regexp.MustCompile(`(?m)^traceable (.*)$`).FindAllStringSubmatch(r.stdout, -1) {
+					traceable = append(traceable, found[1])
+				}
+				if got := strings.Join(traceable, " "); r.code != 0 || got != want || !strings.Contains(r.stdout, "attacked") {
+					t.Errorf("code %d, traceable: %q, want %q\n%s%s", r.code, got, want, r.stdout, r.stderr)
+				}
+			})
+		}
+	}
+}
+
+// TestLeakIsSaid: where --disable-host-loopback does not hold, the log and --check say
+// so.
+func TestLeakIsSaid(t *testing.T) {
+	for network, want := range map[string]int{"slirp4netns": 1, "gvisor-tap-vsock": 0, "pasta": 0} {
+		r := runKit(t, "--net="+network, isolated, "true")
+		if n := strings.Count(r.stderr, "in spite of"); r.code != 0 || n != want {
+			t.Errorf("%s: code %d, %d lines: %s", network, r.code, n, r.stderr)
+		}
+		r = runKit(t, "--check", "--net="+network, isolated)
+		if n := strings.Count(r.stdout, "in spite of"); n != want {
+			t.Errorf("--check --net=%s: %d lines: %s", network, n, r.stdout)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,6 +39,9 @@ var (
 // together, and says why.
 func (a *app) chooseDrivers(c *cli.Command, cfg *launch.Config) error {
 	networks, ports := autoNetworks, autoPortDrivers
+	if c.Bool("disable-host-loopback") {
+		networks = isolatingFirst(networks)
+	}
 	if name := c.String("net"); name != auto {
 		networks = []candidate{{name: name}}
 	}
@@ -64,6 +68,25 @@ func (a *app) chooseDrivers(c *cli.Command, cfg *launch.Config) error {
 		return a.checkPortDriver(ports[0].name, networks[0].name)
 	}
 	return errors.New("no drivers work here: " + strings.Join(failed, "; "))
+}
+
+// isolatingFirst prefers the networks with which --disable-host-loopback holds.
+func isolatingFirst(networks []candidate) []candidate {
+	networks = slices.Clone(networks)
+	slices.SortStableFunc(networks, func(a, b candidate) int {
+		return cmp.Compare(len(leak(a.name)), len(leak(b.name)))
+	})
+	return networks
+}
+
+// leak says what --disable-host-loopback does not refuse with a network; empty: it
+// holds.
+func leak(network string) string {
+	if network != "slirp4netns" {
+		return ""
+	}
+	return "with --net=slirp4netns a program inside that writes frames to the network device itself reaches the host's 127.0.0.1" +
+		" in spite of --disable-host-loopback; gvisor-tap-vsock and pasta refuse that"
 }
 
 // tryDrivers finds out whether drivers are there, and programs that they need.

@@ -191,6 +191,9 @@ func sharedNetworkConfig(c *cli.Command, name string, d *driver.NetworkDriver, l
 	if !isolated && !net.DisableHostLoopback {
 		log.Warn("specifying --disable-host-loopback is highly recommended to prohibit connecting to 127.0.0.1:* on the host namespace")
 	}
+	if text := leak(name); text != "" && net.DisableHostLoopback {
+		log.Warn(text)
+	}
 	if net.IPv6 && (d == nil || !d.IPv6) {
 		log.Warn(fmt.Sprintf("--net=%s has no IPv6, ignoring --ipv6", name))
 	}
