@@ -171,7 +171,7 @@ func (r *run) exec(ctx context.Context) error {
 		req.Policy = supervisor.Policy()
 	}
 	var reply execReply
-	fds, err := r.child.client.Call(ctx, execMethod, req, &reply)
+	fds, err := r.child.client.Await(ctx, execMethod, req, &reply)
 	switch {
 	case err != nil || req.Policy == nil:
 		return err

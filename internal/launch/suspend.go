@@ -53,7 +53,7 @@ func (p *process) stillStopped(ctx context.Context) (stopped bool) {
 // watchStops tells of each stop of the command until ctx ends.
 func (p *process) watchStops(ctx context.Context, stops chan<- struct{}) {
 	for {
-		if _, err := p.client.Call(ctx, stoppedMethod, nil, nil); err != nil {
+		if _, err := p.client.Await(ctx, stoppedMethod, nil, nil); err != nil {
 			return // the end of the run
 		}
 		select {

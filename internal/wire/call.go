@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 // Handler answers a call. Descriptors it returns are sent with the reply and
@@ -19,7 +20,8 @@ type Handlers map[string]Handler
 // Caller makes calls. Its implementations are Client and the fakes of tests.
 type Caller interface {
 	// Call runs method on the other side and decodes its reply, where reply is
-	// not nil. The descriptors that came with it are the caller's.
+	// not nil. The descriptors that came with it are the caller's. It ends in
+	// any case, whatever the other side does.
 	Call(ctx context.Context, method string, request, reply any) (fds []int, err error)
 }
 
@@ -60,11 +62,19 @@ func answer(ctx context.Context, c *Conn, handlers Handlers, req Message) {
 		m.Body, err = json.Marshal(reply)
 	}
 	if err != nil {
-		m = Message{Kind: replyKind, ID: req.ID, Error: err.Error()}
+		m = Message{Kind: replyKind, ID: req.ID, Error: bounded(err.Error())}
 	}
-	// A failed send means that the other side is gone; Serve sees that too.
-	_ = c.Send(m)
+	// The caller waits for an answer: that there is none is one, such as where it
+	// is too long. If the other side is gone, Serve sees that too.
+	if err := c.Send(m); err != nil {
+		_ = c.Send(Message{Kind: replyKind, ID: req.ID, Error: bounded(err.Error())})
+	}
 }
+
+// maxError bounds the text of a failure, so that it is told in any case.
+const maxError = 4 << 10
+
+func bounded(text string) string { return text[:min(len(text), maxError)] }
 
 func dispatch(ctx context.Context, handlers Handlers, req Message) (any, []int, error) {
 	if req.Error != "" {
@@ -80,8 +90,9 @@ func dispatch(ctx context.Context, handlers Handlers, req Message) (any, []int, 
 
 // Client makes calls over a Conn and owns its receiving side.
 type Client struct {
-	conn *Conn
-	done chan struct{}
+	conn     *Conn
+	done     chan struct{}
+	patience time.Duration
 
 	mu      sync.Mutex
 	nextID  uint64
@@ -89,9 +100,13 @@ type Client struct {
 	err     error
 }
 
+// patience is how long the other side may take for a call. It works for much less,
+// but its program may be stopped, by whoever is root beside it.
+const patience = time.Minute
+
 // NewClient takes the connection over; it ends when the connection does.
 func NewClient(conn *Conn) *Client {
-	c := &Client{conn: conn, done: make(chan struct{}), waiting: map[uint64]chan Message{}}
+	c := &Client{conn: conn, done: make(chan struct{}), patience: patience, waiting: map[uint64]chan Message{}}
 	go c.receive()
 	return c
 }
@@ -107,6 +122,17 @@ func (c *Client) Close() {
 
 // Call implements Caller.
 func (c *Client) Call(ctx context.Context, method string, request, reply any) ([]int, error) {
+	bounded, cancel := context.WithTimeout(ctx, c.patience)
+	defer cancel()
+	fds, err := c.Await(bounded, method, request, reply)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("the child has not answered %q within %v", method, c.patience)
+	}
+	return fds, err
+}
+
+// Await is Call for what takes as long as it takes: ctx alone bounds it.
+func (c *Client) Await(ctx context.Context, method string, request, reply any) ([]int, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return nil, fmt.Errorf("encoding %q: %w", method, err)
@@ -115,7 +141,7 @@ func (c *Client) Call(ctx context.Context, method string, request, reply any) ([
 	if err != nil {
 		return nil, err
 	}
-	if err := c.conn.Send(Message{Kind: method, ID: id, Body: body}); err != nil {
+	if err := c.conn.sendWithin(ctx, c.patience, Message{Kind: method, ID: id, Body: body}); err != nil {
 		c.forget(id, answer)
 		return nil, err
 	}

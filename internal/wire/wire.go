@@ -8,13 +8,14 @@
 package wire
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +43,7 @@ type Message struct {
 // receives from one.
 type Conn struct {
 	uc   *net.UnixConn
-	send sync.Mutex
+	send chan struct{} // has room for the one that sends
 	buf  []byte
 	oob  []byte
 }
@@ -75,14 +76,18 @@ func NewConn(fd int) (*Conn, error) {
 		c.Close()
 		return nil, fmt.Errorf("descriptor %d is not a unixpacket socket", fd)
 	}
-	return &Conn{uc: uc, buf: make([]byte, MaxMessage), oob: make([]byte, unix.CmsgSpace(MaxFDs*4))}, nil
+	return &Conn{uc: uc, send: make(chan struct{}, 1), buf: make([]byte, MaxMessage), oob: make([]byte, unix.CmsgSpace(MaxFDs*4))}, nil
 }
 
 // Close closes the connection; a Recv under way returns.
 func (c *Conn) Close() error { return c.uc.Close() }
 
 // Send sends one message. The descriptors stay the caller's.
-func (c *Conn) Send(m Message) error {
+func (c *Conn) Send(m Message) error { return c.sendWithin(context.Background(), 0, m) }
+
+// sendWithin is Send to a side that may not read: it takes no longer than patience,
+// where that is not 0, nor waits for others that send once ctx has ended.
+func (c *Conn) sendWithin(ctx context.Context, patience time.Duration, m Message) error {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encoding %q: %w", m.Kind, err)
@@ -90,12 +95,24 @@ func (c *Conn) Send(m Message) error {
 	if len(b) > MaxMessage {
 		return fmt.Errorf("message %q of %d bytes is over the limit of %d", m.Kind, len(b), MaxMessage)
 	}
+	if len(m.FDs) > MaxFDs {
+		return fmt.Errorf("message %q with %d descriptors is over the limit of %d", m.Kind, len(m.FDs), MaxFDs)
+	}
 	var oob []byte
 	if len(m.FDs) > 0 {
 		oob = unix.UnixRights(m.FDs...)
 	}
-	c.send.Lock()
-	defer c.send.Unlock()
+	select {
+	case c.send <- struct{}{}:
+		defer func() { <-c.send }()
+	case <-ctx.Done():
+		return fmt.Errorf("sending %q: %w", m.Kind, ctx.Err())
+	}
+	var deadline time.Time
+	if patience > 0 {
+		deadline = time.Now().Add(patience)
+	}
+	_ = c.uc.SetWriteDeadline(deadline)
 	if _, _, err := c.uc.WriteMsgUnix(b, oob, nil); err != nil {
 		return fmt.Errorf("sending %q: %w", m.Kind, err)
 	}

@@ -1,6 +1,7 @@
 package bypass
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -132,7 +133,9 @@ func (p *port) mayBind(b *bind) error {
 	if p.guest != nil {
 		pid = p.guest.PID()
 	}
-	ns, err := look(p.driver.ctx, p.driver.sb.Child, pid)
+	ctx, cancel := context.WithTimeout(p.driver.ctx, lookPatience)
+	defer cancel()
+	ns, err := look(ctx, p.driver.sb.Child, pid)
 	if err != nil {
 		return err
 	}
@@ -141,6 +144,10 @@ func (p *port) mayBind(b *bind) error {
 	}
 	return nil
 }
+
+// lookPatience bounds the wait for the child, which may be stopped, or read what the
+// command has mounted.
+const lookPatience = 10 * time.Second
 
 // privilegedPorts is the most that the kernel reserves (ip_unprivileged_port_start
 // in ip(7)); usually it is this.
