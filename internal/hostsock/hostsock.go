@@ -2,11 +2,11 @@
 // sockets and bound UDP sockets, for every port driver that binds in the
 // parent.
 //
-// A socket here has exactly one address family: IPv6 sockets are IPV6_V6ONLY,
-// and what listens on both families gets two sockets. So a peer's IPv4 address
-// never arrives in its IPv4-mapped form, and 0.0.0.0/tcp4 and ::/tcp6 can
-// share a port. Sockets that the program was started with are as they are, see
-// Inherited. Errors are in the words of Go's net package, which reach
+// An IPv6 socket here is IPV6_V6ONLY, so that 0.0.0.0/tcp4 and ::/tcp6 can share a
+// port. What listens on both families is one IPv6 socket for TCP, which costs half the
+// descriptors; IPv4 peers have their mapped form there. For UDP it is a socket of each
+// family, as answers need the address that was asked. Sockets that the program was
+// started with are as they are, see Inherited. Errors are in the words of Go's net package, which reach
 // clients of the API unchanged.
 package hostsock
 
@@ -28,8 +28,8 @@ import (
 //
 // proto is tcp, tcp4, tcp6, udp, udp4 or udp6. ip is an IP address, which may
 // have a zone, or empty for all addresses. tcp and udp on all addresses (an
-// empty ip, 0.0.0.0 or ::) give an IPv4 and an IPv6 socket, of which the host
-// may lack one family; anything else gives one socket. As in package net, ::
+// empty ip, 0.0.0.0 or ::) are served on both families, of which the host
+// may lack one; that gives one socket for TCP and one of each family for UDP. As in package net, ::
 // with tcp4 or udp4 means 0.0.0.0. port is 1 to 65535.
 //
 // The error is a *net.OpError, such as "listen tcp4 127.0.0.1:8099: bind:
@@ -97,12 +97,22 @@ func resolve(proto, ip string) ([]netip.Addr, error) {
 	return []netip.Addr{addr}, nil
 }
 
-// openAll opens a socket for each address, or none.
+// openAll opens the sockets for the addresses, or none.
 func openAll(sockType int, addrs []netip.Addr, port int) ([]int, error) {
+	if len(addrs) > 1 && sockType == unix.SOCK_STREAM {
+		fd, err := open(sockType, netip.IPv6Unspecified(), port, true)
+		if err == nil {
+			return []int{fd}, nil
+		}
+		if !errors.Is(err, unix.EAFNOSUPPORT) {
+			return nil, err
+		}
+		addrs = []netip.Addr{netip.IPv4Unspecified()}
+	}
 	var fds []int
 	var missing error
 	for _, addr := range addrs {
-		fd, err := open(sockType, addr, port)
+		fd, err := open(sockType, addr, port, false)
 		if errors.Is(err, unix.EAFNOSUPPORT) && len(addrs) > 1 {
 			missing = err // e.g. a kernel started with ipv6.disable=1
 			continue
@@ -119,7 +129,8 @@ func openAll(sockType int, addrs []netip.Addr, port int) ([]int, error) {
 	return fds, nil
 }
 
-func open(sockType int, addr netip.Addr, port int) (int, error) {
+// open opens a socket. dual has :: take IPv4 too.
+func open(sockType int, addr netip.Addr, port int, dual bool) (int, error) {
 	sa, family, err := sockaddr(addr, port)
 	if err != nil {
 		return -1, err
@@ -128,16 +139,20 @@ func open(sockType int, addr netip.Addr, port int) (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	if err := prepare(fd, family, sockType, sa); err != nil {
+	if err := prepare(fd, family, sockType, sa, dual); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
 }
 
-func prepare(fd, family, sockType int, sa unix.Sockaddr) error {
+func prepare(fd, family, sockType int, sa unix.Sockaddr, dual bool) error {
 	if family == unix.AF_INET6 {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+		only := 1
+		if dual {
+			only = 0
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}

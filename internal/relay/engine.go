@@ -10,12 +10,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"rootlesskit/internal/fdlimit"
 )
 
 // Options configure an Engine.
 type Options struct {
 	// Loops is the number of event loops; 0 is one per CPU that the process may
-	// use, at most 8.
+	// use, at most 8, and fewer where descriptors are few.
 	Loops int
 	// Spin is the longest time that a loop polls for the next event before it
 	// blocks, while traffic is hot and CPUs have time to spare; 0 is DefaultSpin
@@ -30,6 +32,10 @@ type Options struct {
 const DefaultSpin = 50 * time.Microsecond
 
 const maxLoops = 8
+
+// loopShare bounds the loops to one for each so many descriptors that the process
+// may have: a loop has three for itself.
+const loopShare = 512
 
 // spinCPUs is the least number of CPUs for a loop to poll by default: one that
 // polls takes a CPU for itself, and the client and the server need one each. With
@@ -52,7 +58,7 @@ type Engine struct {
 // goroutines must not wait for that.
 func New(o Options) (*Engine, error) {
 	if o.Loops <= 0 {
-		o.Loops = min(runtime.GOMAXPROCS(0), maxLoops)
+		o.Loops = max(min(runtime.GOMAXPROCS(0), maxLoops, fdlimit.Get()/loopShare), 1)
 	}
 	if o.Spin == 0 && runtime.NumCPU() >= spinCPUs {
 		o.Spin = DefaultSpin

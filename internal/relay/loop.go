@@ -34,6 +34,7 @@ type loop struct {
 	spare  []token  // the other half of the double buffer of resume
 	timers timerHeap
 	spin   spinner
+	conns  int // TCP connections on the loop
 	events [128]unix.EpollEvent
 	// buf is scratch space for one read and the write after it; nothing is kept
 	// in it when a handler returns.
@@ -85,7 +86,7 @@ func newLoop(spin time.Duration) (*loop, error) {
 	l := &loop{
 		epfd:   epfd,
 		start:  time.Now(),
-		spin:   spinner{max: spin, cpus: newIdleMeter()},
+		spin:   spinner{max: spin, cpus: newIdleMeter(spin)},
 		buf:    make([]byte, loopBufferSize),
 		wakefd: wakefd,
 		done:   make(chan struct{}),

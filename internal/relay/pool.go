@@ -16,13 +16,15 @@ import (
 // that a connection need not wait for one to be made. They come in batches.
 type Pool struct {
 	fill  FillFunc
-	size  int
 	log   *slog.Logger
 	told  seldom
 	short chan struct{} // a hint to the filler: there is room
 	done  chan struct{}
 
 	mu      sync.Mutex
+	size    int       // how many to keep ready now
+	most    int       // what size may grow to
+	filled  time.Time // when the pool was last filled; zero: not yet
 	ready   []int
 	waiting []*waiter
 	closed  bool
@@ -35,6 +37,13 @@ type FillFunc func(ctx context.Context, n int) ([]int, error)
 // PoolSize suits one family of TCP or UDP: half of it lasts for longer than a
 // refill takes at 10,000 connections a second.
 const PoolSize = 128
+
+// A pool begins with poolStart sockets, as most ports are never busy. It doubles where
+// half of it is used up within growTime, and stays so.
+const (
+	poolStart = 8
+	growTime  = time.Second
+)
 
 // waiter is a connection that waits for a socket on its loop.
 type waiter struct {
@@ -53,10 +62,10 @@ const (
 // have: those that wait must not starve those that work.
 const poolShare = 16
 
-// NewPool starts to keep size sockets ready (0: PoolSize), or fewer where
-// descriptors are few: a sixteenth of RLIMIT_NOFILE. fill is called by one
-// goroutine, which ends with ctx, as do the sockets that are left. log is told
-// of a shortage; nil drops it.
+// NewPool starts to keep sockets ready: a few, and up to size (0: PoolSize) where
+// many are used, or fewer where descriptors are few: a sixteenth of RLIMIT_NOFILE.
+// fill is called by one goroutine, which ends with ctx, as do the sockets that are
+// left. log is told of a shortage; nil drops it.
 func NewPool(ctx context.Context, size int, fill FillFunc, log *slog.Logger) *Pool {
 	if size <= 0 {
 		size = PoolSize
@@ -64,7 +73,11 @@ func NewPool(ctx context.Context, size int, fill FillFunc, log *slog.Logger) *Po
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	p := &Pool{fill: fill, size: affordable(size), log: log, short: make(chan struct{}, 1), done: make(chan struct{})}
+	most := affordable(size)
+	p := &Pool{
+		fill: fill, log: log, size: min(poolStart, most), most: most,
+		short: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 	p.hint()
 	go p.run(ctx)
 	return p
@@ -76,7 +89,8 @@ func affordable(size int) int { return max(min(size, fdlimit.Get()/poolShare), 1
 // shed closes what the limit of descriptors, lowered since, leaves no room for.
 func (p *Pool) shed() {
 	p.mu.Lock()
-	p.size = affordable(p.size)
+	p.most = affordable(p.most)
+	p.size = min(p.size, p.most)
 	var excess []int
 	if n := len(p.ready); n > p.size {
 		excess = p.ready[p.size:n:n]
@@ -84,6 +98,16 @@ func (p *Pool) shed() {
 	}
 	p.mu.Unlock()
 	closeAll(excess)
+}
+
+// Drain closes the sockets that are ready, where descriptors are needed for
+// something else. The pool makes others when it is asked for one.
+func (p *Pool) Drain() {
+	p.mu.Lock()
+	ready := p.ready
+	p.ready, p.size, p.filled = nil, min(poolStart, p.most), time.Time{}
+	p.mu.Unlock()
+	closeAll(ready)
 }
 
 // Wait returns when the pool has closed its sockets, after its context ended.
@@ -156,19 +180,33 @@ func (p *Pool) run(ctx context.Context) {
 	}
 }
 
-// refill makes what is missing.
+// grow makes the pool larger where it is used up fast.
+func (p *Pool) grow(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.ready) <= p.size/2 && now.Sub(p.filled) < growTime {
+		p.size = min(2*p.size, p.most)
+	}
+}
+
+// refill makes what is missing. Beyond the ceiling of descriptors it makes one for
+// who waits, and none to be kept ready.
 func (p *Pool) refill(ctx context.Context) error {
+	p.grow(time.Now())
 	for {
 		p.mu.Lock()
-		size := p.size
-		missing := size + len(p.waiting) - len(p.ready)
+		size, waiting := p.size, len(p.waiting)
+		missing := size + waiting - len(p.ready)
 		p.mu.Unlock()
 		if missing <= 0 {
 			return nil
 		}
 		room := fdlimit.Room()
 		if room == 0 {
-			return unix.EMFILE
+			if waiting == 0 {
+				return nil
+			}
+			room = 1
 		}
 		fds, err := p.fill(ctx, min(missing, size, room))
 		if err != nil {
@@ -198,6 +236,9 @@ func (p *Pool) add(fds []int) {
 	p.waiting = append([]*waiter(nil), p.waiting[n:]...)
 	room := max(min(p.size-len(p.ready), len(rest)), 0)
 	p.ready = append(p.ready, rest[:room]...)
+	if len(p.ready) >= p.size {
+		p.filled = time.Now()
+	}
 	p.mu.Unlock()
 	closeAll(rest[room:])
 	for i, w := range served {

@@ -68,7 +68,11 @@ type idleMeter struct {
 // a second.
 const meterEvery = 100 * time.Millisecond
 
-func newIdleMeter() idleMeter {
+// newIdleMeter returns the meter of a loop that may poll for so long.
+func newIdleMeter(spin time.Duration) idleMeter {
+	if spin <= 0 {
+		return idleMeter{fd: -1}
+	}
 	fd, err := unix.Open("/proc/uptime", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		fd = -1

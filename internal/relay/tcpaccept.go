@@ -50,12 +50,17 @@ func (l *tcpListener) disarm() {
 // such clients would leave none for the sockets they wait for.
 func (l *tcpListener) ready(uint32) {
 	pool := l.part.port.cfg.Pool(l.part.port.cfg.Family)
-	if l.backoff > 0 && fdlimit.Room() == 0 {
+	if l.backoff > 0 && l.starved() {
 		l.backOff(pool, unix.EMFILE)
 		return
 	}
 	socket, ok := pool.get()
-	if !ok {
+	switch {
+	case ok:
+	case l.starved():
+		l.backOff(pool, unix.EMFILE)
+		return
+	default:
 		l.awaitPool(pool)
 		return
 	}
@@ -74,6 +79,10 @@ func (l *tcpListener) ready(uint32) {
 	// Else another loop was faster (EAGAIN), or the connection is gone.
 	pool.putBack(socket)
 }
+
+// starved reports whether descriptors are short, and a connection's end can change
+// that. Where the ports alone have used them up, clients are served one by one.
+func (l *tcpListener) starved() bool { return l.part.loop.conns > 0 && fdlimit.Room() == 0 }
 
 // awaitPool leaves the connections in the kernel's queue until there are
 // sockets for them.

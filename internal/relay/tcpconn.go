@@ -69,6 +69,7 @@ func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
 	c.side[client] = tcpSide{conn: c, fd: int32(fd), number: client, readable: true, writable: true}
 	c.side[child] = tcpSide{conn: c, fd: -1, number: child}
 	t.conns.add(c)
+	t.loop.conns++
 	o, cfg := c.opening, &t.port.cfg
 	if o.client.Addr() != o.local.Addr() && !o.client.Addr().IsLoopback() {
 		sysSetString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, t.port.congestion)
@@ -241,6 +242,7 @@ func (c *tcpConn) finish() {
 		c.part.loop.stopTimer(c.opening.deadline)
 	}
 	c.part.conns.remove(c)
+	c.part.loop.conns--
 }
 
 func (c *tcpConn) closeSide(s *tcpSide) {

@@ -367,6 +367,10 @@ func TestLimitLoweredToThePool(t *testing.T) {
 	}
 	e := newEngine(t)
 	pool := plainPoolOf(t, unix.AF_INET, pooled)
+	pool.mu.Lock()
+	pool.size = pool.most // it was busy
+	pool.mu.Unlock()
+	pool.hint()
 	untilFull(t, pool)
 	limitDescriptors(t, 0)
 	p, err := e.ForwardTCP(TCPConfig{

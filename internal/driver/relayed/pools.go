@@ -44,6 +44,15 @@ func (p *pools) get(sockType, family int) *relay.Pool {
 	return pool
 }
 
+// drain closes the sockets that are at hand.
+func (p *pools) drain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, pool := range p.made {
+		pool.Drain()
+	}
+}
+
 // wait waits for the pools to have ended, after their context.
 func (p *pools) wait() {
 	p.mu.Lock()

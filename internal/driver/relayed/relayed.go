@@ -13,9 +13,11 @@ package relayed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -23,6 +25,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/fdlimit"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/relay"
 	"rootlesskit/internal/sourceip"
@@ -99,11 +102,25 @@ func (p *Ports) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error)
 	if err != nil {
 		return nil, err
 	}
-	sockets, err := p.sb.Inherited.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
+	sockets, err := p.listen(spec)
 	if err != nil {
 		return nil, err
 	}
 	return p.ForwardOn(spec, to, sockets, nil)
+}
+
+// listen opens the host's sockets of a port. Where they have the last descriptors,
+// the sockets that are at hand for connections give way.
+func (p *Ports) listen(spec api.PortSpec) (hostsock.Sockets, error) {
+	sockets, err := p.sb.Inherited.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
+	short := err == nil && slices.Max(sockets.FDs) >= fdlimit.Ceiling()
+	if short || errors.Is(err, unix.EMFILE) {
+		p.pools.drain()
+	}
+	if errors.Is(err, unix.EMFILE) {
+		return p.sb.Inherited.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
+	}
+	return sockets, err
 }
 
 // ForwardOn forwards what comes in at sockets, which it takes over, to an
