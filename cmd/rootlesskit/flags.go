@@ -82,7 +82,8 @@ func driverFlags() []cli.Flag {
 		vpnkit = "Network [vpnkit]"
 	)
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "allow-link-local", Category: gvisor, Usage: "with --disable-host-loopback, still let the namespace reach link-local addresses (169.254.0.0/16, fe80::/10), such as a cloud's metadata service"},
+		&cli.BoolFlag{Name: "allow-link-local", Category: gvisor, Hidden: true, Usage: "accepted: link-local addresses are open unless --disable-link-local"},
+		&cli.BoolFlag{Name: "disable-link-local", Category: gvisor, Usage: "prohibit connections to link-local addresses (169.254.0.0/16, and fd00:ec2::/32 of the same purpose) from inside: where clouds serve metadata, and credentials of the machine"},
 		&cli.StringFlag{Name: "lxc-user-nic-binary", Category: lxc, Usage: "path of the lxc-user-nic binary (default: on PATH, else where distributions have it)"},
 		&cli.StringFlag{Name: "lxc-user-nic-bridge", Category: lxc, Value: "lxcbr0", Usage: "bridge that lxc-user-nic attaches to"},
 		&cli.StringFlag{Name: "pasta-binary", Category: pasta, Value: "pasta", Usage: "path of the pasta binary"},

@@ -88,17 +88,19 @@ func TestFlagsAreDocumented(t *testing.T) {
 		if doc, ok := f.(cli.DocGenerationFlag); !ok || doc.GetUsage() == "" {
 			t.Errorf("--%s has no text", f.Names()[0])
 		}
+		v, ok := f.(cli.VisibleFlag)
+		hidden := ok && !v.IsVisible() // accepted for old command lines only
 		for _, name := range f.Names() {
 			dashed := "--" + name
 			if len(name) == 1 {
 				dashed = "-" + name
 			}
 			word := `(^|[ ,])` + dashed + `($|[ ,=])`
-			if !regexp.MustCompile(`(?m)` + word).MatchString(help.String()) {
-				t.Errorf("--help has no %s", dashed)
+			if regexp.MustCompile(`(?m)`+word).MatchString(help.String()) == hidden {
+				t.Errorf("--help and %s, which is hidden: %v", dashed, hidden)
 			}
-			if !strings.Contains(page, `\fB`+dashed+`\fR`) {
-				t.Errorf("the man page has no %s", dashed)
+			if strings.Contains(page, `\fB`+dashed+`\fR`) == hidden {
+				t.Errorf("the man page and %s, which is hidden: %v", dashed, hidden)
 			}
 		}
 	}

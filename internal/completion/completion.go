@@ -39,6 +39,9 @@ func newProgram(cmd *cli.Command) program {
 		flags = append(flags, cli.VersionFlag)
 	}
 	for _, f := range flags {
+		if v, ok := f.(cli.VisibleFlag); ok && !v.IsVisible() {
+			continue
+		}
 		p.flags = append(p.flags, newOption(f))
 	}
 	for _, c := range cmd.Commands {

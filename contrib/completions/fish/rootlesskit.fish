@@ -30,7 +30,7 @@ complete -c rootlesskit -n __rootlesskit_in_options -l ifname -x -d 'name of the
 complete -c rootlesskit -n __rootlesskit_in_options -l disable-host-loopback -d 'prohibit connections to 127.0.0.1 of the host from inside'
 complete -c rootlesskit -n __rootlesskit_in_options -l ipv6 -d 'give the network IPv6'
 complete -c rootlesskit -n __rootlesskit_in_options -l detach-netns -d 'leave the command in the host\'s network namespace'
-complete -c rootlesskit -n __rootlesskit_in_options -l allow-link-local -d 'with --disable-host-loopback, still let the namespace reach link-local addresses'
+complete -c rootlesskit -n __rootlesskit_in_options -l disable-link-local -d 'prohibit connections to link-local addresses'
 complete -c rootlesskit -n __rootlesskit_in_options -l lxc-user-nic-binary -r -F -d 'path of the lxc-user-nic binary'
 complete -c rootlesskit -n __rootlesskit_in_options -l lxc-user-nic-bridge -x -d 'bridge that lxc-user-nic attaches to'
 complete -c rootlesskit -n __rootlesskit_in_options -l pasta-binary -r -F -d 'path of the pasta binary'

@@ -36,9 +36,9 @@ import (
 	"rootlesskit/internal/netns"
 )
 
-// AllowLinkLocalFlag is the driver's only flag, a bool: it keeps link-local
-// addresses such as 169.254.169.254 reachable with --disable-host-loopback.
-const AllowLinkLocalFlag = "allow-link-local"
+// DisableLinkLocalFlag is the driver's only flag, a bool: it closes link-local
+// addresses, such as 169.254.169.254.
+const DisableLinkLocalFlag = "disable-link-local"
 
 // Network is the network driver.
 type Network struct {
@@ -75,7 +75,7 @@ func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
 		socket:    hostSocket,
 		done:      make(chan struct{}),
 	}
-	n.policy = newPolicy(&n.plan, cfg.DisableHostLoopback, flags.Bool(AllowLinkLocalFlag))
+	n.policy = newPolicy(&n.plan, cfg.DisableHostLoopback, flags.Bool(DisableLinkLocalFlag))
 	return n, nil
 }
 

@@ -102,6 +102,9 @@ func withConfig(f func(*driver.NetworkConfig)) option {
 func smallMTU(cfg *driver.NetworkConfig)       { cfg.MTU = 1500 }
 func noHostLoopback(cfg *driver.NetworkConfig) { cfg.DisableHostLoopback = true }
 
+// noLinkLocal is --disable-link-local.
+func noLinkLocal(_ *driver.NetworkConfig, f flags, _ *Network) { f[DisableLinkLocalFlag] = true }
+
 // newSandbox attaches a network.
 func newSandbox(t *testing.T, options ...option) *sandbox {
 	t.Helper()

@@ -101,7 +101,7 @@ func udpPacket(src, dst netip.AddrPort, payload []byte) []byte {
 // TestHostLoopbackIsClosed asks for the host's loopback services in every way,
 // among them packets that no honest kernel sends.
 func TestHostLoopbackIsClosed(t *testing.T) {
-	s := newSandbox(t, withConfig(noHostLoopback))
+	s := newSandbox(t, withConfig(noHostLoopback), noLinkLocal)
 	reached := make(chan string, 100)
 	for _, address := range []string{"127.0.0.1", "127.0.0.77", "[::1]", "169.254.169.254", "[fd00:ec2::254]"} {
 		accepts(s.host.ListenTCP(t, "tcp", address+":80"), func(*net.TCPConn) { reached <- "TCP to " + address })

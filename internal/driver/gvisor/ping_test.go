@@ -91,7 +91,7 @@ func TestPing(t *testing.T) {
 
 // TestPingIsNeverForged pings what nobody answers for.
 func TestPingIsNeverForged(t *testing.T) {
-	s := newSandbox(t, withConfig(noHostLoopback))
+	s := newSandbox(t, withConfig(noHostLoopback), noLinkLocal)
 	allowPings(t, s.child)
 	expect := func(to string, want error) {
 		t.Helper()

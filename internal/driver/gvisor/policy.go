@@ -24,29 +24,28 @@ const (
 //     discarded, always: nothing but the gateway's address leads to the host's
 //     loopback interface.
 //   - Other addresses of the link's own networks do not exist.
-//   - Link-local addresses, among them the 169.254.169.254 where clouds serve
-//     metadata and credentials of the machine, and the fd00:ec2::/32 of the
-//     same purpose, belong to the host: --disable-host-loopback closes them
-//     too, unless --allow-link-local. IPv6 link-local addresses mean the TAP
-//     itself and are never forwarded.
+//   - Link-local addresses are not loopback: the 169.254.169.254 where clouds
+//     serve metadata and credentials of the machine, and the fd00:ec2::/32 of
+//     the same purpose, are open unless --disable-link-local. IPv6 link-local
+//     addresses mean the TAP itself and are never forwarded.
 //   - Everything else is the world. That includes the host's own non-loopback
 //     addresses, as with slirp4netns: what listens there is open to the host's
 //     neighbours anyway.
 type policy struct {
 	plan           *plan
 	hostLoopback   bool
-	hostLinkLocal  bool
+	linkLocal      bool
 	loopback4      netip.Addr
 	loopback6      netip.Addr
 	linkLocal4     netip.Prefix
 	cloudMetadata6 netip.Prefix
 }
 
-func newPolicy(p *plan, disableHostLoopback, allowLinkLocal bool) policy {
+func newPolicy(p *plan, disableHostLoopback, disableLinkLocal bool) policy {
 	return policy{
 		plan:           p,
 		hostLoopback:   !disableHostLoopback,
-		hostLinkLocal:  !disableHostLoopback || allowLinkLocal,
+		linkLocal:      !disableLinkLocal,
 		loopback4:      netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 		loopback6:      netip.IPv6Loopback(),
 		linkLocal4:     netip.MustParsePrefix("169.254.0.0/16"),
@@ -68,7 +67,7 @@ func (p *policy) outbound(dst netip.Addr) (netip.Addr, verdict) {
 	case dst.Is6() && dst.IsLinkLocalUnicast():
 		return netip.Addr{}, unroutable
 	case p.linkLocal4.Contains(dst), p.cloudMetadata6.Contains(dst):
-		if !p.hostLinkLocal {
+		if !p.linkLocal {
 			return netip.Addr{}, prohibit
 		}
 	}

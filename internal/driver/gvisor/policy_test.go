@@ -20,10 +20,10 @@ func TestPolicyOutbound(t *testing.T) {
 	p := testPlan(t)
 	open := newPolicy(p, false, false)
 	closed := newPolicy(p, true, false)
-	linkLocal := newPolicy(p, true, true)
+	noLinkLocal := newPolicy(p, true, true)
 	for _, c := range []struct {
-		dst                     string
-		open, closed, linkLocal string // the address connected to, or the verdict
+		dst                       string
+		open, closed, noLinkLocal string // the address connected to, or the verdict
 	}{
 		{"10.0.2.1", "127.0.0.1", "refuse", "refuse"},
 		{"fdc8:5a1d:66e7::1", "::1", "refuse", "refuse"},
@@ -43,21 +43,55 @@ func TestPolicyOutbound(t *testing.T) {
 		{"ff02::1", "discard", "discard", "discard"},
 		{"255.255.255.255", "discard", "discard", "discard"},
 		{"fe80::1", "unroutable", "unroutable", "unroutable"},
-		{"169.254.169.254", "169.254.169.254", "prohibit", "169.254.169.254"},
-		{"fd00:ec2::254", "fd00:ec2::254", "prohibit", "fd00:ec2::254"},
+		{"169.254.169.254", "169.254.169.254", "169.254.169.254", "prohibit"},
+		{"fd00:ec2::254", "fd00:ec2::254", "fd00:ec2::254", "prohibit"},
 		{"198.51.100.7", "198.51.100.7", "198.51.100.7", "198.51.100.7"},
 		{"192.168.1.1", "192.168.1.1", "192.168.1.1", "192.168.1.1"},
 		{"2001:db8::1", "2001:db8::1", "2001:db8::1", "2001:db8::1"},
 	} {
-		for i, policy := range []policy{open, closed, linkLocal} {
+		for i, policy := range []policy{open, closed, noLinkLocal} {
 			addr, v := policy.outbound(netip.MustParseAddr(c.dst))
 			got := addr.String()
 			if v != allow {
 				got = map[verdict]string{refuse: "refuse", prohibit: "prohibit", unroutable: "unroutable", discard: "discard"}[v]
 			}
-			if want := []string{c.open, c.closed, c.linkLocal}[i]; got != want {
+			if want := []string{c.open, c.closed, c.noLinkLocal}[i]; got != want {
 				t.Errorf("policy %d, %s: %s, want %s", i, c.dst, got, want)
 			}
+		}
+	}
+}
+
+// TestLinkLocalIsNotLoopback: --disable-host-loopback leaves clouds' metadata
+// services open, --disable-link-local closes them.
+func TestLinkLocalIsNotLoopback(t *testing.T) {
+	for _, address := range []string{"169.254.169.254", "fd00:ec2::254"} {
+		to := netip.AddrPortFrom(netip.MustParseAddr(address), 80)
+		for _, disabled := range []bool{false, true} {
+			options := []option{withConfig(noHostLoopback)}
+			if disabled {
+				options = append(options, noLinkLocal)
+			}
+			s := newSandbox(t, options...)
+			accepts(s.host.ListenTCP(t, "tcp", to.String()), echo)
+			go echoUDP(udpIn(t, s.host, to.String()))
+			conn, err := dial(t, s.child, netip.Addr{}, to)
+			udp := connectUDP(t, s.child, to)
+			if _, err := udp.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			_, udpErr := udp.Read(make([]byte, 1))
+			if disabled {
+				if err == nil || udpErr == nil {
+					t.Errorf("%s is reached: TCP %v, UDP %v", to, err, udpErr)
+				}
+				continue
+			}
+			if err != nil || udpErr != nil {
+				t.Errorf("%s is not reached: TCP %v, UDP %v", to, err, udpErr)
+				continue
+			}
+			expectEcho(t, conn, "metadata")
 		}
 	}
 }
