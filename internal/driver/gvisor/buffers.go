@@ -40,6 +40,13 @@ func (b *socketBuffers) add(n int) {
 	}
 }
 
+// count is how many connections there are.
+func (b *socketBuffers) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open
+}
+
 // socketBufferSize is the largest buffer with that many connections. It takes
 // few values, so as not to change with each connection.
 func socketBufferSize(connections int) int {

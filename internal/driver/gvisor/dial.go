@@ -15,9 +15,6 @@ const (
 	// dialTimeout is shorter than the kernel's: the namespace goes on asking
 	// as long as it wants to wait, and each time is a new attempt.
 	dialTimeout = 30 * time.Second
-	// keepAliveIdle is when to begin to ask a silent host-side peer whether it
-	// is still there. The applications' own probes end at the stack.
-	keepAliveIdle = 300 // seconds
 )
 
 // socketFunc makes a nonblocking socket of the host, as socket(2) does. Tests
@@ -50,13 +47,6 @@ func dialTCP(ctx context.Context, socket socketFunc, dst netip.AddrPort) (*os.Fi
 	}
 	prepareSocket(fd)
 	return file, nil
-}
-
-// prepareSocket sets the options of a relayed socket. None of them is vital.
-func prepareSocket(fd int) {
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepAliveIdle)
 }
 
 // awaitConnected waits for the end of a connect(2) under way.

@@ -46,7 +46,7 @@ func TestMemoryKeeper(t *testing.T) {
 	}{
 		{0, false}, {50, false}, {5000, false}, {9000, false}, {9001, true}, {9002, false}, {9500, false}, {9501, false}, {11500, false}, {11501, true},
 	} {
-		if got := m.due(step.frames); got != step.due {
+		if got := m.due(step.frames, 0); got != step.due {
 			t.Errorf("step %d: due %v", i, got)
 		}
 	}

@@ -155,6 +155,7 @@ func (o *outboundTCP) accept(req *tcp.ForwarderRequest, host *os.File) (*relay, 
 	if tcpErr != nil {
 		return nil, fmt.Errorf("handshake with the namespace: %w", stackError(tcpErr))
 	}
+	prepareEndpoint(ep)
 	return &relay{host: host, raw: raw, ep: ep, wq: wq, bytesIn: &o.received, bytesOut: &o.sent}, nil
 }
 

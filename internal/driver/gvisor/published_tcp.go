@@ -45,6 +45,10 @@ const (
 // While the host is short of something, the kernel keeps connections in the
 // listener's queue.
 func (p *tcpPort) serve(listener *sharedFD, targets []netip.AddrPort) {
+	if fd, ok := listener.acquire(); ok {
+		prepareSocket(fd) // what is accepted inherits it
+		listener.release()
+	}
 	backoff, ceiling := minBackoff, fdlimit.Ceiling()
 	var failure error
 	for !listener.closed() {
@@ -107,7 +111,6 @@ func (p *tcpPort) acceptAll(fd int, targets []netip.AddrPort, ceiling int) error
 
 // admit starts to serve a connection.
 func (p *tcpPort) admit(fd int, client netip.AddrPort, targets []netip.AddrPort) {
-	prepareSocket(fd)
 	host := os.NewFile(uintptr(fd), "tcp")
 	if !p.relays.enter() { // closed, or another listener was faster
 		abortFile(host)
@@ -174,6 +177,7 @@ func (p *tcpPort) connectFrom(client, target netip.AddrPort, wq *waiter.Queue) (
 		ep.Abort()
 		return nil, err
 	}
+	prepareEndpoint(ep)
 	return ep, nil
 }
 

@@ -10,7 +10,8 @@ import (
 const (
 	// upkeepInterval is how often idle flows and unused memory are looked for.
 	upkeepInterval = 3 * time.Second
-	// quietFrames is how many frames an interval has at most to count as quiet.
+	// quietFrames is how many frames an interval has at most to count as quiet,
+	// beside one a connection, which answers probes.
 	quietFrames = 100
 	// busyFrames is how many frames leave memory behind that is worth giving
 	// back.
@@ -31,7 +32,7 @@ func (n *Network) upkeep(ctx context.Context) {
 			n.published.flows.expire(now)
 			n.datagrams.outbound.sources.expire(now)
 			n.datagrams.pinger.sources.expire(now)
-			if m.due(n.link.frames.Load()) {
+			if m.due(n.link.frames.Load(), n.buffers.count()) {
 				// Go alone would keep it for minutes: an idle process collects
 				// no garbage. Pools give theirs up in the second collection.
 				runtime.GC()
@@ -46,8 +47,8 @@ type memoryKeeper struct {
 	last, freed uint64 // the count of frames at the last look, and when last due
 }
 
-func (m *memoryKeeper) due(frames uint64) bool {
-	quiet := frames-m.last <= quietFrames
+func (m *memoryKeeper) due(frames uint64, connections int) bool {
+	quiet := frames-m.last <= uint64(quietFrames+connections)
 	m.last = frames
 	if !quiet || frames-m.freed < busyFrames {
 		return false

@@ -1,0 +1,124 @@
+package gvisor
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/nstest"
+)
+
+// keepAliveOf is what a relay's two sides do about silent peers.
+func keepAliveOf(r *relay) (host, inside string) {
+	_ = r.raw.Control(func(fd uintptr) {
+		on, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+		idle, _ := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
+		interval, _ := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL)
+		count, _ := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPCNT)
+		host = fmt.Sprintf("%v %d %d %d", on != 0, idle, interval, count)
+	})
+	var idle tcpip.KeepaliveIdleOption
+	var interval tcpip.KeepaliveIntervalOption
+	_ = r.ep.GetSockOpt(&idle)
+	_ = r.ep.GetSockOpt(&interval)
+	count, _ := r.ep.GetSockOptInt(tcpip.KeepaliveCountOption)
+	inside = fmt.Sprintf("%v %.0f %.0f %d", r.ep.SocketOptions().GetKeepAlive(),
+		time.Duration(idle).Seconds(), time.Duration(interval).Seconds(), count)
+	return host, inside
+}
+
+// eachRelay calls f for all relays of a group.
+func (g *relayGroup) eachRelay(f func(*relay)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for r := range g.relays {
+		f(r)
+	}
+}
+
+func (g *relayGroup) running() (n int) {
+	g.eachRelay(func(*relay) { n++ })
+	return n
+}
+
+// TestPeersThatVanish: the connections of a peer that vanished without a packet
+// end, whichever side it was on, published and outbound.
+func TestPeersThatVanish(t *testing.T) {
+	const conns = 200
+	for _, c := range []struct {
+		name, gone string
+		published  bool
+		address    netip.Addr
+	}{
+		{"published, the client", "host", true, hostAddr4},
+		{"published, the server", "child", true, hostAddr6},
+		{"outbound, the server", "host", false, hostAddr6},
+		{"outbound, the client", "child", false, hostAddr4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSandbox(t)
+			group := s.network.outbound.relays
+			from, listen := s.child, s.host
+			to := netip.AddrPortFrom(c.address, 80)
+			at := to.String()
+			if c.published {
+				port := s.published(api.PortSpec{Proto: "tcp", ParentIP: c.address.String(), ParentPort: 80, ChildPort: 80})
+				group = port.(*published).Closer.(*tcpPort).relays
+				from, listen, at = s.host, s.child, "[::]:80"
+			}
+			var serving sync.WaitGroup
+			t.Cleanup(serving.Wait)
+			accepts(listen.ListenTCP(t, "tcp", at), func(c *net.TCPConn) {
+				serving.Add(1)
+				defer serving.Done()
+				_ = c.SetKeepAlive(false)
+				ended := context.AfterFunc(t.Context(), func() { c.Close() }) // the peer is gone
+				defer ended()
+				echo(c)
+			})
+			for range conns {
+				expectEcho(t, mustDial(t, from, netip.Addr{}, to), "here")
+			}
+			eventually(t, "all connections", func() bool { return group.running() == conns })
+			group.eachRelay(func(r *relay) {
+				const want = "true 15 15 9"
+				if host, inside := keepAliveOf(r); host != want || inside != want {
+					t.Errorf("keepalive: host %s, inside %s, want %s", host, inside, want)
+				}
+			})
+			if c.gone == "host" {
+				setLink(t, s.host, "lo", "down")
+			} else {
+				setLink(t, s.child, s.link.Ifname, "down")
+			}
+			group.eachRelay(func(r *relay) {
+				setKeepAlive(r.ep, time.Second, time.Second, 1)
+				_ = r.raw.Control(func(fd uintptr) {
+					_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 1)
+					_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 1)
+					_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 1)
+				})
+			})
+			eventually(t, "the end of all connections", func() bool { return group.running() == 0 })
+		})
+	}
+}
+
+// setLink sets a link of a namespace up or down.
+func setLink(t *testing.T, space *nstest.Child, link, state string) {
+	t.Helper()
+	out, err := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", fmt.Sprintf("--target=%d", space.PID),
+		"/sbin/ip", "link", "set", link, state).CombinedOutput()
+	if err != nil {
+		t.Fatalf("setting %s %s: %v: %s", link, state, err, out)
+	}
+}
