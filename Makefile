@@ -9,13 +9,10 @@ APPARMOR_DIR ?=
 
 # Build tags that leave drivers out, e.g. make TAGS=no_gvisortapvsock: see
 # docs/BUILDING.md. SHIP_TAGS leave out what would keep the linker from dropping
-# dead code (text/template), HTTP/2, which a Unix socket has no use for, and the
-# tables of cryptography that comes with net/http and that nothing uses.
-# SHIP_GCFLAGS do not inline in packages that are for the start alone.
+# dead code (text/template) and HTTP/2, which a Unix socket has no use for.
 TAGS         ?=
-SHIP_TAGS    := urfave_cli_no_template,nethttpomithttp2,purego
-SHIP_GCFLAGS := -gcflags=crypto/...=-l -gcflags=github.com/...=-l
-GOBUILD       = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags "$(SHIP_TAGS),$(TAGS)" $(SHIP_GCFLAGS) -ldflags "-s -w"
+SHIP_TAGS    := urfave_cli_no_template,nethttpomithttp2
+GOBUILD       = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags "$(SHIP_TAGS),$(TAGS)" -ldflags "-s -w"
 
 # Flags for "go test", e.g. make test TESTFLAGS="-race -v", and the packages.
 TESTFLAGS ?=

@@ -22,7 +22,7 @@ import (
 const binEnv = "ROOTLESSKIT_TEST_BIN"
 
 // shipTags is SHIP_TAGS of the Makefile.
-const shipTags = "urfave_cli_no_template,nethttpomithttp2,purego"
+const shipTags = "urfave_cli_no_template,nethttpomithttp2"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(binEnv) == "" {

@@ -258,7 +258,9 @@ func TestBypassManyAddresses(t *testing.T) {
 	script := `for i in $(seq 0 8999); do echo addr add 10.8.$((i / 250)).$((i % 250 + 1))/32 dev tap0; done | ip -batch - && echo added
 		exec python3 -B ` + testdata(t, "binds.py") + " other_user 80"
 	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", isolated, "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port), "sh", "-c", script)
-	poll(t, "the bind to end", func() bool { return strings.Contains(k.output.String(), "PermissionError") || strings.Contains(k.output.String(), "bound to") })
+	poll(t, "the bind to end", func() bool {
+		return strings.Contains(k.output.String(), "PermissionError") || strings.Contains(k.output.String(), "bound to")
+	})
 	if !strings.Contains(k.output.String(), "added") {
 		t.Fatalf("there are no addresses: %s", k.output)
 	}
