@@ -174,20 +174,21 @@ func TestKilledChild(t *testing.T) {
 func TestSignals(t *testing.T) {
 	for _, flags := range [][]string{{"--net=none"}, {"--pidns"}, {"--pidns", "--reaper=false"}} {
 		k := startKit(t, append(flags, "sh", "-c", `
-for s in HUP INT TERM USR1 USR2 WINCH TSTP; do trap "echo got $s" $s; done
+for s in HUP INT TERM USR1 USR2 WINCH TSTP ABRT SYS TRAP VTALRM; do trap "echo got $s" $s; done
 echo ready
 while :; do sleep 0.01; done`)...)
 		poll(t, "ready", func() bool { return strings.Contains(k.output.String(), "ready") })
 		for name, sig := range map[string]unix.Signal{
 			"HUP": unix.SIGHUP, "INT": unix.SIGINT, "TERM": unix.SIGTERM, "USR1": unix.SIGUSR1,
 			"USR2": unix.SIGUSR2, "WINCH": unix.SIGWINCH, "TSTP": unix.SIGTSTP,
+			"ABRT": unix.SIGABRT, "SYS": unix.SIGSYS, "TRAP": unix.SIGTRAP, "VTALRM": unix.SIGVTALRM,
 		} {
 			if err := unix.Kill(k.Process.Pid, sig); err != nil {
 				t.Fatal(err)
 			}
 			poll(t, name, func() bool { return strings.Contains(k.output.String(), "got "+name+"\n") })
 		}
-		if n := strings.Count(k.output.String(), "got"); n != 7 {
+		if n := strings.Count(k.output.String(), "got"); n != 11 {
 			t.Errorf("%v: %d signals arrived: %s", flags, n, k.output)
 		}
 	}

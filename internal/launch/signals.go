@@ -33,14 +33,14 @@ type signalRequest struct {
 	Signal unix.Signal `json:"signal"`
 }
 
-// forwardable tells the signals that are passed on: all but those that a
-// process raises itself, that concern its own children, or that cannot be
-// caught.
+// forwardable tells the signals that are passed on: all but those of a fault of
+// the process itself, of Go's profiler, those that concern its own children or
+// sockets, and those that cannot be caught. SIGABRT is what systemd's watchdog
+// sends.
 func forwardable(s unix.Signal) bool {
 	switch s {
 	case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG,
-		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS, unix.SIGABRT,
-		unix.SIGPROF, unix.SIGVTALRM,
+		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGPROF,
 		32, 33: // the C library's own
 		return false
 	}

@@ -9,8 +9,9 @@
 //	published  closer is set
 //	leaving    removal is set: the driver's Close is under way; still listed
 //
-// A Forward that fails drops its entry, and its ID. A Close that fails makes it
-// published again: a port that may still be open must not vanish from the list.
+// A Forward that fails drops its entry; its ID, if no later one was given, is the
+// next port's. A Close that fails makes it published again: a port that may still
+// be open must not vanish from the list.
 package ports
 
 import (
@@ -87,6 +88,9 @@ func (t *Table) PublishBy(ctx context.Context, spec api.PortSpec, forward driver
 	e.closer = closer
 	if closer == nil {
 		delete(t.entries, e.id)
+		if e.id == t.lastID { // nobody was told: the next port may have it
+			t.lastID--
+		}
 	}
 	if err != nil {
 		return api.PortStatus{}, err

@@ -340,3 +340,21 @@ func TestConcurrentUse(t *testing.T) {
 		t.Error("ports remain open")
 	}
 }
+
+// TestRefusedPortsTakeNoID: a client that was refused was told no ID, and the
+// next port has the next one.
+func TestRefusedPortsTakeNoID(t *testing.T) {
+	table := ports.New(&portstest.Driver{OnForward: func(_ context.Context, spec api.PortSpec) error {
+		if spec.ParentPort == 2 {
+			return errors.New("it is taken")
+		}
+		return nil
+	}})
+	mustPublish(t, table, tcp(1))
+	if _, err := table.Publish(t.Context(), tcp(2)); err == nil {
+		t.Fatal("the port was not refused")
+	}
+	if id := mustPublish(t, table, tcp(3)); id != 2 {
+		t.Errorf("ID %d, want 2", id)
+	}
+}
