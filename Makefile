@@ -23,7 +23,7 @@ TOOL      = $(GO) tool -modfile=tools/go.mod
 
 ARCHS    := amd64 arm64 arm riscv64 ppc64le s390x
 
-.PHONY: all build modules test test-bare lint fmt demo bench install dist clean help
+.PHONY: all build modules test test-bare test-compat mutants lint fmt demo bench install dist clean help
 
 all: build
 
@@ -36,6 +36,20 @@ modules:
 test: modules ## run all tests; as root, first make this machine fit for them
 	scripts/test-host
 	$(GO) test -count=1 -timeout=12m $(TESTFLAGS) $(PACKAGES)
+
+# The original's programs, which test-compat compares with; kept from run to run.
+UPSTREAM ?= $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/rootlesskit-upstream-v3.3.0
+
+test-compat: $(UPSTREAM)/rootlesskit ## compare with the original RootlessKit, probe by probe
+	scripts/test-host
+	ROOTLESSKIT_UPSTREAM=$(UPSTREAM) $(GO) test -count=1 -timeout=15m -parallel=8 $(TESTFLAGS) ./test/compat
+
+$(UPSTREAM)/rootlesskit:
+	CGO_ENABLED=0 GOFLAGS= GOBIN=$(UPSTREAM) $(GO) install github.com/rootless-containers/rootlesskit/v3/cmd/...@v3.3.0
+
+mutants: ## break the program on purpose, in many ways, and see that the tests notice
+	scripts/test-host
+	$(GO) run ./test/mutants $(MUTANTS)
 
 test-bare: ## the demo and the tests on a bare Debian 12, made with debootstrap (needs root)
 	scripts/test-bare

@@ -3,7 +3,7 @@ package compat
 var meantInAPI = []difference{
 	{test: `API.*|RawHTTP`, key: `.*\.header Content-Type`, upstream: `\["text/plain; charset=utf-8"\]`, here: `\["application/json"\]`, reason: "errors are JSON, and say so"},
 	{test: `API.*|RawHTTP`, key: `.*\.header X-Content-Type-Options`, here: absent, reason: "errors are JSON"},
-	{test: `API.*|RawHTTP`, key: `.*\.body`, upstream: `(404 page not found|Method Not Allowed|50[15] .*|4\d\d .*)\n?|`, here: absent, reason: "every error is an object with a message"},
+	{test: `API.*|RawHTTP`, key: `.*\.body`, upstream: `(404 page not found|Method Not Allowed|50[15] .*|Unsupported .*|4\d\d .*)\n?|`, here: absent, reason: "every error is an object with a message"},
 	{test: `API.*|RawHTTP`, key: `.*\.body(\.message| ends in a newline)`, upstream: absent, here: `"(no such path: |.* has no method |.* is not supported, only HTTP/1\.1 is|malformed |unsupported ).*"|false`, reason: "every error is an object with a message"},
 	{test: `API.*|RawHTTP`, key: `.*\.body\.(apiVersion|version)`, reason: "another version"},
 	{test: `API.*|RawHTTP`, key: `.*\.body\.portDriver\.(proxyProtocols|extra.sourceIPTransparentProtocols)`, upstream: absent, reason: "what the original cannot do"},
@@ -43,6 +43,9 @@ var meantInSockets = []difference{
 	{test: `Sockets.*`, key: `socket: .*, the server's side: (reuse address|transparent|free bind|address without port)`, reason: "sockets are made ready in advance, for any client's address"},
 	{test: `Sockets.*`, key: `tcp: nobody listens`, upstream: `EOF`, here: `connection reset by peer`, reason: "a client that is refused inside sees that it was"},
 	{test: `Sockets.*builtin.*`, key: `udp: the server's client`, upstream: `127\.0\.0\.1|no answer`, reason: "the client's address is kept, of UDP too"},
+	{test: `Sockets.*`, key: `socket: (tcp, published|udp, the server's side): keepalive.*`, upstream: `0|7200|75`, here: `1|15`, reason: "what is accepted inherits it; sockets are made ready in one way"},
+	{test: `Signals.*pidns.*`, key: `arrived`, upstream: `\[\]`, reason: "no signal is lost; the original's first process of a PID namespace misses some"},
+	{test: `Signals.*pidns.*`, key: `arrived`, upstream: `\["\[rootlesskit:parent\] error: child exited: exit status 2"\]`, reason: "the original's first process of a PID namespace ends by signals now and then"},
 	{test: `Signals.*`, key: `the launcher ended`, upstream: `true`, here: `false`, reason: "a signal is passed on, and ends the command or does not; the original now and then ends by itself"},
 }
 
@@ -57,17 +60,23 @@ var meantInTexts = []difference{
 	{test: `CommandLines/(\||\./nosuchcmd|/nowhere/cmd|/etc/passwd|/etc)`, key: `run\.stderr`, upstream: `.*(fork/exec|no command).*`, here: `.*error: command \[.*\] exited: exec: ".*": .*`, reason: "a command is looked up once, with the words of package exec"},
 	{test: `CommandLines/.*--publish=.*-p=.*`, key: `run\.(code|stderr)`, here: `0|`, reason: "both names of a flag may be used in one command line"},
 	{test: `CommandLines/(---net=none\|true|--net|--(pidns|debug|mtu)=.*)`, key: `run\.stderr`, upstream: `\[rootlesskit:parent\] error: .*`, here: `\[rootlesskit:parent\] error: (flag|invalid value) .*`, reason: "the words of another parser of flags"},
+	{test: `CommandLines/.*\|8080:80/tcp.*`, key: `run\.(code|stderr)`, here: `0|`, reason: "the parent address may be left out"},
+	{test: `CommandLines/.*`, key: `run\.stderr`, upstream: `(?U)(.*)`, here: `(?s).*(\n\[rootlesskit:parent\] hint: .*|: the form is \[PARENTIP\].*|did you mean .*)`, reason: "the error says what to do"},
+	{test: `CommandLines/.*(18080|127\.0\.0\.1:80:80).*`, key: `run\.stderr`, here: `.*failed to expose port 127\.0\.0\.1:\d+:80/tcp: .*`, reason: "a port is written as the user wrote it"},
+	{test: `CommandLines/--mtu=-5.*`, key: `run\.stderr`, here: `.*mtu must be between 0 and 65521, got -5`, reason: "a negative number is below 65521"},
+	{test: `CommandLines/--copy-up=/proc.*`, key: `run\.(code|stderr)`, here: `1|.*/proc cannot be copied up`, reason: "a copy of /proc would be of no use"},
 	{test: `CommandLines/--print-semver=`, key: `run\.stderr`, here: `.*expected --print-semver=.*got "".*`, reason: "an empty component is no component"},
 	{test: `CommandLines/.*vpnkit.*`, key: `run\.stderr`, here: `.*network driver "vpnkit" is retired.*`, reason: "VPNKit has no maintainer; the error names what to use"},
 	{test: `CommandLines/.*(::1:18083|/tcp).*`, key: `run\.stderr`, here: `.*unexpected PortSpec string: .*: not of the form .*`, reason: "the error says the form"},
 	{test: `CommandLines/.*--evacuate-cgroup2=.*`, key: `run\.stderr`, here: `(?s).*evacuating to cgroup "foo": mkdir .*`, reason: "the error says what was tried"},
 	{test: `StandInTheWay/no_(network_)?namespaces.*`, key: `run\.stderr`, here: `.*see the sysctls user\.max_user_namespaces.*`, reason: "the error says what to do"},
-	{test: `StandInTheWay/no_temporary_directory`, key: `run\.stderr`, here: `.*making a temporary state directory: .*`, reason: "other words"},
 	{test: `StandInTheWay/root_of_a_namespace`, key: `run\.(code|stderr)`, here: `0|`, reason: "a user without subordinate ids has the own id alone"},
 }
 
 var meantInControl = []difference{
 	{test: `Control.*`, key: `.*\.stdout`, upstream: `(?s)(Incorrect Usage: .*)?NAME:.*`, reason: "help and versions are other texts; a mistake is told in one line"},
+	{test: `Control.*`, key: `.*\.stderr`, here: `(?s).*(Did you mean .*|did you mean .*|the form is \[PARENTIP\].*|list-ports shows the IDs\)|rootlesskit is not running .*|connecting to rootlesskit .*)`, reason: "the error says what to do"},
+	{test: `Control.*`, key: `.*(info|list-ports)\|extra\.(code|stdout|stderr)`, here: `1||error: .* takes no arguments, .*`, reason: "what is too much is an error"},
 	{test: `Control.*`, key: `.*--version\.stdout`, reason: "another version"},
 	{test: `Control.*`, key: `.*(info|info\|extra)\.stdout`, upstream: `(?s).*version: .*`, here: `(?s)- REST API version: .*- Implementation version: .*`, reason: "another version"},
 	{test: `Control.*`, key: `.*--json=x.*\.stderr`, here: `error: invalid value "x" for flag -json: parse error`, reason: "the words of another parser of flags"},

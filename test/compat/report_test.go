@@ -1,7 +1,6 @@
 package compat
 
 import (
-	"flag"
 	"regexp"
 	"slices"
 	"strconv"
@@ -122,17 +121,4 @@ func listed(test, key, upstream, here string) (found bool) {
 
 func matches(pattern, s string) bool {
 	return pattern == "" || regexp.MustCompile(`(?s)^(`+pattern+`)$`).MatchString(s)
-}
-
-// TestTheListIsUsed is the last: an entry that nothing needs is a difference that
-// was forgotten.
-func TestTheListIsUsed(t *testing.T) {
-	if f := flag.Lookup("test.run"); f != nil && f.Value.String() != "" || t.Failed() {
-		t.Skip("not all tests were run")
-	}
-	for i, d := range meant {
-		if !used.entries[i] {
-			t.Errorf("no test needs: %+v", d)
-		}
-	}
 }

@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"flag"
 	"os"
 	"os/exec"
 	"strings"
@@ -94,5 +95,18 @@ func TestStateDirNames(t *testing.T) {
 				s.sayDirectory("left", s.dir)
 			})
 		})
+	}
+}
+
+// TestTheListIsUsed is the last of the last file: an entry that nothing needs is a difference that
+// was forgotten.
+func TestTheListIsUsed(t *testing.T) {
+	if f := flag.Lookup("test.run"); f != nil && f.Value.String() != "" || t.Failed() {
+		t.Skip("not all tests were run")
+	}
+	for i, d := range meant {
+		if !used.entries[i] {
+			t.Errorf("no test needs: %+v", d)
+		}
 	}
 }

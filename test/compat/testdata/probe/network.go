@@ -25,6 +25,9 @@ func network(prefix string) {
 		}
 		seen := map[string]int{}
 		for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+			if strings.Contains(line, "fe80::") && !strings.Contains(line, "fe80::/64") {
+				continue // it comes when the kernel has looked for duplicates
+			}
 			line = strings.Join(strings.Fields(line), " ")
 			say(fmt.Sprint(key, ": ", line, " #", seen[line]), "there")
 			seen[line]++
