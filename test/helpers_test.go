@@ -278,21 +278,6 @@ func TestHelperCannotBeRestarted(t *testing.T) {
 	})
 }
 
-// TestHelperUDP: what slirp4netns would do wrong is refused.
-func TestHelperUDP(t *testing.T) {
-	k := startKit(t, "--net=slirp4netns", "--port-driver=slirp4netns", "--disable-host-loopback", "sleep", "60")
-	r := k.ctl(t, "add-ports", fmt.Sprintf("127.0.0.1:%d:53/udp", freePort(t)))
-	if r.code != 1 || !strings.Contains(r.stderr, "UDP on 127.0.0.1 would never be answered") {
-		t.Errorf("code %d, %s", r.code, r.stderr)
-	}
-	k.mustCtl(t, "add-ports", fmt.Sprintf("0.0.0.0:%d:53/udp", freePort(t)))
-	r = k.ctl(t, "add-ports", fmt.Sprintf("0.0.0.0:%d:53/udp", freePort(t)))
-	if r.code != 1 || !strings.Contains(r.stderr, "UDP port 53 inside is already published") {
-		t.Errorf("code %d, %s", r.code, r.stderr)
-	}
-	k.mustCtl(t, "add-ports", fmt.Sprintf("[::]:%d:127.0.0.1:80/tcp", freePort(t)))
-}
-
 // TestHelperBadInput holds refusals to their exact text, found before anything
 // is touched.
 func TestHelperBadInput(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -64,7 +65,8 @@ var _ driver.Table = (*Table)(nil)
 // Publish forwards a port and returns it with its new ID. When ctx ends before
 // the driver is done, the port is closed again and the cause is returned.
 //
-// The spec is kept as it is: empty fields are the driver's to interpret.
+// The spec is kept as it is: empty fields are the driver's to interpret. An IPv4
+// address in its mapped form (::ffff:10.0.2.100) is the IPv4 one to the driver.
 func (t *Table) Publish(ctx context.Context, spec api.PortSpec) (api.PortStatus, error) {
 	return t.PublishBy(ctx, spec, t.driver.Forward)
 }
@@ -82,7 +84,7 @@ func (t *Table) PublishBy(ctx context.Context, spec api.PortSpec, forward driver
 		return api.PortStatus{}, err
 	}
 	defer t.forwards.Done()
-	closer, err := open(ctx, spec, forward)
+	closer, err := open(ctx, unmapped(spec), forward)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.closer = closer
@@ -132,7 +134,19 @@ func (t *Table) reserve(spec api.PortSpec) (*entry, error) {
 // sameListener compares as strings: whether, say, tcp and tcp4 collide on an
 // address is for the kernel to say, in words that clients know.
 func sameListener(a, b api.PortSpec) bool {
-	return a.Proto == b.Proto && a.ParentIP == b.ParentIP && a.ParentPort == b.ParentPort
+	return a.Proto == b.Proto && unmap(a.ParentIP) == unmap(b.ParentIP) && a.ParentPort == b.ParentPort
+}
+
+func unmapped(spec api.PortSpec) api.PortSpec {
+	spec.ParentIP, spec.ChildIP = unmap(spec.ParentIP), unmap(spec.ChildIP)
+	return spec
+}
+
+func unmap(ip string) string {
+	if addr, err := netip.ParseAddr(ip); err == nil && addr.Is4In6() {
+		return addr.Unmap().String()
+	}
+	return ip
 }
 
 // open forwards a port. It closes one that was opened for a caller who has gone:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
 	"sync"
@@ -87,6 +88,33 @@ func TestConflicts(t *testing.T) {
 		change(&other)
 		mustPublish(t, table, other)
 	}
+}
+
+// TestMappedAddresses: Docker writes IPv4 addresses in their mapped form. They
+// conflict as IPv4 addresses, and are such to the driver; clients get them back as
+// they wrote them.
+func TestMappedAddresses(t *testing.T) {
+	d := &portstest.Driver{}
+	table := ports.New(d)
+	mapped := api.PortSpec{Proto: "tcp", ParentIP: "::ffff:127.0.0.1", ParentPort: 8080, ChildIP: "::ffff:10.0.2.100", ChildPort: 80}
+	var got api.PortSpec
+	_, err := table.PublishBy(t.Context(), mapped, func(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
+		got = spec
+		return d.Forward(ctx, spec)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := mapped
+	plain.ParentIP, plain.ChildIP = "127.0.0.1", "10.0.2.100"
+	if got != plain {
+		t.Errorf("the driver was asked for %v", got)
+	}
+	if list := table.List(false); len(list) != 1 || list[0].Spec != mapped {
+		t.Errorf("listed: %v", list)
+	}
+	_, err = table.Publish(t.Context(), plain)
+	wantError(t, err, "conflict with ID 1")
 }
 
 func TestRefusedSpecs(t *testing.T) {

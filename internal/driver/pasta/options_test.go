@@ -63,7 +63,12 @@ func TestListener(t *testing.T) {
 		addrs     string
 	}{
 		{"tcp", "", false, "--tcp-ports=0.0.0.0/8080:80", "0.0.0.0"},
-		{"tcp", "::", true, "--tcp-ports=8080:80", "0.0.0.0 ::"},
+		{"tcp", "", true, "--tcp-ports=8080:80", "0.0.0.0 ::"},
+		{"tcp", "0.0.0.0", true, "--tcp-ports=8080:80", "0.0.0.0 ::"},
+		{"tcp", "::", true, "--tcp-ports=::/8080:80", "::"},
+		{"udp", "::", true, "--udp-ports=::/8080:80", "::"},
+		{"tcp4", "::", true, "--tcp-ports=0.0.0.0/8080:80", "0.0.0.0"},
+		{"tcp", "::ffff:127.0.0.1", true, "--tcp-ports=127.0.0.1/8080:80", "127.0.0.1"},
 		{"tcp4", "", true, "--tcp-ports=0.0.0.0/8080:80", "0.0.0.0"},
 		{"udp6", "", true, "--udp-ports=::/8080:80", "::"},
 		{"udp", "127.0.0.1", true, "--udp-ports=127.0.0.1/8080:80", "127.0.0.1"},

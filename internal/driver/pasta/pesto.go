@@ -71,16 +71,19 @@ func (p *Ports) Info() api.PortDriverInfo {
 	return info
 }
 
-// Check implements helper.Forwarder. A loopback address of the namespace is
-// taken for its own: clients that do not know the driver ask for it.
+// Check implements helper.Forwarder.
 func (p *Ports) Check(spec api.PortSpec, _ []api.PortSpec) error {
-	if addr, err := netip.ParseAddr(spec.ParentIP); err == nil && !addr.Is4() && !p.network.cfg.IPv6 && !addr.IsUnspecified() {
+	if addr, err := netip.ParseAddr(spec.ParentIP); err == nil && !addr.Unmap().Is4() && !p.network.cfg.IPv6 && !strings.HasSuffix(spec.Proto, "4") {
 		return fmt.Errorf("publishing on %s needs --ipv6", addr)
 	}
 	addr, err := netip.ParseAddr(spec.ChildIP)
+	addr = addr.Unmap()
 	own := []netip.Addr{p.network.plan.Child4.Addr(), p.network.plan.Child6.Addr()}
-	if err != nil || addr.IsUnspecified() || addr.IsLoopback() || slices.Contains(own, addr) {
+	switch {
+	case err != nil, addr.IsUnspecified(), slices.Contains(own, addr):
 		return nil
+	case addr.IsLoopback():
+		return fmt.Errorf("child IP %s: the port driver pesto cannot reach loopback addresses of the namespace; leave it out, or use --net=slirp4netns --port-driver=builtin", addr)
 	}
 	return fmt.Errorf("child IP %s: the port driver pesto can only forward to the namespace's own address %s", addr, own[0])
 }
@@ -108,18 +111,22 @@ func (p *Ports) listener(spec api.PortSpec) listener {
 	return l
 }
 
-// addrs are the addresses that a port listens on, by the rules of package
-// hostsock as far as the network has IPv6.
+// addrs are the addresses that a port listens on, as far as the network has IPv6. :: is
+// that family alone, as an address that is not a wildcard.
 func (p *Ports) addrs(spec api.PortSpec) []netip.Addr {
 	addr, err := netip.ParseAddr(spec.ParentIP)
-	if err == nil && !addr.IsUnspecified() {
-		return []netip.Addr{addr.Unmap()}
-	}
+	addr = addr.Unmap()
 	v4, v6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
 	switch {
+	case err == nil && !addr.IsUnspecified():
+		return []netip.Addr{addr}
 	case strings.HasSuffix(spec.Proto, "6"):
 		return []netip.Addr{v6}
-	case strings.HasSuffix(spec.Proto, "4"), !p.network.cfg.IPv6:
+	case strings.HasSuffix(spec.Proto, "4"):
+		return []netip.Addr{v4}
+	case addr == v6:
+		return []netip.Addr{v6}
+	case !p.network.cfg.IPv6:
 		return []netip.Addr{v4}
 	}
 	return []netip.Addr{v4, v6}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -11,32 +12,34 @@ import (
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/helper"
+	"rootlesskit/internal/driver/relayed"
 )
 
 // Ports publishes ports through the slirp4netns of the Network of the same run.
 // slirp4netns listens on IPv4 addresses only, and cannot reach loopback
 // addresses of the namespace.
 //
-// Two things it does wrong, and they are refused here. It drops what the
-// namespace sends to the host's loopback by --disable-host-loopback, the
-// answers of UDP servers to clients there among it. And it finds the listener
-// that such an answer leaves by from the server's address alone, so of two UDP
-// ports that lead to one server, one would answer for both.
+// Two things it does wrong with UDP, and the relay serves such ports in its place. It
+// drops what the namespace sends to the host's loopback by --disable-host-loopback,
+// the answers of servers to clients there among it. And it finds the listener that
+// such an answer leaves by from the server's address alone, so of two ports that
+// lead to one server, one would answer for both.
 type Ports struct {
 	*helper.Forwards
 	network *Network
 	api     apiClient
 	child   netip.Addr
+	relay   *relayed.Ports
 }
 
 // NewPorts makes the port driver. It works with the Network of this package
 // alone.
-func NewPorts(network driver.Network, _ driver.Flags) (driver.Ports, error) {
+func NewPorts(network driver.Network, flags driver.Flags) (driver.Ports, error) {
 	n, ok := network.(*Network)
 	if !ok {
 		return nil, errors.New("port driver requires slirp4netns network")
 	}
-	n.ports = &Ports{network: n, child: n.plan.Child4.Addr()}
+	n.ports = &Ports{network: n, child: n.plan.Child4.Addr(), relay: relayed.New(Name, flags)}
 	n.ports.Forwards = helper.NewForwards(n.ports)
 	return n.ports, nil
 }
@@ -49,12 +52,15 @@ func (p *Ports) prepare(sb driver.Sandbox) error {
 }
 
 // Start implements driver.Ports.
-func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, _ driver.Link) error {
-	if p.network.cfg.DisableHostLoopback {
-		sb.Log.Debug("with --disable-host-loopback, UDP ports published by slirp4netns do not answer clients on the host's loopback")
+func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) error {
+	if err := p.relay.Start(ctx, sb, link); err != nil {
+		return err
 	}
 	return p.Forwards.Start(ctx, p.network.program)
 }
+
+// Wait implements driver.Ports.
+func (p *Ports) Wait() error { return errors.Join(p.Forwards.Wait(), p.relay.Wait()) }
 
 // Info implements driver.Ports.
 func (p *Ports) Info() api.PortDriverInfo {
@@ -65,43 +71,61 @@ func (p *Ports) Info() api.PortDriverInfo {
 	}
 }
 
+// errRelay says that slirp4netns would not serve a port as it should.
+var errRelay = errors.New("slirp4netns cannot serve the port")
+
+// Forward implements driver.Ports.
+func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
+	closer, err := p.Forwards.Forward(ctx, spec)
+	if !errors.Is(err, errRelay) {
+		return closer, err
+	}
+	fwd, err := p.hostForward(spec)
+	if err != nil {
+		return nil, err
+	}
+	spec.Proto, spec.ChildIP = fwd.Proto+"4", fwd.GuestAddr.String()
+	return p.relay.Forward(ctx, spec)
+}
+
 // Check implements helper.Forwarder.
 func (p *Ports) Check(spec api.PortSpec, open []api.PortSpec) error {
 	fwd, err := p.hostForward(spec)
 	if err != nil || fwd.Proto != "udp" {
 		return err
 	}
-	if fwd.HostAddr.IsLoopback() && p.network.cfg.DisableHostLoopback {
-		return fmt.Errorf("UDP on %s would never be answered: with --disable-host-loopback, slirp4netns drops what goes to the host's loopback; publish on another address or use --port-driver=builtin", fwd.HostAddr)
+	if p.network.cfg.DisableHostLoopback && (fwd.HostAddr.IsLoopback() || fwd.HostAddr.IsUnspecified()) {
+		return errRelay
 	}
 	for _, o := range open {
 		other, err := p.hostForward(o)
 		if err == nil && other.Proto == "udp" && other.GuestAddr == fwd.GuestAddr && other.GuestPort == fwd.GuestPort {
-			return fmt.Errorf("UDP port %d inside is already published as %s: slirp4netns would answer the clients of one of them from the other; use --port-driver=builtin", fwd.GuestPort, o)
+			return errRelay
 		}
 	}
 	return nil
 }
 
-// hostForward is a port as slirp4netns is asked for it. A loopback address of
-// the namespace becomes the namespace's own: clients that do not know the
-// driver ask for it.
+// hostForward is a port as slirp4netns is asked for it.
 func (p *Ports) hostForward(spec api.PortSpec) (hostForward, error) {
 	f := hostForward{
 		Proto:    strings.TrimRight(spec.Proto, "46"),
 		HostAddr: netip.IPv4Unspecified(), HostPort: spec.ParentPort,
 		GuestAddr: p.child, GuestPort: spec.ChildPort,
 	}
-	if addr, err := netip.ParseAddr(spec.ParentIP); err == nil && !addr.IsUnspecified() {
-		f.HostAddr = addr.Unmap()
+	if addr, err := netip.ParseAddr(spec.ParentIP); err == nil && (f.Proto == spec.Proto || !addr.IsUnspecified()) {
+		f.HostAddr = addr.Unmap() // with tcp4 and udp4, :: is 0.0.0.0
 	}
-	if addr, err := netip.ParseAddr(spec.ChildIP); err == nil && !addr.IsUnspecified() && !addr.IsLoopback() {
+	if addr, err := netip.ParseAddr(spec.ChildIP); err == nil && !addr.IsUnspecified() {
 		f.GuestAddr = addr.Unmap()
 	}
 	for _, addr := range []netip.Addr{f.HostAddr, f.GuestAddr} {
 		if !addr.Is4() {
 			return f, fmt.Errorf("%s: the port driver slirp4netns has no IPv6, use --port-driver=builtin", addr)
 		}
+	}
+	if f.GuestAddr.IsLoopback() {
+		return f, fmt.Errorf("child IP %s: the port driver slirp4netns cannot reach loopback addresses of the namespace; leave it out, or use --port-driver=builtin", f.GuestAddr)
 	}
 	return f, nil
 }

@@ -8,9 +8,10 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/drivertest"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sourceip"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m) }
+func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers) }
 
 // flags are the driver's own flags at their defaults, unless set.
 type flags map[string]string
