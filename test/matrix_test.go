@@ -44,7 +44,11 @@ type combination struct {
 }
 
 func (c combination) flags() []string {
-	return append([]string{"--net=" + c.network, "--reaper=" + c.reaper, "--disable-host-loopback"}, c.namespaces...)
+	flags := append([]string{"--net=" + c.network, "--reaper=" + c.reaper}, c.namespaces...)
+	if c.network != "host" && c.network != "none" { // which would say that it has no meaning
+		flags = append(flags, "--disable-host-loopback")
+	}
+	return flags
 }
 
 func (c combination) has(flag string) bool { return slices.Contains(c.namespaces, flag) }
