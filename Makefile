@@ -18,12 +18,15 @@ GOBUILD       = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags "$(SHI
 TESTFLAGS ?=
 PACKAGES  ?= ./...
 
+# The parts of make test-clients: see docs/clients.md.
+CLIENTS ?= all
+
 COMMANDS := rootlesskit rootlessctl rootlesskit-docker-proxy
 TOOL      = $(GO) tool -modfile=tools/go.mod
 
 ARCHS    := amd64 arm64 arm riscv64 ppc64le s390x
 
-.PHONY: all build modules test test-bare test-compat mutants lint fmt demo bench install dist clean help
+.PHONY: all build modules test test-bare test-clients test-compat mutants lint fmt demo bench install dist clean help
 
 all: build
 
@@ -53,6 +56,9 @@ mutants: ## break the program on purpose, in many ways, and see that the tests n
 
 test-bare: ## the demo and the tests on a bare Debian 12, made with debootstrap (needs root)
 	scripts/test-bare
+
+test-clients: ## run Docker, BuildKit and other clients on the launcher (CLIENTS="ci", "all" or parts); needs root
+	test/clients/run $(CLIENTS)
 
 lint: ## check format, vet, staticcheck, and which package may import which
 	@unformatted=$$(gofmt -l .) || exit; \
@@ -108,4 +114,4 @@ clean: ## remove what was built
 	rm -rf bin dist
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

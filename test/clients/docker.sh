@@ -13,13 +13,6 @@ SCRIPT=$PREFIX/usr/share/docker.io/contrib/dockerd-rootless.sh
 STATE=$(runtime_dir)/launcher
 LOG=$WORK/dockerd.log
 
-pairs=(
-	gvisor-tap-vsock+builtin slirp4netns+builtin
-	gvisor-tap-vsock+gvisor-tap-vsock slirp4netns+slirp4netns
-	pasta+implicit pasta+pesto
-	gvisor-tap-vsock+bypass4netns
-)
-
 main() {
 	local pair options
 	for pair in ${PAIRS:-${pairs[@]}}; do
@@ -46,6 +39,7 @@ since() { [ "${VERSION%%.*}" -lt "$1" ] || "${@:2}"; }
 one_setup() {
 	NET=$1 PORT_DRIVER=$2 OPTIONS=$3
 	SETUP=$NET+$PORT_DRIVER,$OPTIONS
+	: >"$LOG"
 	rm -rf "$(runtime_dir)"/* "$WORK/home"/{*,.[a-z]*} 2>/dev/null
 	if check start start; then
 		since 23 check 'version names it' names_launcher
@@ -55,7 +49,7 @@ one_setup() {
 	fi
 	end_all
 	check 'nothing left' nothing_left
-	[ -z "$KEEP" ] || cp "$LOG" "/var/tmp/dockerd-$VERSION-$SETUP.log"
+	keep_log "$LOG"
 	end_all
 	# What containers' roots own is not the user's to remove.
 	rm -rf "$WORK/home/.local"
@@ -75,11 +69,8 @@ launch() {
 		DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS="$flags" "$SCRIPT" "${arguments[@]}" >>"$LOG" 2>&1 &
 	LAUNCHER=$!
 	echo "$LAUNCHER" >"$WORK/launcher.pid"
-	wait_for 60 'an answer of dockerd' docker_or_dead || return
-	kill -0 "$LAUNCHER" || {
-		grep -E 'error|fail' "$LOG" | tail -n 1
-		return 1
-	}
+	wait_for 60 'an answer of dockerd' ready_or_dead "$LAUNCHER" docker version || return
+	alive "$LAUNCHER" "$LOG"
 }
 
 names_launcher() {
@@ -87,8 +78,6 @@ names_launcher() {
 	version=$(docker version | grep -A1 rootlesskit: | tail -n 1)
 	[[ $version == *Version:*[0-9]* ]] && echo "${version##* }"
 }
-
-docker_or_dead() { docker version || ! kill -0 "$LAUNCHER"; }
 
 docker() {
 	HOME=$WORK/home DOCKER_CONFIG=$WORK/docker-config DOCKER_HOST=unix://$(runtime_dir)/docker.sock \

@@ -4,6 +4,7 @@
 # suites are unpacked there, and never installed: Debian's own stays as it is.
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/rootlesskit-clients
+export GOFLAGS=${GOFLAGS:-}
 
 # private_apt SUITE TOOL ARGUMENT... runs apt with a state of its own.
 private_apt() {
@@ -46,4 +47,26 @@ fetch_docker() {
 	docker-trixie) debs trixie docker.io docker-cli docker-buildx containerd tini ;;
 	docker-sid) debs sid docker.io docker-cli docker-buildx containerd tini ;;
 	esac
+}
+
+# built DIRECTORY PACKAGE... builds the programs of a module that is nothing but a
+# list of what they depend on.
+built() {
+	local module=$1 dir=$CACHE/$1
+	shift
+	echo "$dir"
+	say "building: $*"
+	(cd "$module" && CGO_ENABLED=0 go build -trimpath -o "$dir/usr/bin/" "$@")
+}
+
+fetch_buildkit() {
+	built buildkit github.com/moby/buildkit/cmd/buildctl github.com/moby/buildkit/cmd/buildkitd
+}
+
+fetch_servers() {
+	ensure_packages nginx postgresql-15 redis-server && echo /
+}
+
+fetch_containerd() {
+	ensure_packages crun && fetch_docker "docker-${1#*-}"
 }

@@ -1,6 +1,14 @@
 # shellcheck shell=bash
 # What the parts share. To be sourced by bash, after scripts/lib.sh.
 
+# The pairs of a network and a port driver.
+pairs=(
+	gvisor-tap-vsock+builtin slirp4netns+builtin
+	gvisor-tap-vsock+gvisor-tap-vsock slirp4netns+slirp4netns
+	pasta+implicit pasta+pesto
+	gvisor-tap-vsock+bypass4netns
+)
+
 step() { printf '\n### %s\n' "$*" >&2; }
 
 # record CLIENT VERSION SET-UP CHECK PASS|FAIL|SKIP REASON shows and keeps a result.
@@ -38,6 +46,23 @@ wait_for() {
 		fi
 		sleep 0.1
 	done
+}
+
+# ready_or_dead PID COMMAND... succeeds where the command does, or the process ended.
+ready_or_dead() { "${@:2}" || ! kill -0 "$1"; }
+
+# alive PID LOG fails with an error of the log where the process has ended.
+alive() {
+	kill -0 "$1" 2>/dev/null || {
+		grep -E 'error|fail' "$2" | tail -n 1
+		return 1
+	}
+}
+
+# keep_log FILE copies it to where it outlives the rig, if that was asked for.
+keep_log() {
+	local name=$CLIENT-$VERSION-$SETUP.log
+	[ -z "$KEEP" ] || cp "$1" "/var/tmp/clients-${name//\//-}"
 }
 
 # not COMMAND... succeeds where the command fails.
