@@ -10,11 +10,15 @@ POSTGRES=$(dirname "$(echo /usr/lib/postgresql/*/bin/postgres)")
 
 main() {
 	local pair
+	cd "$WORK" || return # where every user may be
 	for pair in ${PAIRS:-${pairs[@]}}; do
 		SETUP=$pair
-		CLIENT=nginx VERSION=$(nginx -v 2>&1 | sed 's/.*nginx.//') one_server 8080 nginx_server nginx_client
-		CLIENT=redis VERSION=$(redis-server -v | sed 's/.*v=\([0-9.]*\).*/\1/') one_server 6379 redis_server redis_client
-		CLIENT=postgresql VERSION=$("$POSTGRES/postgres" -V | sed 's/[^0-9]*\([0-9.]*\).*/\1/') one_server 5432 postgres_server postgres_client
+		VERSION=$(nginx -v 2>&1 | sed 's/.*nginx.//')
+		CLIENT=nginx one_server 8080 nginx_server nginx_client
+		VERSION=$(redis-server -v | sed 's/.*v=\([0-9.]*\).*/\1/')
+		CLIENT=redis one_server 6379 redis_server redis_client
+		VERSION=$("$POSTGRES/postgres" -V | sed 's/[^0-9]*\([0-9.]*\).*/\1/')
+		CLIENT=postgresql one_server 5432 postgres_server postgres_client
 	done
 }
 
@@ -51,7 +55,8 @@ nginx_server() {
 
 nginx_client() {
 	wait_for 30 nginx lan curl -sf http://10.77.0.1:8080/ &&
-		timeout 60 ab -q -n 3000 -c 8 http://10.77.0.1:8080/ >"$WORK/out" && summary 'Requests per second|Failed requests'
+		lan timeout 60 ab -q -n 3000 -c 8 http://10.77.0.1:8080/ >"$WORK/out" &&
+		grep -q '^Failed requests: *0$' "$WORK/out" && summary 'Requests per second'
 }
 
 redis_server() { echo "exec redis-server --protected-mode no --save '' --dir $DIR"; }
@@ -65,8 +70,8 @@ redis_client() {
 postgres_server() {
 	cat <<-EOF
 		set -e
-		mkdir $DIR/data && chown 999:999 $DIR/data
-		as="setpriv --reuid=999 --regid=999 --clear-groups"
+		mkdir $DIR/data && chown postgres:postgres $DIR/data
+		as="setpriv --reuid=postgres --regid=postgres --clear-groups"
 		\$as $POSTGRES/initdb -D $DIR/data -U postgres -A trust -N
 		echo 'host all all all trust' >>$DIR/data/pg_hba.conf
 		exec \$as $POSTGRES/postgres -D $DIR/data -c listen_addresses='*' -c unix_socket_directories=$DIR/data -c fsync=off
