@@ -267,3 +267,22 @@ func TestBypassManyAddresses(t *testing.T) {
 	k.ctl(t, "list-ports", "--wide")
 	k.ctl(t, "remove-ports", "1")
 }
+
+// TestBypassFlood has a thousand threads bind a port that is native already: what
+// others want of the port does not wait for them.
+func TestBypassFlood(t *testing.T) {
+	port := drivertest.FreePort(t)
+	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port),
+		"python3", "-B", testdata(t, "binds.py"), "flood")
+	poll(t, "the flood", func() bool { return strings.Contains(k.output.String(), "flooding") })
+	const generous = 15 * time.Second // one bind after the other had to wait: a minute and more
+	for _, args := range [][]string{{"list-ports", "--wide"}, {"remove-ports", "1"}} {
+		start := time.Now()
+		k.mustCtl(t, args...)
+		if took := time.Since(start); took > generous {
+			t.Errorf("%v took %v", args, took)
+		} else {
+			t.Logf("%v took %v", args, took)
+		}
+	}
+}

@@ -236,6 +236,27 @@ def timer():
     serve(s)
 
 
+def flood():
+    """has a thousand threads bind the port again and again, beside a server"""
+    s = listening(fresh())
+    refused = threading.Semaphore(0)
+
+    def bind():
+        while True:
+            with fresh() as other:
+                try:
+                    other.bind(("0.0.0.0", 80))
+                except OSError:
+                    refused.release()
+
+    for _ in range(1000):
+        threading.Thread(target=bind, daemon=True).start()
+    for _ in range(3):
+        refused.acquire()
+    print("flooding", flush=True)
+    serve(s)
+
+
 def io_uring():
     """binds by IORING_OP_BIND (Linux 6.11), which no filter sees"""
     libc = ctypes.CDLL(None, use_errno=True)

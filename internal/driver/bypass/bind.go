@@ -23,6 +23,17 @@ type bind struct {
 
 	caller *caller
 	socket *socket
+	bound  bool // the socket is, by us
+}
+
+// close closes what look has opened.
+func (b *bind) close() {
+	if b.socket != nil {
+		b.socket.close()
+	}
+	if b.caller != nil {
+		b.caller.close()
+	}
 }
 
 // errNotOurs is for what the kernel is to do, and nothing is to be said about.
@@ -30,25 +41,48 @@ var errNotOurs = errors.New("not of the published port")
 
 // bind answers a bind of the port: by a swap, by an error, or by letting the
 // kernel do it, after which the relay serves the port.
+//
+// What takes long is done before the port is locked, and one bind at a time wants
+// it locked, so that nothing else has to wait for more than one.
 func (p *port) bind(b *bind) {
+	err := p.prepare(b)
+	defer b.close()
+	if err == nil {
+		p.binding.Lock()
+		defer p.binding.Unlock()
+	}
+	if p.closing.Load() || !b.Valid() { // or nobody waits for it
+		err = errors.Join(errNotOurs, err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	err := p.swap(b)
+	if err == nil {
+		err = p.swap(b)
+	}
+	p.answer(b, err)
+}
+
+// answer is for who has locked the port.
+func (p *port) answer(b *bind, err error) {
 	var errno unix.Errno
 	switch {
 	case err == nil:
 		p.why = nil
 		p.driver.log().Debug("a port is native", "address", p.base.Addr, "pid", b.caller.pid)
+		return
 	case errors.As(err, &refusal{}):
 		if !errors.As(err, &errno) {
 			errno = unix.ENOBUFS
 		}
 		_ = b.Return(errno)
-	default:
-		if err != errNotOurs {
-			p.why = err
-			p.driver.log().Debug("a port is not native", "address", p.base.Addr, "reason", err)
-		}
+		return
+	case !errors.Is(err, errNotOurs):
+		p.why = err
+		p.driver.log().Debug("a port is not native", "address", p.base.Addr, "reason", err)
+	}
+	if b.bound {
+		_ = b.Return(0) // as the kernel would, which would find it bound
+	} else {
 		b.Continue()
 	}
 }
@@ -58,18 +92,31 @@ type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
 
-// swap gives the caller a socket of the host.
-func (p *port) swap(b *bind) error {
-	if p.closed {
+// prepare does what needs no lock: it finds out whether the bind is of the port, and
+// binds the socket that is to be replaced.
+func (p *port) prepare(b *bind) error {
+	if p.closing.Load() || !b.Valid() {
 		return errNotOurs
 	}
 	if err := b.look(); err != nil {
 		return err
 	}
-	defer b.caller.close()
-	defer b.socket.close()
 	if err := p.check(b); err != nil {
 		return err
+	}
+	if err := p.bindInside(b); err != nil {
+		return err
+	}
+	if pid := b.caller.otherHolder(b.socket.inode); pid != 0 {
+		return fmt.Errorf("the server's socket is also another process's (PID %d)", pid)
+	}
+	return nil
+}
+
+// swap gives the caller a socket of the host. The port is locked.
+func (p *port) swap(b *bind) error {
+	if p.closed {
+		return errNotOurs
 	}
 	front, err := p.base.Front(b.socket.family)
 	if errors.Is(err, hostsock.ErrNoFront) {
@@ -79,9 +126,6 @@ func (p *port) swap(b *bind) error {
 		return fmt.Errorf("binding %s in the host: %w", p.base.Addr, err)
 	}
 	defer unix.Close(front)
-	if err := p.bindInside(b); err != nil {
-		return err
-	}
 	n, err := p.newNative(b, front)
 	if err != nil {
 		return err
@@ -97,9 +141,6 @@ func (b *bind) look() (err error) {
 	if err = b.caller.readStatus(); err == nil {
 		b.socket, err = b.caller.socket(b.FD)
 	}
-	if err != nil {
-		b.caller.close()
-	}
 	return err
 }
 
@@ -114,13 +155,7 @@ func (p *port) check(b *bind) error {
 	case s.netns != b.netns, s.bound, s.family == unix.AF_INET != b.addr.Addr().Is4(), !p.serves(b):
 		return errNotOurs
 	}
-	if err := p.mayBind(b); err != nil {
-		return err
-	}
-	if pid := b.caller.otherHolder(s.inode); pid != 0 {
-		return fmt.Errorf("the server's socket is also another process's (PID %d)", pid)
-	}
-	return nil
+	return p.mayBind(b)
 }
 
 // mayBind tells whether a privileged port is the caller's to bind: this process,
@@ -171,14 +206,17 @@ func (p *port) serves(b *bind) bool {
 // bindInside gives the socket that is to be replaced its address in the
 // namespace, for the error that the caller expects, if any, and for the shadow. The
 // shadow of a server that is about to end, as in a restart, gets a moment for it.
+//
+// The port is not locked meanwhile, and who no longer waits is left.
 func (p *port) bindInside(b *bind) error {
-	for deadline := time.Now().Add(endPatience); ; time.Sleep(endPatience / 20) {
-		p.refresh()
+	for deadline := time.Now().Add(endPatience); ; time.Sleep(refreshPause) {
+		serves := p.hasNatives()
 		errno := b.socket.bind(b.raw)
 		if errno == 0 {
+			b.bound = true
 			return nil
 		}
-		if errno != unix.EADDRINUSE || len(p.natives) == 0 || time.Now().After(deadline) {
+		if errno != unix.EADDRINUSE || !serves || time.Now().After(deadline) || p.closing.Load() || !b.Valid() {
 			return refusal{errno}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,10 +29,16 @@ type port struct {
 	// fronted says that there are natives, for the relay's loops.
 	fronted atomic.Bool
 
-	mu      sync.Mutex
-	closed  bool
-	natives []native
-	why     error // the port is not native
+	// binding is held by the bind that wants mu: it is its turn.
+	binding sync.Mutex
+	// closing says that binds come too late.
+	closing atomic.Bool
+
+	mu        sync.Mutex
+	closed    bool
+	natives   []native
+	refreshed time.Time
+	why       error // the port is not native
 }
 
 // native is a socket of the host that a server has. No descriptor of it is kept:
@@ -97,11 +104,25 @@ func (p *port) refresh() {
 		defer p.steer(nil)
 	}
 	p.setNatives(left)
+	p.refreshed = time.Now()
 	for _, n := range ended {
 		_ = n.shadow.Close()
 		p.why = errEnded
 	}
 }
+
+// hasNatives reports whether there are natives, as seen a moment ago at the earliest:
+// many may ask.
+func (p *port) hasNatives() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.refreshed) >= refreshPause {
+		p.refresh()
+	}
+	return len(p.natives) > 0
+}
+
+const refreshPause = 10 * time.Millisecond
 
 var errEnded = errors.New("the server has ended")
 
@@ -136,6 +157,7 @@ func (p *port) steer(next *native) {
 // which they notice as EINVAL of accept(2), and their connections are cut.
 func (p *port) Close() error {
 	p.driver.leave(p)
+	p.closing.Store(true)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
