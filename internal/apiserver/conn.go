@@ -1,235 +1,145 @@
 package apiserver
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"math"
 	"net"
 	"net/http"
-	"runtime/debug"
-	"strconv"
-	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// conn is a client's connection, for requests one after the other (RFC 9112).
-//
-// A request is read whole, body included, which is short, before it is handled.
-// So whatever the connection says while the handler works is its end, or the next
-// request: a goroutine waits for that, and cancels the request's context where the
-// client has hung up.
+// conn is a client's connection.
 type conn struct {
-	net.Conn
-	server  *Server
-	handler http.Handler
-	in      *bufio.Reader
-	limit   *io.LimitedReader // below in
-	once    bool              // for one request, soon: see reserve
-
-	// idle says that no request has begun; ending that none is to begin.
-	idle, ending atomic.Bool
+	*net.UnixConn
+	once   bool          // for one request: see reserve
+	write  time.Duration // to receive what is written
+	closed func()        // called once
 }
 
-// longAgo as a deadline ends a read that is under way.
-var longAgo = time.Unix(1, 0)
-
-// finish ends the connection: now where it is idle, else after the response.
-func (c *conn) finish() {
-	c.ending.Store(true)
-	if c.idle.Load() {
-		_ = c.SetReadDeadline(longAgo)
-	}
+// Write bounds the time that the client takes, not that of a handler.
+func (c *conn) Write(b []byte) (int, error) {
+	_ = c.SetWriteDeadline(time.Now().Add(c.write))
+	return c.UnixConn.Write(b)
 }
 
-// serve answers requests until the client or the server has enough.
-func (c *conn) serve(ctx context.Context) {
-	defer c.recover()
-	c.limit = &io.LimitedReader{R: c.Conn}
-	c.in = bufio.NewReader(c.limit)
-	for c.awaitRequest() {
-		req, err := c.readRequest(ctx)
-		if err != nil {
-			c.refuse(err)
-			return
-		}
-		if !c.answer(req) {
-			return
-		}
-	}
-}
-
-// recover keeps a handler that panics from ending the run.
-func (c *conn) recover() {
-	if reason := recover(); reason != nil {
-		c.server.cfg.Log.Error("an API request failed", "panic", reason, "stack", string(debug.Stack()))
-	}
-}
-
-// awaitRequest reports whether a request has begun.
-func (c *conn) awaitRequest() bool {
-	c.limit.N = maxHeader
-	idle := c.server.limits.idle
-	if c.once {
-		idle = c.server.limits.read
-	}
-	_ = c.SetReadDeadline(time.Now().Add(idle))
-	c.idle.Store(true)
-	if c.ending.Load() { // finish did not see it idle
-		return false
-	}
-	_, err := c.in.Peek(1)
-	c.idle.Store(false)
-	return err == nil
-}
-
-// httpError is a request that is answered before it reaches a handler.
-type httpError struct {
-	status int
-	reason error
-}
-
-func (e *httpError) Error() string { return e.reason.Error() }
-
-// readRequest reads a request and its body.
-func (c *conn) readRequest(ctx context.Context) (*http.Request, error) {
-	_ = c.SetReadDeadline(time.Now().Add(c.server.limits.read))
-	req, err := http.ReadRequest(c.in)
-	switch {
-	case err != nil && c.limit.N <= 0:
-		return nil, &httpError{http.StatusRequestHeaderFieldsTooLarge, fmt.Errorf("the header is longer than %d bytes", maxHeader)}
-	case err != nil:
-		return nil, err
-	case req.ProtoMajor != 1:
-		return nil, &httpError{http.StatusHTTPVersionNotSupported, fmt.Errorf("%s is not supported, only HTTP/1.1 is", req.Proto)}
-	case req.ProtoAtLeast(1, 1) && req.Host == "":
-		return nil, errors.New("the header Host is missing")
-	}
-	c.limit.N = math.MaxInt64
-	if strings.EqualFold(req.Header.Get("Expect"), "100-continue") {
-		if err := c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
-			return nil, err
-		}
-	}
-	body, err := io.ReadAll(io.LimitReader(req.Body, maxBody+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading the body: %w", err)
-	}
-	if len(body) > maxBody { // the handler says so, the rest is not read
-		req.Close = true
-	}
-	req.Body = io.NopCloser(bytes.NewReader(body))
-	return req.WithContext(ctx), nil
-}
-
-// refuse answers what is no request, unless the client is gone or took too long.
-func (c *conn) refuse(err error) {
-	status := http.StatusBadRequest
-	var known *httpError
-	var failed net.Error
-	switch {
-	case errors.As(err, &known):
-		status = known.status
-	case errors.As(err, &failed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return
-	}
-	r := newResponse()
-	c.server.sendError(r, status, err)
-	if c.write(r.encode("GET", 1, true)) == nil {
-		c.linger()
-	}
-}
-
-// answer handles a request and reports whether there may be another.
-func (c *conn) answer(req *http.Request) bool {
-	ctx, cancel := context.WithCancel(req.Context())
-	defer cancel()
-	hungUp := make(chan struct{})
-	_ = c.SetReadDeadline(time.Time{})
-	go func() {
-		defer close(hungUp)
-		if _, err := c.in.Peek(1); err != nil {
-			cancel()
-		}
-	}()
-	r := newResponse()
-	c.handler.ServeHTTP(r, req.WithContext(ctx))
-	_ = c.SetReadDeadline(longAgo)
-	<-hungUp
-
-	last := c.once || req.Close || c.ending.Load() || r.header.Get("Connection") == "close" || !req.ProtoAtLeast(1, 1)
-	if err := c.write(r.encode(req.Method, req.ProtoMinor, last)); err != nil {
-		c.server.cfg.Log.Debug("sending an API response", "error", err)
-		return false
-	}
-	if last {
-		c.linger()
-	}
-	return !last
-}
-
-func (c *conn) write(b []byte) error {
-	_ = c.SetWriteDeadline(time.Now().Add(c.server.limits.write))
-	_, err := c.Write(b)
+func (c *conn) Close() error {
+	err := c.UnixConn.Close()
+	c.closed()
 	return err
 }
 
-// A client may lose a response that it has not read when the connection is
-// closed with unread bytes of its own (ECONNRESET); so these are read, for a while.
+// hungUp reports whether the client has closed the connection. One that has only said
+// that it sends no more (shutdown(2), as nc -N and socat do after a request) still
+// waits for the answer.
+func (c *conn) hungUp() bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var polled []unix.PollFd
+	err = raw.Control(func(fd uintptr) {
+		polled = []unix.PollFd{{Fd: int32(fd)}}
+		_, err = unix.Poll(polled, 0)
+	})
+	return err != nil || polled[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+}
+
+// hangUpPoll is how often a connection that has ended in one direction is looked at,
+// while a handler works.
+const hangUpPoll = 50 * time.Millisecond
+
+// awaitHangUp returns when the client has closed the connection, or ctx has ended.
+func (c *conn) awaitHangUp(ctx context.Context) {
+	tick := time.NewTicker(hangUpPoll)
+	defer tick.Stop()
+	for !c.hungUp() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+type connKey struct{}
+
+// untilHungUp has a request end with its client or with the server, where net/http ends
+// it as soon as the client sends no more.
+func (s *Server) untilHungUp(serving context.Context, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, ok := r.Context().Value(connKey{}).(*conn)
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if c.once {
+			w.Header().Set("Connection", "close")
+		}
+		ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+		defer cancel()
+		defer context.AfterFunc(serving, cancel)()
+		defer context.AfterFunc(r.Context(), func() {
+			c.awaitHangUp(ctx)
+			cancel()
+		})()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// A shortage is waited out, for longer each time.
 const (
-	lingerTime  = 500 * time.Millisecond
-	lingerBytes = 1 << 20
+	shortageMin = 5 * time.Millisecond
+	shortageMax = time.Second
 )
 
-func (c *conn) linger() {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-	}
-	_ = c.SetReadDeadline(time.Now().Add(lingerTime))
-	_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
+// listener accepts clients, in a shortage of descriptors too: see reserve.
+type listener struct {
+	net.Listener
+	server *Server
+	spare  *reserve
 }
 
-// response is an http.ResponseWriter that keeps the response, which is short,
-// until it is complete.
-type response struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func newResponse() *response { return &response{header: http.Header{}} }
-
-func (r *response) Header() http.Header { return r.header }
-
-func (r *response) WriteHeader(status int) {
-	if r.status == 0 {
-		r.status = status
+// Accept implements net.Listener. What it returns is an error that will not pass.
+func (l *listener) Accept() (net.Conn, error) {
+	wait, short := time.Duration(0), false
+	for {
+		socket, err := l.Listener.Accept()
+		switch {
+		case err == nil:
+			return l.conn(socket, short), nil
+		case isShortage(err) && l.spare.giveUp():
+			short = true
+		case isShortage(err):
+			if wait == 0 { // told once
+				l.server.cfg.Log.Warn("a shortage delays API requests", "error", err)
+			}
+			wait = min(max(2*wait, shortageMin), shortageMax)
+			time.Sleep(wait)
+			l.spare.restore()
+		case errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EINTR):
+			// That client is gone.
+		default:
+			return nil, err
+		}
 	}
 }
 
-func (r *response) Write(b []byte) (int, error) {
-	r.WriteHeader(http.StatusOK)
-	return r.body.Write(b)
+func (l *listener) conn(socket net.Conn, once bool) net.Conn {
+	c, ok := socket.(*net.UnixConn)
+	if !ok {
+		return socket
+	}
+	return &conn{UnixConn: c, once: once, write: l.server.limits.write, closed: sync.OnceFunc(l.spare.restore)}
 }
 
-// encode returns the response as it goes over the wire (RFC 9112).
-func (r *response) encode(method string, minor int, last bool) []byte {
-	r.WriteHeader(http.StatusOK)
-	r.header.Set("Content-Length", strconv.Itoa(r.body.Len()))
-	r.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
-	if last {
-		r.header.Set("Connection", "close")
+func isShortage(err error) bool {
+	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
+		if errors.Is(err, errno) {
+			return true
+		}
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "HTTP/1.%d %03d %s\r\n", minor, r.status, http.StatusText(r.status))
-	_ = r.header.Write(&b) // a buffer does not fail
-	b.WriteString("\r\n")
-	if method != http.MethodHead {
-		b.Write(r.body.Bytes())
-	}
-	return b.Bytes()
+	return false
 }

@@ -7,22 +7,15 @@
 // further than that: headers, bodies and idle connections are bounded in size
 // and time, and one that hangs holds up nobody else, and the end of the
 // server for a short grace at most.
-//
-// Requests are parsed, and routed, by net/http. Its Server is not used: with it
-// comes TLS, by which the launcher, whose clients are on this machine, would be
-// larger by a seventh. What it does for a connection is in conn.go.
 package apiserver
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
 	"rootlesskit/internal/ports"
@@ -76,124 +69,52 @@ func New(cfg Config) *Server {
 // time is still served; other errors of the listener do, and are returned.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	// Requests outlive ctx for the grace.
-	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	conns := &connections{open: map[*conn]struct{}{}, spare: newReserve()}
-	defer conns.spare.giveUp()
+	spare := newReserve()
+	defer spare.giveUp()
+	var conns sync.WaitGroup // each until its last handler has returned
+	srv := s.httpServer(serving, &conns)
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
-	err := s.acceptAll(requests, l, conns)
-	l.Close()
+	err := srv.Serve(&listener{l, s, spare})
 	if ctx.Err() != nil {
 		err = nil
-		if !conns.drain(s.limits.grace) {
+		grace, end := context.WithTimeout(serving, s.limits.grace)
+		defer end()
+		if srv.Shutdown(grace) != nil {
 			s.cfg.Log.Warn("cutting API requests that are still under way")
 		}
 	}
 	cancel()
-	conns.cut()
+	_ = srv.Close()
+	conns.Wait()
 	return err
 }
 
-// A shortage is waited out, for longer each time.
-const (
-	shortageMin = 5 * time.Millisecond
-	shortageMax = time.Second
-)
-
-// acceptAll serves each client by a goroutine of its own until the listener
-// fails or is closed.
-func (s *Server) acceptAll(ctx context.Context, l net.Listener, conns *connections) error {
+func (s *Server) httpServer(serving context.Context, conns *sync.WaitGroup) *http.Server {
 	handler := s.cfg.Handler
 	if handler == nil {
 		handler = s.routes()
 	}
-	handler = s.checkPeer(handler)
-	wait, short := time.Duration(0), false
-	for {
-		socket, err := l.Accept()
-		switch {
-		case err == nil:
-			wait = 0
-			c := &conn{Conn: socket, server: s, handler: handler, once: short}
-			short = false
-			conns.serve(c, func() { c.serve(withPeer(ctx, socket)) })
-		case isShortage(err) && conns.spare.giveUp():
-			short = true
-		case isShortage(err):
-			if wait == 0 { // told once
-				s.cfg.Log.Warn("a shortage delays API requests", "error", err)
+	return &http.Server{
+		Handler:           s.untilHungUp(serving, s.checkPeer(handler)),
+		ReadHeaderTimeout: s.limits.read,
+		ReadTimeout:       s.limits.read,
+		IdleTimeout:       s.limits.idle,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelError),
+		BaseContext:       func(net.Listener) context.Context { return serving },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(withPeer(ctx, c), connKey{}, c)
+		},
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				conns.Add(1)
+			case http.StateClosed:
+				conns.Done()
 			}
-			wait = min(max(2*wait, shortageMin), shortageMax)
-			time.Sleep(wait)
-			conns.spare.restore()
-		case errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EINTR):
-			// That client is gone.
-		default:
-			return err
-		}
-	}
-}
-
-func isShortage(err error) bool {
-	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
-}
-
-// connections are those that are open.
-type connections struct {
-	serving sync.WaitGroup
-	spare   *reserve
-
-	mu   sync.Mutex
-	open map[*conn]struct{}
-}
-
-// serve runs f for a connection and closes it after that.
-func (cs *connections) serve(c *conn, f func()) {
-	cs.mu.Lock()
-	cs.open[c] = struct{}{}
-	cs.mu.Unlock()
-	cs.serving.Go(func() {
-		defer func() {
-			c.Close()
-			cs.spare.restore()
-			cs.mu.Lock()
-			delete(cs.open, c)
-			cs.mu.Unlock()
-		}()
-		f()
-	})
-}
-
-// drain ends the connections: the idle ones at once, the others after the
-// response to what is under way. It reports whether all were in time.
-func (cs *connections) drain(grace time.Duration) bool {
-	ended := make(chan struct{})
-	go func() { cs.serving.Wait(); close(ended) }()
-	cs.each((*conn).finish)
-	select {
-	case <-ended:
-		return true
-	case <-time.After(grace):
-		return false
-	}
-}
-
-// cut closes what is open and waits for the end of all.
-func (cs *connections) cut() {
-	cs.each(func(c *conn) { c.Close() })
-	cs.serving.Wait()
-}
-
-func (cs *connections) each(f func(*conn)) {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	for c := range cs.open {
-		f(c)
+		},
 	}
 }
