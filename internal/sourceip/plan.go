@@ -14,6 +14,8 @@ type plan struct {
 	Silent bool `json:"silent,omitempty"`
 	// Found says that one was found.
 	Found bool `json:"found,omitempty"`
+	// Another says that a TCP server is reached in two ways, see onLo.
+	Another bool `json:"another,omitempty"`
 	// Local is where to send to for clients on the host's loopback.
 	Local netip.Addr `json:"local"`
 	// Inner are the networks inside the namespace.
@@ -74,6 +76,7 @@ func (v *view) both() [2]*family { return [2]*family{&v.v4, &v.v6} }
 func choose(v view) (p plan, needsMarks bool) {
 	p = plan{Inner: v.inner, Found: v.found(), Local: v.nearby(), V4: v.paths(v.v4, v.v6), V6: v.paths(v.v6, v.v4)}
 	p.Silent = v.local && !v.nat && !p.Found
+	p.Another = v.another(v.v4) || v.another(v.v6)
 	beyondLo := func(a netip.Addr) bool { return a.IsValid() && !a.IsLoopback() }
 	return p, v.tracked || beyondLo(p.V4.Real) || beyondLo(p.V6.Real)
 }
@@ -153,7 +156,7 @@ func (v view) real(f family) netip.Addr {
 func (v view) onLo(f family, possible, ownFirst bool) netip.Addr {
 	lo := v.loopback(f)
 	switch {
-	case !possible || !f.own.IsValid() || !v.onAll(f) && !v.listens(f.own):
+	case !possible || !v.another(f):
 		return lo
 	case v.isDeaf(lo):
 		return f.own
@@ -161,6 +164,13 @@ func (v view) onLo(f family, possible, ownFirst bool) netip.Addr {
 		return lo
 	}
 	return f.own
+}
+
+// another tells whether a TCP server is reached at the namespace's own address as well
+// as at the loopback address.
+func (v view) another(f family) bool {
+	return !v.udp && v.target.IsLoopback() && f.own.IsValid() &&
+		(v.onAll(f) || v.listens(f.own) && v.listens(v.loopback(f)))
 }
 
 func (v view) isDeaf(a netip.Addr) bool { return slices.Contains(v.deaf, a) }

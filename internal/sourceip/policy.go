@@ -99,6 +99,7 @@ type Port struct {
 	implied bool
 	known   atomic.Pointer[plan]       // nil where the child has to be asked
 	deaf    atomic.Pointer[netip.Addr] // see Unanswered; nil: none
+	another atomic.Bool                // of the latest plan
 	asking  chan struct{}              // a semaphore: one question at a time
 	latest  answered                   // of its holder
 }
@@ -172,13 +173,17 @@ func (p *Port) Resolve(ctx context.Context, client netip.AddrPort) Route {
 // refused, and tells whether Resolve may know another way to the server: it is
 // remembered, and said once. Where that way is not answered either, both are as good.
 func (p *Port) Unanswered(target netip.AddrPort) bool {
+	if !p.another.Load() {
+		return false
+	}
 	deaf := target.Addr()
-	if !p.target.Addr().IsLoopback() && !p.implied || !p.deaf.CompareAndSwap(nil, &deaf) {
-		if was := p.deaf.Load(); was != nil && *was != deaf {
+	if !p.deaf.CompareAndSwap(nil, &deaf) {
+		was := p.deaf.Load()
+		if was != nil && *was != deaf {
 			p.deaf.CompareAndSwap(was, nil)
 			return false
 		}
-		return p.deaf.Load() != nil // others may have found out meanwhile
+		return was != nil // others may have found out meanwhile
 	}
 	p.known.Store(nil)
 	p.policy.cfg.Log.Warn("connections to a server in the namespace are not answered, maybe for a packet filter there; its other address is tried",
@@ -247,6 +252,7 @@ func (p *Port) call(ctx context.Context, mute bool) plan {
 		answer.V4.Problem, answer.V6.Problem = err.Error(), err.Error()
 	} else {
 		p.policy.backend.Store(&answer.Backend)
+		p.another.Store(answer.Another)
 	}
 	if ctx.Err() == nil {
 		p.keep(&answer)
