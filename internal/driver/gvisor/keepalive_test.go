@@ -96,9 +96,9 @@ func TestPeersThatVanish(t *testing.T) {
 				}
 			})
 			if c.gone == "host" {
-				setLink(t, s.host, "lo", "down")
+				ipIn(t, s.host, "link", "set", "lo", "down")
 			} else {
-				setLink(t, s.child, s.link.Ifname, "down")
+				ipIn(t, s.child, "link", "set", s.link.Ifname, "down")
 			}
 			group.eachRelay(func(r *relay) {
 				setKeepAlive(r.ep, time.Second, time.Second, 1)
@@ -113,12 +113,12 @@ func TestPeersThatVanish(t *testing.T) {
 	}
 }
 
-// setLink sets a link of a namespace up or down.
-func setLink(t *testing.T, space *nstest.Child, link, state string) {
+// ipIn runs ip(8) in a namespace.
+func ipIn(t *testing.T, space *nstest.Child, args ...string) {
 	t.Helper()
-	out, err := exec.Command("nsenter", "--preserve-credentials", "--user", "--net", fmt.Sprintf("--target=%d", space.PID),
-		"/sbin/ip", "link", "set", link, state).CombinedOutput()
+	out, err := exec.Command("nsenter", append([]string{"--preserve-credentials", "--user", "--net",
+		fmt.Sprintf("--target=%d", space.PID), "/sbin/ip"}, args...)...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("setting %s %s: %v: %s", link, state, err, out)
+		t.Fatalf("ip %v: %v: %s", args, err, out)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,17 +31,10 @@ type outboundTCP struct {
 	relays    *relayGroup
 	stack     *stack.Stack
 	forwarder *tcp.Forwarder
-
-	mu sync.Mutex
-	// pending holds the sequence numbers of the SYNs under way.
-	pending map[stack.TransportEndpointID]uint32
+	pending   *attempts
 
 	received, sent atomic.Uint64
 }
-
-// maxPending bounds the connection attempts from inside under way. A SYN
-// beyond that is lost, and sent again by its sender.
-const maxPending = 1024
 
 // handshakeTimeout is how long the namespace may take to complete a handshake,
 // which an honest one does at once. The stack itself would wait for minutes.
@@ -50,9 +42,9 @@ const handshakeTimeout = 3 * time.Second
 
 func (o *outboundTCP) register(s *stack.Stack) {
 	o.stack = s
-	o.pending = map[stack.TransportEndpointID]uint32{}
+	o.pending = newAttempts(o.relays.max)
 	// The bound is kept by handle; the forwarder's own never strikes.
-	o.forwarder = tcp.NewForwarder(s, 0, 2*maxPending, o.forward)
+	o.forwarder = tcp.NewForwarder(s, 0, 4*maxPending, o.forward)
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, o.handle)
 }
 
@@ -63,32 +55,14 @@ func (o *outboundTCP) handle(id stack.TransportEndpointID, pkt *stack.PacketBuff
 	if segment.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
 		return false
 	}
-	if !o.admit(id, segment.SequenceNumber()) {
+	if !o.pending.admit(o.ctx, id, segment.SequenceNumber(), time.Now()) {
 		return true
 	}
 	if !o.forwarder.HandlePacket(id, pkt) {
-		o.forget(id)
+		o.pending.forget(id)
 		return false
 	}
 	return true
-}
-
-func (o *outboundTCP) admit(id stack.TransportEndpointID, seq uint32) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if _, ok := o.pending[id]; ok || len(o.pending) >= maxPending {
-		return false
-	}
-	o.pending[id] = seq
-	return true
-}
-
-func (o *outboundTCP) forget(id stack.TransportEndpointID) (seq uint32) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	seq = o.pending[id]
-	delete(o.pending, id)
-	return seq
 }
 
 // forward serves one connection from its SYN to its end, in a goroutine of
@@ -96,20 +70,21 @@ func (o *outboundTCP) forget(id stack.TransportEndpointID) (seq uint32) {
 func (o *outboundTCP) forward(req *tcp.ForwarderRequest) {
 	id := req.ID()
 	if !o.relays.enter() {
-		o.forget(id)
 		req.Complete(false)
+		o.pending.forget(id)
 		return
 	}
 	defer o.relays.leave()
-	host, err := o.dial(localOf(id))
+	at := o.pending.get(id)
+	host, err := o.dial(at.ctx, localOf(id))
 	if err != nil {
-		seq := o.forget(id)
 		o.log.Debug("outbound connection failed", "to", localOf(id), "error", err)
-		o.fail(req, id, seq, err)
+		o.fail(req, id, at.seq, err)
+		o.pending.forget(id)
 		return
 	}
-	r, err := o.accept(req, host)
-	o.forget(id)
+	r, err := o.accept(at.ctx, req, host)
+	o.pending.forget(id)
 	if err != nil {
 		o.log.Debug("outbound connection given up", "to", localOf(id), "error", err)
 		abortFile(host)
@@ -119,20 +94,20 @@ func (o *outboundTCP) forward(req *tcp.ForwarderRequest) {
 }
 
 // dial connects to what the address means for the host.
-func (o *outboundTCP) dial(dst netip.AddrPort) (*os.File, error) {
+func (o *outboundTCP) dial(ctx context.Context, dst netip.AddrPort) (*os.File, error) {
 	if o.plan.isNameServer(dst) {
-		return o.dialNameServer()
+		return o.dialNameServer(ctx)
 	}
 	addr, v := o.policy.outbound(dst.Addr())
 	if v != allow {
 		return nil, verdictError(v)
 	}
-	return dialTCP(o.ctx, o.socket, netip.AddrPortFrom(addr, dst.Port()))
+	return dialTCP(ctx, o.socket, netip.AddrPortFrom(addr, dst.Port()))
 }
 
-func (o *outboundTCP) dialNameServer() (host *os.File, err error) {
+func (o *outboundTCP) dialNameServer(ctx context.Context) (host *os.File, err error) {
 	for _, server := range o.resolvers.servers() {
-		if host, err = dialTCP(o.ctx, o.socket, server); err == nil {
+		if host, err = dialTCP(ctx, o.socket, server); err == nil {
 			return host, nil
 		}
 	}
@@ -140,7 +115,7 @@ func (o *outboundTCP) dialNameServer() (host *os.File, err error) {
 }
 
 // accept completes the handshake with the namespace.
-func (o *outboundTCP) accept(req *tcp.ForwarderRequest, host *os.File) (*relay, error) {
+func (o *outboundTCP) accept(ctx context.Context, req *tcp.ForwarderRequest, host *os.File) (*relay, error) {
 	raw, err := host.SyscallConn()
 	if err != nil {
 		req.Complete(true)
@@ -149,8 +124,10 @@ func (o *outboundTCP) accept(req *tcp.ForwarderRequest, host *os.File) (*relay, 
 	wq := new(waiter.Queue)
 	id := req.ID() // Complete takes it from the request, and the timer may be late
 	giveUp := time.AfterFunc(handshakeTimeout, func() { o.abortHandshake(id) })
+	stop := context.AfterFunc(ctx, func() { o.abortHandshake(id) })
 	ep, tcpErr := req.CreateEndpoint(wq)
 	giveUp.Stop()
+	stop()
 	req.Complete(false)
 	if tcpErr != nil {
 		return nil, fmt.Errorf("handshake with the namespace: %w", stackError(tcpErr))

@@ -29,6 +29,7 @@ func (n *Network) upkeep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
+			n.outbound.pending.expire(now)
 			n.published.flows.expire(now)
 			n.datagrams.outbound.sources.expire(now)
 			n.datagrams.pinger.sources.expire(now)
