@@ -130,7 +130,7 @@ func (n *Network) start(ctx context.Context, tap int) (err error) {
 	n.datagrams = &datagrams{
 		plan:      &n.plan,
 		published: n.published,
-		outbound:  newOutboundUDP(n.log, &n.plan, &n.policy, frames, n.socket),
+		outbound:  newOutboundUDP(n.log, &n.plan, &n.policy, frames, n.socket, n.published),
 		dns:       newDNSRelay(ctx, n.log, n.socket, n.resolvers, frames),
 		pinger:    newPinger(n.log, &n.plan, &n.policy, frames, n.socket),
 	}

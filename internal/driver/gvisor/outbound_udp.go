@@ -25,7 +25,8 @@ const (
 // Each sending address and port of the namespace has one socket in the host,
 // whatever it sends to: the mapping is independent of the endpoint, as RFC
 // 4787 (REQ-1) wants it for NAT traversal, and a scan of many ports costs one
-// socket. ICMP errors come back as ICMP errors.
+// socket. ICMP errors come back as ICMP errors. What the server of a published
+// port sends leaves from that port.
 type outboundUDP struct {
 	log     *slog.Logger
 	plan    *plan
@@ -33,7 +34,9 @@ type outboundUDP struct {
 	frames  *frameWriter
 	socket  socketFunc
 	sources *flowTable[netip.AddrPort, *udpSource]
-	readers sync.WaitGroup
+	// published has the ports that what their servers send leaves from.
+	published *publishedUDP
+	readers   sync.WaitGroup
 }
 
 // udpSource is a sending address and port of the namespace. The link's reader
@@ -47,8 +50,8 @@ type udpSource struct {
 	lastTo  socketAddr
 }
 
-func newOutboundUDP(log *slog.Logger, p *plan, pol *policy, w *frameWriter, socket socketFunc) *outboundUDP {
-	o := &outboundUDP{log: log, plan: p, policy: pol, frames: w, socket: socket}
+func newOutboundUDP(log *slog.Logger, p *plan, pol *policy, w *frameWriter, socket socketFunc, published *publishedUDP) *outboundUDP {
+	o := &outboundUDP{log: log, plan: p, policy: pol, frames: w, socket: socket, published: published}
 	o.sources = newFlowTable(min(maxSources, fdlimit.Get()/4), udpIdle, func(_ netip.AddrPort, s *udpSource) { s.socket.close() })
 	return o
 }
@@ -70,12 +73,16 @@ func (o *outboundUDP) send(d datagram) {
 		o.frames.reject(errTimeExceeded, f, 0)
 		return
 	}
+	dst := netip.AddrPortFrom(addr, d.dst.Port())
+	if o.published.begin(d, dst) {
+		return
+	}
 	s, err := o.source(d.src)
 	if err != nil {
 		o.log.Debug("outbound datagram lost", "from", d.src, "to", d.dst, "error", err)
 		return
 	}
-	if err := s.send(d, netip.AddrPortFrom(addr, d.dst.Port())); err != nil {
+	if err := s.send(d, dst); err != nil {
 		o.frames.reject(err, f, 0)
 	}
 }

@@ -177,6 +177,7 @@ func (p *Ports) serveUDP(spec api.PortSpec, sockets []*sharedFD, child netip.Add
 			_ = wantPacketInfo(s.fd, is6) // both families have had it since Linux 2.6
 		}
 		target := p.targets(child, uint16(spec.ChildPort), is6)[0]
+		port.published.open(target, origin{port: port, socket: s, is6: is6})
 		port.readers.Go(func() { port.serve(s, target) })
 	}
 	return port

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,8 +15,9 @@ import (
 const (
 	// maxPublishedFlows bounds the flows of all published UDP ports.
 	maxPublishedFlows = 8192
-	// publishedIdle is how long such a flow may be silent.
-	publishedIdle = 2 * time.Minute
+	// publishedIdle is how long such a flow may be silent while there is room:
+	// peers of games, tunnels and telephones are quiet for long.
+	publishedIdle = time.Hour
 )
 
 // publishedUDP is the table of flows that clients of published ports have
@@ -25,6 +27,17 @@ type publishedUDP struct {
 	frames *frameWriter
 	policy *policy
 	flows  *flowTable[insideKey, *udpFlow]
+
+	mu      sync.Mutex
+	origins map[netip.AddrPort][]origin // by the address of the server inside
+}
+
+// origin is a socket of a published port, which what its server sends leaves
+// from.
+type origin struct {
+	port   *udpPort
+	socket *dgramSocket
+	is6    bool
 }
 
 // insideKey names a flow as the namespace sees it.
@@ -48,9 +61,10 @@ type udpFlow struct {
 
 func newPublishedUDP(w *frameWriter, p *policy) *publishedUDP {
 	return &publishedUDP{
-		frames: w,
-		policy: p,
-		flows:  newFlowTable(maxPublishedFlows, publishedIdle, func(_ insideKey, f *udpFlow) { f.port.forget(f) }),
+		frames:  w,
+		policy:  p,
+		origins: map[netip.AddrPort][]origin{},
+		flows:   newFlowTable(maxPublishedFlows, publishedIdle, func(_ insideKey, f *udpFlow) { f.port.forget(f) }),
 	}
 }
 
@@ -66,6 +80,49 @@ func (p *publishedUDP) reply(d datagram) bool {
 		f.port.counters.failed(err)
 	}
 	return true
+}
+
+// begin carries a datagram of the namespace that belongs to no flow out of the
+// port that its sender is published on, and is false if there is none. An answer
+// begins a flow. dst is the destination as the host knows it.
+func (p *publishedUDP) begin(d datagram, dst netip.AddrPort) bool {
+	if p.policy.inboundSource(dst.Addr(), d.src.Addr().Is6()) != d.dst.Addr() {
+		return false // the answer would come from another address
+	}
+	p.mu.Lock()
+	origins := p.origins[d.src]
+	p.mu.Unlock()
+	for _, o := range origins {
+		if o.is6 != dst.Addr().Is6() {
+			continue
+		}
+		to := newSocketAddr(dst)
+		// It fails where the port's address has no way there, a loopback one for
+		// example.
+		if o.socket.sendSegments(d.payload, d.segment, hopLimit(d.ttl, o.is6), &to) == nil {
+			o.port.counters.bytesOut.Add(uint64(len(d.payload)))
+			return true
+		}
+	}
+	return false
+}
+
+// open and shut list the sockets of a port.
+func (p *publishedUDP) open(target netip.AddrPort, o origin) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.origins[target] = append(slices.Clip(p.origins[target]), o)
+}
+
+func (p *publishedUDP) shut(port *udpPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for target, origins := range p.origins {
+		left := slices.DeleteFunc(slices.Clone(origins), func(o origin) bool { return o.port == port })
+		if p.origins[target] = left; len(left) == 0 {
+			delete(p.origins, target)
+		}
+	}
 }
 
 // refused ends a flow whose datagram the namespace has refused, and is false if
@@ -166,6 +223,7 @@ func (p *udpPort) Close() error {
 		flows = append(flows, f)
 	}
 	p.mu.Unlock()
+	p.published.shut(p)
 	for _, s := range p.sockets {
 		s.close()
 	}
