@@ -31,6 +31,36 @@ func FuzzAwaitReady(f *testing.F) {
 	})
 }
 
+// FuzzAwaitStage: whatever a stage says, the child knows whether the command runs, and
+// keeps no descriptor of a command that does not.
+func FuzzAwaitStage(f *testing.F) {
+	for _, s := range []string{`{"kind":"policy","body":{}}`, `{"kind":"policy","body":{"policyError":"x"}}`, `{"kind":"unexecuted","error":"x"}`, `{"kind":"policy"}`, "{"} {
+		f.Add([]byte(s), []byte(""))
+		f.Add([]byte(`{"kind":"policy","body":{}}`), []byte(s))
+	}
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		conn, stage, err := wire.Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for _, packet := range [][]byte{first, second} {
+			if len(packet) > 0 {
+				_ = unix.Sendmsg(int(stage.Fd()), packet, unix.UnixRights(0), nil, 0)
+			}
+		}
+		stage.Close()
+		s := awaitStage(conn)
+		defer closeFDs(s.listener)
+		if s.err != nil && len(s.listener) > 0 {
+			t.Errorf("%q, %q: %v, with descriptors", first, second, s.err)
+		}
+		if len(first) == 0 && len(second) == 0 && s.err != nil {
+			t.Errorf("the command was executed: %v", s.err)
+		}
+	})
+}
+
 // TestReceiveSetup: what a child makes of a parent that does not keep to the
 // handshake.
 func TestReceiveSetup(t *testing.T) {

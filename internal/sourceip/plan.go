@@ -1,6 +1,7 @@
 package sourceip
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -39,6 +40,22 @@ type paths struct {
 	PlainSource netip.Addr `json:"plainSource"`
 	// Serving are the addresses from which a server would answer.
 	Serving []netip.Addr `json:"serving,omitempty"`
+}
+
+// verify checks a plan of a child that may have become the command's.
+func (p *plan) verify() error {
+	if len(p.Inner) > maxInner {
+		return fmt.Errorf("the child names %d networks, more than %d", len(p.Inner), maxInner)
+	}
+	return verifyBackend(p.Backend)
+}
+
+func verifyBackend(name string) error {
+	switch name {
+	case "nft", "iptables", "none":
+		return nil
+	}
+	return fmt.Errorf("the child names the unknown backend %.20q", name)
 }
 
 // view is what a plan follows from.

@@ -33,6 +33,7 @@ type Policy struct {
 	cfg     Config
 	backend atomic.Pointer[string]
 	said    sync.Map // problems that were logged
+	count   atomic.Int32
 }
 
 // New asks the child which backend is usable. Nothing is changed in the
@@ -49,6 +50,10 @@ func New(ctx context.Context, cfg Config) *Policy {
 		p.say(err.Error())
 		return p
 	}
+	if err := verifyBackend(reply.Backend); err != nil {
+		p.say(err.Error())
+		return p
+	}
 	p.backend.Store(&reply.Backend)
 	if reply.Problem != "" {
 		p.say(reply.Problem)
@@ -61,8 +66,19 @@ func New(ctx context.Context, cfg Config) *Policy {
 // when the first client comes.
 func (p *Policy) Backend() string { return *p.backend.Load() }
 
+// maxSaid bounds the problems that are told, and maxProblem the text of one: a child
+// may think of ever new ones.
+const (
+	maxSaid    = 20
+	maxProblem = 1 << 10
+)
+
 // say logs a problem once.
 func (p *Policy) say(problem string) {
+	problem = problem[:min(len(problem), maxProblem)]
+	if _, known := p.said.Load(problem); known || p.count.Add(1) > maxSaid {
+		return
+	}
 	if _, said := p.said.LoadOrStore(problem, true); !said {
 		p.cfg.Log.Warn("some clients' addresses cannot be shown to servers in the namespace, the namespace's own address is used instead", "problem", problem)
 	}
@@ -247,7 +263,11 @@ func (p *Port) call(ctx context.Context, mute bool) plan {
 		req.Deaf = []netip.Addr{*deaf}
 	}
 	var answer plan
-	if _, err := p.policy.cfg.Child.Call(asking, planMethod, req, &answer); err != nil {
+	_, err := p.policy.cfg.Child.Call(asking, planMethod, req, &answer)
+	if err == nil {
+		err = answer.verify()
+	}
+	if err != nil {
 		answer = p.fallback()
 		answer.V4.Problem, answer.V6.Problem = err.Error(), err.Error()
 	} else {
