@@ -18,10 +18,14 @@ func writeEtcFiles(state *stateDir, link driver.Link) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	host, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !os.IsNotExist(err) {
+		return nil, fmt.Errorf("reading the host's resolver configuration: %w", err)
+	}
 	files := []struct {
 		name    string
 		content []byte
-	}{{"resolv.conf", resolvConf(link)}, {"hosts", hosts}}
+	}{{"resolv.conf", resolvConf(link, host)}, {"hosts", hosts}}
 	var names []string
 	for _, f := range files {
 		if err := state.write(f.name, f.content, 0o644); err != nil {
@@ -30,14 +34,6 @@ func writeEtcFiles(state *stateDir, link driver.Link) ([]string, error) {
 		names = append(names, f.name)
 	}
 	return names, nil
-}
-
-func resolvConf(link driver.Link) []byte {
-	var b bytes.Buffer
-	for _, dns := range link.DNS {
-		fmt.Fprintf(&b, "nameserver %s\n", dns)
-	}
-	return b.Bytes()
 }
 
 // hostsFile is the host's /etc/hosts with the host's own name on the loopback

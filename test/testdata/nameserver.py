@@ -1,7 +1,9 @@
-"""A name server on 127.0.0.1:53: TXT of N.test is N strings of 200 letters."""
+"""A name server on port 53 of an address, 127.0.0.1 unless one is given: TXT of
+N.test is N strings of 200 letters."""
 
 import socket
 import struct
+import sys
 import threading
 
 
@@ -17,15 +19,15 @@ def answer(query, room):
 
 
 def udp():
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.bind(("127.0.0.1", 53))
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.bind(address)
     while True:
         query, peer = s.recvfrom(4096)
         s.sendto(answer(query, 4096), peer)
 
 
 def tcp():
-    s = socket.create_server(("127.0.0.1", 53))
+    s = socket.create_server(address, family=family)
     while True:
         threading.Thread(target=serve, args=(s.accept()[0],)).start()
 
@@ -38,5 +40,6 @@ def serve(c):
             f.flush()
 
 
+family, _, _, _, address = socket.getaddrinfo(*(sys.argv[1:] or ["127.0.0.1"]), 53, type=socket.SOCK_STREAM)[0]
 threading.Thread(target=udp, daemon=True).start()
 tcp()

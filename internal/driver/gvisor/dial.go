@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -112,10 +113,14 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// zoneIndex is the interface of a scoped address, 0 if it has none.
+// zoneIndex is the interface of a scoped address, which is named or a number, 0 if
+// it has none.
 func zoneIndex(a netip.Addr) uint32 {
 	if a.Zone() == "" {
 		return 0
+	}
+	if n, err := strconv.ParseUint(a.Zone(), 10, 32); err == nil {
+		return uint32(n)
 	}
 	iface, err := net.InterfaceByName(a.Zone())
 	if err != nil {
