@@ -21,12 +21,13 @@ import (
 type helperProgram struct {
 	network, ports string // the driver: a network's, or that of ports on it
 	pkg            string // the distributions' package
+	limits         string // what it cannot do, and no version can; may be empty
 }
 
 var helperPrograms = []helperProgram{
 	{network: "slirp4netns", pkg: "slirp4netns"},
-	{network: "pasta", pkg: "passt"},
-	{network: "pasta", ports: "pesto", pkg: "passt"},
+	{network: "pasta", pkg: "passt", limits: "with --port-driver=implicit, a server on 127.0.0.2 and such inside has TCP, not UDP"},
+	{network: "pasta", ports: "pesto", pkg: "passt", limits: "a server on 127.0.0.1 inside is not reached by its ports"},
 	{network: "lxc-user-nic", pkg: "lxc"},
 }
 
@@ -106,6 +107,9 @@ func (a *app) checkHelper(ctx context.Context, c *cli.Command, h helperProgram, 
 	if text := leak(result.Name); text != "" && chosen && c.Bool("disable-host-loopback") {
 		result.Status, result.Fix = check.Warning, "choose --net=gvisor-tap-vsock or --net=pasta for commands that are not trusted"
 		result.Message += "; " + text
+	}
+	if h.limits != "" {
+		result.Message += "; " + h.limits
 	}
 	return result
 }

@@ -2,6 +2,7 @@ package helper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -14,8 +15,8 @@ type Binary struct {
 	options map[string]bool
 }
 
-// probeTimeout bounds how long a program may take to print its help.
-const probeTimeout = 10 * time.Second
+// probeTimeout bounds how long a program may take to print its help or version.
+const probeTimeout = 3 * time.Second
 
 // Probe finds a program by its name or path and reads from its --help which
 // options it has. The error of the look-up is package exec's, unchanged.
@@ -26,6 +27,9 @@ func Probe(name string) (*Binary, error) {
 	}
 	// Some versions of pasta exit with 1 after printing their help.
 	out, err := ask(path, "--help")
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("%s --help did not end within %v: is this the right program?", path, probeTimeout)
+	}
 	b := &Binary{Path: path, options: longOptions(string(out))}
 	if len(b.options) == 0 {
 		return nil, fmt.Errorf("%s --help names no options (%v): %.200q", path, err, out)
@@ -54,7 +58,21 @@ func ask(path, option string) ([]byte, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, option)
 	cmd.WaitDelay = time.Second
-	return cmd.CombinedOutput()
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return out, err
+}
+
+// Version is the first line that the program prints of itself, or why there is none.
+func (b *Binary) Version() string {
+	out, err := ask(b.Path, "--version")
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if line == "" {
+		return fmt.Sprintf("%s, whose version is not known: %v", b.Path, err)
+	}
+	return line
 }
 
 // Has tells whether the program has an option, such as "--mtu".

@@ -36,6 +36,9 @@ type Config struct {
 	// Restore puts back what a program that died took along. An error of a
 	// program that lives is final. May be nil.
 	Restore func(context.Context) error
+	// Version says which program it is, where it does not do as it should. It is asked
+	// only then.
+	Version func() string
 	Log     *slog.Logger
 }
 
@@ -62,7 +65,9 @@ type Program struct {
 
 const (
 	readyTimeout = 20 * time.Second
-	firstDelay   = 20 * time.Millisecond
+	// A program that is not ready after slowAfter is told of.
+	slowAfter  = 3 * time.Second
+	firstDelay = 20 * time.Millisecond
 	// maxFailures in a row, each within stableAfter of the start, end the run;
 	// by then the delays add up to 2.5 s.
 	maxFailures = 7
@@ -198,9 +203,14 @@ func (p *Program) launch(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", p.cfg.Name, err)
 	}
-	if err := proc.awaitReady(ctx, cmd.Ready); err != nil {
+	slow := time.AfterFunc(slowAfter, func() {
+		p.cfg.Log.Warn(p.cfg.Name+" is not ready yet, still waiting", "after", slowAfter, "version", p.cfg.Version())
+	})
+	err = proc.awaitReady(ctx, cmd.Ready)
+	slow.Stop()
+	if err != nil {
 		proc.stop()
-		return nil, fmt.Errorf("starting %s: %w", p.cfg.Name, err)
+		return nil, fmt.Errorf("starting %s: %w (%s)", p.cfg.Name, err, p.cfg.Version())
 	}
 	return proc, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -23,8 +24,9 @@ func TestMain(m *testing.M) { nstest.Main(m) }
 func shell(t *testing.T, script string, args ...string) Config {
 	t.Helper()
 	return Config{
-		Name: "test-helper",
-		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Name:    "test-helper",
+		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Version: func() string { return "helper 1.2" },
 		Command: func() (*Command, error) {
 			ready, theirs, err := os.Pipe()
 			return &Command{
@@ -65,6 +67,55 @@ func readPID(t *testing.T, path string) int {
 		pid = pid*10 + int(c-'0')
 	}
 	return pid
+}
+
+// lines keeps what is logged.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) has(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), s)
+}
+
+// A program that takes long is told of, with its version; it may still come.
+func TestSlowStart(t *testing.T) {
+	told, log := filepath.Join(t.TempDir(), "told"), &lines{}
+	cfg := shell(t, `until [ -e $1 ]; do sleep 0.1; done; echo >&3; exec sleep 60`, told)
+	cfg.Log = slog.New(slog.NewTextHandler(log, nil))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for !log.has("is not ready yet") {
+			time.Sleep(10 * time.Millisecond)
+		}
+		_ = os.WriteFile(told, nil, 0o600)
+	}()
+	start(t, cfg)
+	<-ended
+	if !log.has("helper 1.2") {
+		t.Error("the version is not told")
+	}
+}
+
+// A program that hangs instead of printing its help is given up.
+func TestHangingProbe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hangs")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexec sleep 60\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Probe(path); err == nil || !strings.Contains(err.Error(), path+" --help did not end within 3s") {
+		t.Errorf("error %v", err)
+	}
 }
 
 func TestRestart(t *testing.T) {
@@ -141,9 +192,9 @@ func TestEndsWithItsContext(t *testing.T) {
 
 func TestFailedStart(t *testing.T) {
 	for script, want := range map[string]string{
-		`echo no such option >&2; exit 1`:        "starting test-helper: exit status 1: no such option",
-		`exec 3>&-; sleep 0.1; echo odd; exit 0`: "starting test-helper: exit status 0",
-		`kill -9 $$`:                             "starting test-helper: signal: killed",
+		`echo no such option >&2; exit 1`:        "starting test-helper: exit status 1: no such option (helper 1.2)",
+		`exec 3>&-; sleep 0.1; echo odd; exit 0`: "starting test-helper: exit status 0 (helper 1.2)",
+		`kill -9 $$`:                             "starting test-helper: signal: killed (helper 1.2)",
 	} {
 		if _, err := Start(t.Context(), shell(t, script)); err == nil || err.Error() != want {
 			t.Errorf("%s: got %v, want %s", script, err, want)

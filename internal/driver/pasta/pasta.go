@@ -71,10 +71,15 @@ func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (link driver.Li
 	}
 	cfg := helper.Config{
 		Name:    Name,
+		Version: n.binary.Version,
 		Command: func() (*helper.Command, error) { return n.command(sb) },
 		Log:     sb.Log,
 	}
+	if n.implicit {
+		sb.Log.Info("pasta's limit: a server on an address of 127.0.0.0/8 other than 127.0.0.1 is reached by TCP, not by UDP")
+	}
 	if n.pesto != nil {
+		sb.Log.Info("pasta's limit: a server on 127.0.0.1 inside is not reached by published ports")
 		cfg.Restore = n.pesto.Restore
 	}
 	if n.program, err = helper.Start(ctx, cfg); err != nil {

@@ -145,6 +145,7 @@ func (p *Ports) Add(ctx context.Context, spec api.PortSpec) (func(context.Contex
 		return l.await(ctx, false)
 	}
 	if err := l.await(ctx, true); err != nil {
+		err = fmt.Errorf("%w (%s)", err, p.network.binary.Version())
 		// A rule that pasta fails at keeps it from all later ones.
 		return nil, errors.Join(err, remove(context.WithoutCancel(ctx)))
 	}
@@ -157,7 +158,7 @@ func (p *Ports) run(ctx context.Context, action string, l listener) error {
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("pesto %s: %w: %s", strings.Join(args, " "), err, strings.Join(strings.Fields(string(out)), " "))
+		return fmt.Errorf("pesto %s: %w: %s (%s)", strings.Join(args, " "), err, strings.Join(strings.Fields(string(out)), " "), p.network.binary.Version())
 	}
 	return nil
 }

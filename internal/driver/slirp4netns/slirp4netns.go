@@ -46,6 +46,7 @@ func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, e
 		return driver.Link{}, err
 	}
 	cfg := helper.Config{
+		Version: n.options.binary.Version,
 		Name:    Name,
 		Command: func() (*helper.Command, error) { return n.command(sb) },
 		Log:     sb.Log,
