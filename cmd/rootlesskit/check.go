@@ -104,6 +104,9 @@ func (a *app) checkHelper(ctx context.Context, c *cli.Command, h helperProgram, 
 		return result
 	}
 	result.Message = version(ctx, c.String(result.Name+"-binary"))
+	if h.limits != "" {
+		result.Message += "; " + h.limits
+	}
 	if text := leak(result.Name); text != "" && chosen && c.Bool("disable-host-loopback") {
 		result.Status, result.Fix = check.Warning, "choose --net=gvisor-tap-vsock or --net=pasta for commands that are not trusted"
 		result.Message += "; " + text
