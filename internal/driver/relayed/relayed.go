@@ -99,6 +99,9 @@ func (p *Ports) Info() api.PortDriverInfo {
 // Forward implements driver.Ports.
 func (p *Ports) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error) {
 	to, err := Target(spec)
+	if err == nil && to.Addr().Is6() && !hasIPv6() {
+		to, err = withoutIPv6(spec, to)
+	}
 	if err != nil {
 		return nil, err
 	}
