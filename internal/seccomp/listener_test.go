@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The main thread, which does not end with its goroutine, has no filter.
+func init() { runtime.LockOSThread() }
+
 // filtered is a thread with a filter, which binds when it is told to and ends with
 // the channel.
 type filtered struct {
