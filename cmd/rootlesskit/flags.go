@@ -99,7 +99,7 @@ func portFlags(reg *driver.Registry) []cli.Flag {
 	const category = "Port"
 	return []cli.Flag{
 		&cli.StringFlag{Name: "port-driver", Category: category, Value: "none", Usage: fmt.Sprintf("port driver for a network other than host [none, auto, %s]", strings.Join(registeredPorts(reg), ", "))},
-		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Category: category, Usage: "publish ports, [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO, e.g. \"127.0.0.1:8080:80/tcp\""},
+		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Category: category, Usage: "publish ports, [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO, e.g. \"127.0.0.1:8080:80/tcp\"; 8080:80 is :8080:80/tcp, on all addresses"},
 		&cli.StringFlag{Name: "bypass4netnsd-socket", Category: category, Usage: "serve the API of bypass4netnsd at this path, through which container tools ask for native ports of containers; the command is a container engine then, and has none itself (bypass4netns port driver)"},
 		&cli.BoolFlag{Name: "source-ip-transparent", Category: category, Value: true, Usage: "show the command the real address of clients (builtin and bypass4netns port drivers)"},
 		&cli.StringFlag{Name: "source-ip-transparent-backend", Category: category, Value: "auto", Usage: "firewall used for --source-ip-transparent [auto, nft, iptables]"},
@@ -121,7 +121,7 @@ func processFlags() []cli.Flag {
 
 func stateFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "state-dir", Category: "State", Usage: "state directory, made where missing, emptied at the start and removed at the end (default: a temporary directory)"},
+		&cli.StringFlag{Name: "state-dir", Category: "State", Usage: "state directory, made where missing and removed at the end; what a killed run left in it is removed at the start, and one with other files is refused (default: a temporary directory in $XDG_RUNTIME_DIR, $TMPDIR or /tmp)"},
 		&cli.StringFlag{Name: "subid-source", Category: "SubID", Value: "auto", Usage: "where subordinate ids come from: dynamic executes getsubids(1), static reads /etc/subuid and /etc/subgid [auto, dynamic, static]; auto is dynamic where nsswitch.conf(5) says so"},
 	}
 }

@@ -51,7 +51,7 @@ complete -c rootlesskit -n __rootlesskit_in_options -l ipcns -d 'make an IPC nam
 complete -c rootlesskit -n __rootlesskit_in_options -l reaper -x -a 'auto true false' -d 'run the command as a session leader below a reaper of orphans, needs --pidns'
 complete -c rootlesskit -n __rootlesskit_in_options -l sdnotify -x -a 'command launcher' -d 'who tells a service manager that the service is ready, by sd_notify'
 complete -c rootlesskit -n __rootlesskit_in_options -l evacuate-cgroup2 -x -d 'move the processes of the cgroup'
-complete -c rootlesskit -n __rootlesskit_in_options -l state-dir -x -a '(__fish_complete_directories)' -d 'state directory, made where missing, emptied at the start and removed at the end'
+complete -c rootlesskit -n __rootlesskit_in_options -l state-dir -x -a '(__fish_complete_directories)' -d 'state directory, made where missing and removed at the end'
 complete -c rootlesskit -n __rootlesskit_in_options -l subid-source -x -a 'auto dynamic static' -d 'where subordinate ids come from'
 complete -c rootlesskit -n __rootlesskit_in_options -l help -s h -d 'show help'
 complete -c rootlesskit -n __rootlesskit_in_options -l version -s v -d 'print the version'
