@@ -80,6 +80,11 @@ func (a *app) checkOptions(ctx context.Context, c *cli.Command) []check.Result {
 	if len(results) == 0 {
 		results = []check.Result{{Name: "options", Status: check.OK, Message: "a run accepts them"}}
 	}
+	if cidr, err := parseCIDR(c.String("cidr")); err == nil {
+		if text, fix := overlap(cfg.NetworkName, cidr); text != "" {
+			results = append(results, check.Result{Name: "cidr", Status: check.Warning, Message: text, Fix: fix})
+		}
+	}
 	return results
 }
 

@@ -194,6 +194,9 @@ func sharedNetworkConfig(c *cli.Command, name string, d *driver.NetworkDriver, l
 	if text := leak(name); text != "" && net.DisableHostLoopback {
 		log.Warn(text)
 	}
+	if text, fix := overlap(name, cidr); text != "" {
+		log.Warn(text + "; " + fix)
+	}
 	if net.IPv6 && (d == nil || !d.IPv6) {
 		log.Warn(fmt.Sprintf("--net=%s has no IPv6, ignoring --ipv6", name))
 	}
