@@ -1,13 +1,20 @@
 package test
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
 
 // TestMounts: each script prints "ok" where the namespace is as it should be.
 func TestMounts(t *testing.T) {
+	// One line each, as a shell prints it.
+	cgroups, devices := listed(t, "/sys/fs/cgroup"), listed(t, "/sys/class/net")
+	const mountsOfTheHost = `grep -cE ' /(etc|sys)(/[^ ]*)? ' /proc/self/mountinfo`
+	count, _ := exec.CommandContext(t.Context(), "sh", "-c", mountsOfTheHost).Output() // grep fails where there is none
 	for _, tt := range []struct {
 		name, script string
 		flags        []string
@@ -27,19 +34,15 @@ func TestMounts(t *testing.T) {
 			[]string{"--net=gvisor-tap-vsock", "--copy-up=/etc"}},
 		{"resolv.conf is replaced without copy-up", `grep -qx 'nameserver 10.0.2.1' /etc/resolv.conf && echo ok`,
 			[]string{"--net=gvisor-tap-vsock"}},
-		{"none leaves resolv.conf and /sys alone", `
-			! grep -q 10.0.2 /etc/resolv.conf && ls $ROOTLESSKIT_STATE_DIR | grep -q resolv.conf || echo ok`,
-			[]string{"--net=none"}},
-		{"/sys shows the namespace's devices", `test "$(echo /sys/class/net/*)" = "/sys/class/net/lo /sys/class/net/tap0" && ls /sys/fs/cgroup >/dev/null && echo ok`,
+		{"none leaves /etc and /sys alone", fmt.Sprintf(`
+			test "$(%s)" = %s && test ! -e $ROOTLESSKIT_STATE_DIR/resolv.conf && test -e $ROOTLESSKIT_STATE_DIR/child_pid && echo ok`,
+			mountsOfTheHost, strings.TrimSpace(string(count))), []string{"--net=none"}},
+		{"/sys shows the namespace's devices", fmt.Sprintf(`test "$(ls -m /sys/class/net)" = "lo, tap0" && test "$(ls -Am -w 0 /sys/fs/cgroup)" = "%s" && echo ok`, cgroups),
 			[]string{"--net=gvisor-tap-vsock"}},
-		{"/sys of a detached run is the host's", `test ! -e /sys/class/net/tap0 && echo ok`,
+		{"/sys of a detached run is the host's", fmt.Sprintf(`test "$(ls -Am -w 0 /sys/class/net)" = "%s" && echo ok`, devices),
 			[]string{"--net=gvisor-tap-vsock", "--detach-netns"}},
 		{"/proc is the PID namespace's", `test $(ls -d /proc/[0-9]* | wc -l) -le 5 && test -e /proc/1 && echo ok`,
 			[]string{"--pidns"}},
-		{"propagation is private", `grep -E ' / / ' /proc/self/mountinfo | grep -qv shared: && echo ok`, []string{"--propagation=rprivate"}},
-		{"propagation is slave", `echo ok`, []string{"--propagation=rslave"}},
-		{"an unknown propagation is ignored", `echo ok`, []string{"--propagation=foo"}},
-		{"mounts stay inside", `mount -t tmpfs none /mnt && touch /mnt/x && echo ok`, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -48,6 +51,56 @@ func TestMounts(t *testing.T) {
 				t.Errorf("stdout %q, stderr %q", r.stdout, r.stderr)
 			}
 		})
+	}
+}
+
+// listed is a directory of the host, as "ls -Am" prints it.
+func listed(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return strings.Join(names, ", ")
+}
+
+// TestPropagation looks at the kernel's own words (proc_pid_mountinfo(5)) for the
+// root and for a mount below it. The host's mounts are shared, which a new user
+// namespace makes slaves of; what is set goes on from there.
+func TestPropagation(t *testing.T) {
+	const script = `mount -t tmpfs none "$1" && exec "$2" --propagation=$3 awk -v dir="$1" '
+$5 == "/" || $5 == dir { s = ""; for (i = 7; $i != "-"; i++) { sub(/:.*/, "", $i); s = s " " $i }; print ($5 == "/" ? "/" : "below") ":" s }' /proc/self/mountinfo`
+	for propagation, want := range map[string]string{
+		"private":  "/:\nbelow: master\n",
+		"rprivate": "/:\nbelow:\n",
+		"slave":    "/: master\nbelow: master\n",
+		"rslave":   "/: master\nbelow: master\n",
+		"shared":   "/: shared master\nbelow: master\n",
+		"rshared":  "/: shared master\nbelow: shared master\n",
+		"foo":      "/: master\nbelow: master\n", // ignored
+	} {
+		r := runCmd(t, exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--mount", "--propagation=shared",
+			"sh", "-c", script, "sh", t.TempDir(), bin("rootlesskit"), propagation))
+		if r.stdout != want {
+			t.Errorf("%s: got %q, want %q: %s", propagation, r.stdout, want, r.stderr)
+		}
+	}
+}
+
+// TestMountsStayInside: the host sees none while the command runs.
+func TestMountsStayInside(t *testing.T) {
+	dir := t.TempDir()
+	k := startKit(t, "sh", "-c", `mount -t tmpfs none "$0" && touch "$0/x" && echo mounted; exec sleep 600`, dir)
+	poll(t, "a mount inside", func() bool { return strings.Contains(k.output.String(), "mounted\n") })
+	if _, err := os.Stat(filepath.Join("/proc", k.childPID(t), "root", dir, "x")); err != nil {
+		t.Errorf("inside: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "x")); !os.IsNotExist(err) {
+		t.Errorf("the host sees what was mounted inside: %v", err)
 	}
 }
 

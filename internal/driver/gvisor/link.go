@@ -143,6 +143,7 @@ func (r *reader) frame(size int) {
 		r.link.peer.Store(from)
 	}
 	proto := tcpip.NetworkProtocolNumber(binary.BigEndian.Uint16(ether[12:]))
+	completeChecksum(r.head[:], r.view.AsSlice()[:size])
 	if proto != header.ARPProtocolNumber && r.link.intercept(r.view.AsSlice()[:size], segmentSize(r.head[:])) {
 		return
 	}
