@@ -68,6 +68,7 @@ func TestLockOfTheKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
+	<-noticed
 	if want := "waiting for the end of another RootlessKit"; !strings.Contains(out.String(), want) {
 		t.Errorf("the log says %q", &out)
 	}

@@ -245,7 +245,7 @@ func (p *port) hostRoute(n native, client, local netip.Addr) relay.Route {
 	route := relay.Route{Target: netip.AddrPortFrom(to, p.base.Addr.Port())}
 	if !client.IsLoopback() {
 		source := local
-		if source.Is4() != to.Is4() || source.IsLoopback() {
+		if source.Is4() != to.Is4() || source.IsLoopback() || source.IsUnspecified() {
 			source = relayed.HostIPv4()
 		}
 		if !source.IsValid() || source.Is4() != to.Is4() {

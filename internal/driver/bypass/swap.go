@@ -21,7 +21,11 @@ func (p *port) put(b *bind, front int, n native) error {
 	dups := b.caller.descriptors(b.socket.inode)
 	epolls := b.caller.epolls(dups)
 	defer closeEpolls(epolls)
+	// From here on a relayed connection could reach the shadow, which takes all its
+	// clients for the namespace's own: the relay has to ask first.
+	p.fronted.Store(true)
 	if err := p.startShadow(b.socket, &n); err != nil {
+		p.setNatives(p.natives)
 		return refusal{fmt.Errorf("listening in the namespace for clients there: %w", err)}
 	}
 	p.steer(&n)
