@@ -329,9 +329,8 @@ func TestBypassKilledServer(t *testing.T) {
 		servers := regexp.MustCompile(`server (\d+)`).FindAllStringSubmatch(k.output.String(), -1)
 		w.shell(t, w.host, "kill -KILL "+servers[len(servers)-1][1])
 		poll(t, "the end of the server", func() bool { _, err := w.get(t, at4, 0); return err != nil })
-		start := time.Now()
-		if _, err := w.get(t, at4, 0); err == nil || time.Since(start) > time.Second {
-			t.Errorf("without a server: %v after %v", err, time.Since(start))
+		if _, err := w.get(t, at4, 0); err == nil || errors.Is(err, os.ErrDeadlineExceeded) { // refused, not held
+			t.Errorf("without a server: %v", err)
 		}
 		if state, why := k.portState(t, 1); state != api.PortRelay || !strings.Contains(why, "ended") {
 			t.Errorf("the port is %s: %s", state, why)
