@@ -38,7 +38,7 @@ modules:
 
 test: modules ## run all tests; as root, first make this machine fit for them
 	scripts/test-host
-	$(GO) test -count=1 -timeout=12m $(TESTFLAGS) $(PACKAGES)
+	$(GO) test -count=1 -timeout=30m $(TESTFLAGS) $(PACKAGES)
 
 # The original's programs, which test-compat compares with; kept from run to run.
 UPSTREAM ?= $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/rootlesskit-upstream-v3.3.0
