@@ -55,6 +55,10 @@ echo euid=$ROOTLESSKIT_PARENT_EUID egid=$ROOTLESSKIT_PARENT_EGID
 umask; pwd
 ls $ROOTLESSKIT_STATE_DIR | tr '\n' ' '
 `
+	groups, err := os.Getgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), "--net=none", "sh", "-c", script)
 	cmd.Dir = dir
@@ -62,7 +66,7 @@ ls $ROOTLESSKIT_STATE_DIR | tr '\n' ' '
 	r := runCmd(t, cmd)
 	syscall.Umask(old)
 	for _, want := range []string{
-		"uid=0 gid=0 groups=0\n",
+		fmt.Sprintf("uid=0 gid=0 groups=%d\n", len(groups)),
 		"CapInh:\t0000000000000000\n", "CapAmb:\t0000000000000000\n",
 		fmt.Sprintf("euid=%d egid=%d\n", os.Getuid(), os.Getgid()),
 		"0027\n" + dir + "\n",
