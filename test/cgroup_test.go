@@ -18,19 +18,9 @@ import (
 // there is none.
 const cgroupEnv = "ROOTLESSKIT_TEST_CGROUP"
 
-// TestEvacuationWithoutDelegation: the error says what makes the cgroup the
-// user's.
-func TestEvacuationWithoutDelegation(t *testing.T) {
-	own, err := ownCgroup()
-	if err != nil {
-		t.Skip("no cgroup v2: ", err)
-	}
-	script := fmt.Sprintf("mount -t tmpfs none /mnt && mkdir -p /mnt/x && mount --bind -o ro /mnt/x %s; exec %s --pidns --cgroupns --evacuate-cgroup2=x true", own, bin("rootlesskit"))
-	r := runCmd(t, exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script))
-	if r.code != 1 || !strings.Contains(r.stderr, `evacuating to cgroup "x": `) {
-		t.Errorf("code %d: %s", r.code, r.stderr)
-	}
-}
+// foreignUnit is a cgroup that the test's user may join, and nothing else, like
+// that of a unit without Delegate=.
+const foreignUnit = "foreign.service"
 
 // delegateCgroup lets root move the tests into a cgroup of their user's own, as
 // systemd does by Delegate=. A process may be moved within it only (cgroups(7),
@@ -61,8 +51,11 @@ func makeCgroup() (string, error) {
 	}
 	dir := filepath.Join(original, fmt.Sprintf("rootlesskit-test-%d", os.Getpid()))
 	tests := filepath.Join(dir, "tests")
-	if err := os.MkdirAll(tests, 0o755); err != nil {
-		return "", err
+	foreign := filepath.Join(dir, foreignUnit)
+	for _, path := range []string{tests, foreign} {
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return "", err
+		}
 	}
 	nstest.AtExit(func() {
 		_ = os.WriteFile(filepath.Join(original, "cgroup.procs"), []byte("0"), 0) // "0" is the writer
@@ -74,6 +67,9 @@ func makeCgroup() (string, error) {
 				return "", err
 			}
 		}
+	}
+	if err := os.Chown(filepath.Join(foreign, "cgroup.procs"), uid, -1); err != nil {
+		return "", err
 	}
 	return dir, os.WriteFile(filepath.Join(tests, "cgroup.procs"), []byte("0"), 0)
 }
@@ -106,28 +102,36 @@ func removeCgroup(dir string) {
 	_ = os.Remove(dir)
 }
 
-func TestEvacuateCgroup2(t *testing.T) {
+// inCgroup runs a script of sh, with arguments, in a sub-cgroup of the one that the
+// user was given.
+func inCgroup(t *testing.T, name, script string, args ...string) result {
+	t.Helper()
 	dir := os.Getenv(cgroupEnv)
 	if !filepath.IsAbs(dir) {
 		t.Skip("no cgroup to evacuate: ", dir)
 	}
-	run := filepath.Join(dir, "run")
-	if err := os.Mkdir(run, 0o755); err != nil {
+	run := filepath.Join(dir, name)
+	if err := os.Mkdir(run, 0o755); err == nil {
+		defer removeCgroup(run) // where all have ended; else with the tests
+	} else if name != foreignUnit {
 		t.Fatal(err)
 	}
-	defer removeCgroup(run)
+	args = append([]string{"-c", `echo 0 >"$0/cgroup.procs" && ` + script, run}, args...)
+	return runCmd(t, exec.CommandContext(t.Context(), "sh", args...))
+}
+
+func TestEvacuateCgroup2(t *testing.T) {
 	// As in a unit of systemd with Delegate=yes, the processes of the cgroup are
 	// rootlesskit's. The command makes cgroups of its own.
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", `echo 0 >"$0/cgroup.procs" && exec "$@"`, run,
+	r := inCgroup(t, "run", `umask 077; exec "$@"`,
 		bin("rootlesskit"), "--pidns", "--cgroupns", "--evacuate-cgroup2=evac", "sh", "-c", `
 		grep 0:: /proc/self/cgroup
 		cd /sys/fs/cgroup
 		wc -l <cgroup.procs; echo "$(cat cgroup.controllers)"; echo "$(cat cgroup.subtree_control)"
-		grep -c . evac/cgroup.procs
+		grep -c . evac/cgroup.procs; stat -c %a evac
 		mkdir mine && echo 0 >mine/cgroup.procs && grep 0:: /proc/self/cgroup`)
-	r := runCmd(t, cmd)
 	lines := strings.Split(r.stdout, "\n")
-	if r.code != 0 || len(lines) != 7 || lines[0] != "0::/evac" || lines[1] != "0" || lines[5] != "0::/mine" {
+	if r.code != 0 || len(lines) != 8 || lines[0] != "0::/evac" || lines[1] != "0" || lines[5] != "755" || lines[6] != "0::/mine" {
 		t.Fatalf("code %d: %q, stderr %q", r.code, lines, r.stderr)
 	}
 	controllers, enabled := strings.Fields(lines[2]), strings.Fields(lines[3])
@@ -136,6 +140,29 @@ func TestEvacuateCgroup2(t *testing.T) {
 	}
 	if n, err := strconv.Atoi(lines[4]); err != nil || n < 3 { // the parent, the child, the command
 		t.Errorf("%q processes were evacuated", lines[4])
+	}
+}
+
+// TestEvacuateForkingCgroup: what is started while the cgroup is evacuated is
+// moved as well.
+func TestEvacuateForkingCgroup(t *testing.T) {
+	for i := range 5 {
+		r := inCgroup(t, fmt.Sprint("forks", i), `
+			for i in 1 2 3 4; do while :; do (:) & (:) & wait; done & pids="$pids $!"; done
+			"$@"; code=$?; kill $pids; exit $code`,
+			bin("rootlesskit"), "--pidns", "--cgroupns", "--evacuate-cgroup2=evac", "sh", "-c", "wc -l </sys/fs/cgroup/cgroup.procs")
+		if r.code != 0 || r.stdout != "0\n" {
+			t.Fatalf("code %d: %q, stderr %q", r.code, r.stdout, r.stderr)
+		}
+	}
+}
+
+// TestEvacuateUndelegatedCgroup: who may not make cgroups is told what to do.
+func TestEvacuateUndelegatedCgroup(t *testing.T) {
+	r := inCgroup(t, foreignUnit, `exec "$@"`, bin("rootlesskit"), "--pidns", "--cgroupns", "--evacuate-cgroup2=evac", "true")
+	const want = "/" + foreignUnit + " is not delegated to this user: set Delegate=yes in " + foreignUnit + ", or start with systemd-run --user --scope --property=Delegate=yes)"
+	if r.code != 1 || !strings.Contains(r.stderr, want) || strings.Count(r.stderr, "\n") != 1 {
+		t.Errorf("code %d: %s", r.code, r.stderr)
 	}
 }
 
@@ -148,5 +175,19 @@ func TestEvacuateForeignCgroup(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), "--pidns", "--cgroupns", "--evacuate-cgroup2=../../nosuch/evac", "true")
 	if r := runCmd(t, cmd); r.code != 1 || !strings.Contains(r.stderr, "evacuat") {
 		t.Errorf("in %s: code %d: %s", own, r.code, r.stderr)
+	}
+}
+
+// TestEvacuationWithoutDelegation: the error says what makes the cgroup the
+// user's.
+func TestEvacuationWithoutDelegation(t *testing.T) {
+	own, err := ownCgroup()
+	if err != nil {
+		t.Skip("no cgroup v2: ", err)
+	}
+	script := fmt.Sprintf("mount -t tmpfs none /mnt && mkdir -p /mnt/x && mount --bind -o ro /mnt/x %s; exec %s --pidns --cgroupns --evacuate-cgroup2=x true", own, bin("rootlesskit"))
+	r := runCmd(t, exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script))
+	if r.code != 1 || !strings.Contains(r.stderr, `evacuating to cgroup "x": `) {
+		t.Errorf("code %d: %s", r.code, r.stderr)
 	}
 }

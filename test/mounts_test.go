@@ -122,3 +122,20 @@ func TestDetached(t *testing.T) {
 		t.Errorf("stdout %q, stderr %q", r.stdout, r.stderr)
 	}
 }
+
+// TestUmask: what is made for the command to read can be read by every user
+// inside, whatever the caller's umask; the command has that umask.
+func TestUmask(t *testing.T) {
+	const script = `umask; cd $ROOTLESSKIT_STATE_DIR; stat -Lc "%a %n" . resolv.conf hosts child_pid /etc /run /etc/resolv.conf /etc/hosts
+		for f in resolv.conf hosts; do setpriv --reuid 1 --regid 1 --clear-groups cat /etc/$f >/dev/null && echo read $f; done`
+	const want = "0077\n755 .\n644 resolv.conf\n644 hosts\n444 child_pid\n755 /etc\n755 /run\n" +
+		"644 /etc/resolv.conf\n644 /etc/hosts\nread resolv.conf\nread hosts\n"
+	for _, network := range []string{"gvisor-tap-vsock", "slirp4netns", "pasta"} {
+		state := filepath.Join(t.TempDir(), "state")
+		r := runCmd(t, exec.CommandContext(t.Context(), "sh", "-c", `umask 077; exec "$@"`, "-", bin("rootlesskit"), "--state-dir="+state,
+			"--net="+network, "--disable-host-loopback", "--copy-up=/etc", "--copy-up=/run", "sh", "-c", script))
+		if r.stdout != want {
+			t.Errorf("%s: %s, stderr %s", network, r.stdout, r.stderr)
+		}
+	}
+}

@@ -148,18 +148,6 @@ func TestDescriptorAboveLimit(t *testing.T) {
 	}
 }
 
-// TestUmask: the files that the command reads have their modes whatever the
-// umask is, and the command has the umask.
-func TestUmask(t *testing.T) {
-	r := runCmd(t, exec.CommandContext(t.Context(), "sh", "-c", `umask 077; exec "$1" --net=gvisor-tap-vsock --copy-up=/etc --disable-host-loopback sh -c '
-		umask; stat -L -c "%n %a" /etc/resolv.conf /etc/hosts $ROOTLESSKIT_STATE_DIR/child_pid; stat -c "%n %a" /etc /etc/.ro*'`, "sh", bin("rootlesskit")))
-	for _, want := range []string{"0077\n", "/etc/resolv.conf 644\n", "/etc/hosts 644\n", "/child_pid 444\n", "/etc 755\n"} {
-		if !strings.Contains(r.stdout, want) {
-			t.Errorf("no %q in %q: %s", want, r.stdout, r.stderr)
-		}
-	}
-}
-
 func TestKilledChild(t *testing.T) {
 	marker := fmt.Sprintf("9%d", os.Getpid())
 	k := startKit(t, "--net=none", "sh", "-c", "setsid sleep "+marker+" & sleep "+marker)

@@ -21,40 +21,70 @@ func evacuateCgroup2(group string) error {
 	if err == nil {
 		err = evacuate(own, filepath.Join(own, group))
 	}
-	if err == nil {
-		err = enableControllers(own)
-	}
 	if err != nil {
 		return fmt.Errorf("evacuating to cgroup %q: %w%s", group, err, delegationHint(own, err))
 	}
 	return nil
 }
 
-// evacuate moves processes until there are none: each may have forked while it
-// was moved.
+// evacuate moves processes until there are none, as each may have forked while it
+// was moved. The last word has the kernel, which enables controllers for the
+// children of an empty cgroup only.
 func evacuate(own, sub string) error {
-	if err := os.MkdirAll(sub, 0o755); err != nil {
+	if err := makeCgroup(sub); err != nil {
 		return err
 	}
 	const passes = 1000 // a fork bomb would go on for ever
 	for range passes {
-		procs, err := os.ReadFile(filepath.Join(own, "cgroup.procs"))
-		if err != nil || len(procs) == 0 {
-			return err
-		}
-		for _, pid := range strings.Fields(string(procs)) {
-			err := os.WriteFile(filepath.Join(sub, "cgroup.procs"), []byte(pid), 0)
-			if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("moving process %s: %w", pid, err)
+		left, err := moveProcesses(own, sub)
+		if err == nil && left == 0 {
+			err = enableControllers(own)
+			if err == nil {
+				return nil
 			}
 		}
+		if err != nil && !errors.Is(err, unix.EBUSY) {
+			return err
+		}
 	}
-	return fmt.Errorf("%s has new processes after each of %d passes", own, passes)
+	return fmt.Errorf("%s has new processes after each of %d passes, or ones of another PID namespace", own, passes)
+}
+
+// makeCgroup makes a cgroup that all inside may look at, whatever the umask is.
+func makeCgroup(dir string) error {
+	const mode = 0o755
+	if err := os.MkdirAll(dir, mode); err != nil {
+		return err
+	}
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() == mode {
+		return err
+	}
+	return os.Chmod(dir, mode)
+}
+
+// moveProcesses moves the processes that are in a cgroup now, and returns how many
+// there were.
+func moveProcesses(from, to string) (int, error) {
+	procs, err := os.ReadFile(filepath.Join(from, "cgroup.procs"))
+	if err != nil {
+		return 0, err
+	}
+	pids := strings.Fields(string(procs))
+	for _, pid := range pids {
+		if pid == "0" { // of another PID namespace; written, it would mean the writer
+			continue
+		}
+		err := os.WriteFile(filepath.Join(to, "cgroup.procs"), []byte(pid), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) { // it ended
+			return 0, fmt.Errorf("moving process %s: %w", pid, err)
+		}
+	}
+	return len(pids), nil
 }
 
 // delegationHint says how a cgroup is made the user's, where it is not.
 func delegationHint(own string, err error) string {
-	if !errors.Is(err, os.ErrPermission) {
+	if !errors.Is(err, os.ErrPermission) && !errors.Is(err, unix.EROFS) {
 		return ""
 	}
 	unit := "the unit"

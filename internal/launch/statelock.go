@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,8 @@ const (
 	lockPatience = 5 * time.Second
 	lockNotice   = 1 * time.Second
 	lockInterval = 5 * time.Millisecond
+
+	stateDirMode = 0o755
 )
 
 // errLocked says that another process holds the lock.
@@ -63,11 +66,17 @@ func (s *stateDir) acquire(ctx context.Context, log *slog.Logger) error {
 }
 
 func (s *stateDir) tryAcquire() error {
-	if err := os.MkdirAll(s.path, 0o755); err != nil {
+	made, err := makeDir(s.path)
+	if err != nil {
 		return err // names the path itself
 	}
 	if err := s.open(); err != nil {
 		return err
+	}
+	if made { // whatever the umask is, other users inside may go there
+		if err := s.dir.Chmod(stateDirMode); err != nil {
+			return err
+		}
 	}
 	if err := s.openLock(unix.O_CREAT); err != nil {
 		return err
@@ -82,6 +91,18 @@ func (s *stateDir) tryAcquire() error {
 		return fmt.Errorf("writing to %s: %w", s.file(lockName), err)
 	}
 	return nil
+}
+
+// makeDir makes a directory, and those above it, where it is missing.
+func makeDir(path string) (made bool, err error) {
+	if err := os.MkdirAll(filepath.Dir(path), stateDirMode); err != nil {
+		return false, err
+	}
+	err = os.Mkdir(path, stateDirMode)
+	if errors.Is(err, os.ErrExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func writePID(f *os.File) error {

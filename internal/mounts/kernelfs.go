@@ -78,9 +78,11 @@ func mountsBelow(dir string) ([]string, error) {
 }
 
 // Cgroup2 mounts the unified hierarchy of cgroups at /sys/fs/cgroup, as the
-// process's own cgroup namespace has it. A tmpfs comes between: the kernel
-// refuses a file system on top of itself.
-func Cgroup2() error {
+// process's own cgroup namespace has it, with the mounts that were below. A tmpfs
+// comes between: the kernel refuses a file system on top of itself.
+func Cgroup2() error { return keepBelow("/sys/fs/cgroup", mountCgroup2) }
+
+func mountCgroup2() error {
 	const target, flags = "/sys/fs/cgroup", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	if err := unix.Mount("tmpfs", target, "tmpfs", flags, "mode=0755"); err != nil {
 		return fmt.Errorf("mounting a tmpfs at %s: %w", target, err)
@@ -92,10 +94,9 @@ func Cgroup2() error {
 }
 
 // Proc mounts a fresh /proc, which shows the process's own PID namespace, with
-// the mounts that were below the old one (binfmt_misc). Where
-// the old one is read-only, the kernel allows but a read-only one
-// (mount_namespaces(7), "Restrictions on mount namespaces"), which the result
-// says.
+// the mounts that were below the old one (binfmt_misc). Where the old one is
+// read-only, the kernel allows but a read-only one (mount_namespaces(7),
+// "Restrictions on mount namespaces"), which the result says.
 func Proc() (readOnly bool, err error) {
 	err = keepBelow("/proc", func() error {
 		readOnly, err = mountProc()

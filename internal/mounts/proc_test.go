@@ -25,6 +25,8 @@ func TestMain(m *testing.M) {
 		report(container())
 	case "sys":
 		report(sysStage())
+	case "cgroup2":
+		report(cgroup2Stage())
 	case "copyup":
 		report(copyUpStage())
 	case "proc":

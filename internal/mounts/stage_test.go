@@ -21,7 +21,7 @@ import (
 func inNamespaces(t *testing.T, name string, env ...string) string {
 	t.Helper()
 	cmd := stage(name, &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET,
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 	})
@@ -67,6 +67,10 @@ func sysStage() (string, error) {
 			return "", fmt.Errorf("mounting at %s: %w", path, err)
 		}
 	}
+	last := layouts[os.Getenv("LAYOUT")][len(layouts[os.Getenv("LAYOUT")])-1]
+	if err := unix.Mount("", "/sys/fs/cgroup"+last, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID, ""); err != nil {
+		return "", err
+	}
 	before, err := below("/sys/")
 	if err != nil {
 		return "", err
@@ -100,16 +104,54 @@ func below(dir string) (string, error) {
 			points = append(points, i.Mountpoint)
 		}
 	}
+	return fileSystems(points...), err
+}
+
+// fileSystems describes those at some paths, with the flags of their mounts.
+func fileSystems(paths ...string) string {
 	var b strings.Builder
-	for _, point := range points {
+	for _, path := range paths {
 		var st unix.Stat_t
 		var fs unix.Statfs_t
-		if err := errors.Join(unix.Stat(point, &st), unix.Statfs(point, &fs)); err != nil {
+		if err := errors.Join(unix.Stat(path, &st), unix.Statfs(path, &fs)); err != nil {
 			continue // covered
 		}
-		fmt.Fprintf(&b, "%s type %#x device %#x flags %#x\n", point, fs.Type, st.Dev, fs.Flags)
+		fmt.Fprintf(&b, "%s type %#x device %#x flags %#x\n", path, fs.Type, st.Dev, fs.Flags)
 	}
-	return b.String(), err
+	return b.String()
+}
+
+// TestCgroup2: what was mounted below the old /sys/fs/cgroup is over the own one.
+func TestCgroup2(t *testing.T) {
+	if out := inNamespaces(t, "cgroup2"); out != "" {
+		t.Error(out)
+	}
+}
+
+func cgroup2Stage() (string, error) {
+	const file = "/sys/fs/cgroup/cgroup.stat" // every cgroup but the root of all has it
+	for _, m := range []struct{ source, target, fs string }{{"none", "/", ""}, {"none", "/sys/fs/cgroup", "tmpfs"}, {file, file, ""}} {
+		flags := map[string]uintptr{"/": unix.MS_REC | unix.MS_PRIVATE, file: unix.MS_BIND}[m.target]
+		if m.target == file {
+			if err := os.WriteFile(file, []byte("mine"), 0o644); err != nil {
+				return "", err
+			}
+		}
+		if err := unix.Mount(m.source, m.target, m.fs, flags, ""); err != nil {
+			return "", fmt.Errorf("mounting at %s: %w", m.target, err)
+		}
+	}
+	if err := mounts.Cgroup2(); err != nil {
+		return "", err
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs("/sys/fs/cgroup", &st); err != nil || st.Type != unix.CGROUP2_SUPER_MAGIC {
+		return fmt.Sprintf("the file system has type %#x, %v", st.Type, err), nil
+	}
+	if got := read(file); got != "mine" {
+		return fmt.Sprintf("the file reads %q", got), nil
+	}
+	return "", nil
 }
 
 // TestCopyUp: every entry leads to what it leads to on the host, and can be
@@ -161,6 +203,16 @@ func copyUpStage() (string, error) {
 			return "", err
 		}
 	}
+	for _, m := range []struct {
+		path  string
+		flags uintptr
+	}{{"/mounted", unix.MS_NOSUID | unix.MS_NOEXEC}, {"/mounted/deeper", unix.MS_RDONLY | unix.MS_NODEV}} {
+		if err := errors.Join(os.Mkdir(dir+m.path, 0o755), unix.Mount("none", dir+m.path, "tmpfs", m.flags, "")); err != nil {
+			return "", err
+		}
+	}
+	mounted := func() string { return fileSystems(dir+"/mounted", dir+"/mounted/deeper") }
+	mountedBefore := mounted()
 	before := snapshot(dir)
 	if len(before) < 15 {
 		return fmt.Sprintf("the tree was not made: %v", before), nil
@@ -173,6 +225,9 @@ func copyUpStage() (string, error) {
 		if now := read(path); now != content {
 			fmt.Fprintf(&b, "%s reads %q, was %q\n", path, now, content)
 		}
+	}
+	if now := mounted(); now != mountedBefore {
+		fmt.Fprintf(&b, "mounts below: %swere\n%s", now, mountedBefore)
 	}
 	for _, path := range []string{"/file", "/top", "/plain", "/ssl/certs", "/ssl/file"} {
 		if err := os.RemoveAll(dir + path); err != nil {
