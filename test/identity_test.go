@@ -56,15 +56,18 @@ func TestUserWithoutName(t *testing.T) {
 	const outer, passwd = "unshare", "mount -t tmpfs none /mnt && grep -v ^%s: /etc/passwd >/mnt/passwd && mount --bind /mnt/passwd /etc/passwd && "
 	script := fmt.Sprintf(passwd, nstest.TestUser)
 	// The user is changed back, so that newuidmap sees the nameless one too.
-	inner := fmt.Sprintf("%s --net=none sh -c 'id -u; cat /proc/self/uid_map'", bin("rootlesskit"))
+	inner := fmt.Sprintf("%[1]s --net=none sh -c 'id -u; cat /proc/self/uid_map' && %[1]s --check", bin("rootlesskit"))
 	r := runCmd(t, exec.CommandContext(t.Context(), outer, "--user", "--map-root-user", "--mount", "sh", "-c",
 		script+fmt.Sprintf("exec unshare --user --map-user=%d --map-group=%d sh -c %s", os.Getuid(), os.Getgid(), shellQuote(inner))))
 	if r.code != 0 || !strings.HasPrefix(r.stdout, "0\n") {
 		t.Fatalf("code %d: %q, %s", r.code, r.stdout, r.stderr)
 	}
 	fields := strings.Fields(r.stdout)
-	if len(fields) != 4 || fields[2] != strconv.Itoa(os.Getuid()) || fields[3] != "1" {
+	if len(fields) < 4 || fields[2] != strconv.Itoa(os.Getuid()) || fields[3] != "1" {
 		t.Errorf("the map is %q", r.stdout)
+	}
+	if !strings.Contains(r.stdout, "no user "+fields[2]) || strings.Contains(r.stdout, "\nerror") {
+		t.Errorf("the report is %s", r.stdout)
 	}
 	if !strings.Contains(r.stderr, "only the own id is mapped") {
 		t.Errorf("it is not said: %s", r.stderr)

@@ -10,6 +10,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+
+	"rootlesskit/internal/userns"
 )
 
 // Status is the outcome of one check.
@@ -61,12 +63,7 @@ func (r Report) Print(w io.Writer) {
 
 // Results looks at the host.
 func (h *Host) Results(ctx context.Context) []Result {
-	ids, err := h.SubIDs(ctx)
-	results := []Result{h.subIDs(ids, err)}
-	if len(ids.UIDs)+len(ids.GIDs) > 0 {
-		results = append(results, h.mapTool("newuidmap", capSetuid), h.mapTool("newgidmap", capSetgid), h.noNewPrivs())
-	}
-	probe := h.Probe(ctx, ids)
+	results, probe := h.ids(ctx)
 	return append(results,
 		h.maxUserNamespaces(),
 		h.userNamespacesClone(probe),
@@ -78,6 +75,20 @@ func (h *Host) Results(ctx context.Context) []Result {
 		h.privilegedPorts(),
 		h.pingGroupRange(),
 	)
+}
+
+// ids looks at the ids that a run maps, and tries it.
+func (h *Host) ids(ctx context.Context) ([]Result, Probe) {
+	ids, err := h.SubIDs(ctx)
+	probe := h.Probe(ctx, ids)
+	none := len(ids.UIDs)+len(ids.GIDs) == 0
+	switch {
+	case none:
+		return []Result{h.subIDs(ids, err)}, probe
+	case probe.IDMap != "" && !h.InPasswd: // newuidmap(1) refuses such a user; a run maps the own id then
+		return []Result{h.nameless(probe.IDMap)}, h.Probe(ctx, userns.SubIDs{})
+	}
+	return []Result{h.subIDs(ids, err), h.mapTool("newuidmap", capSetuid), h.mapTool("newgidmap", capSetgid), h.noNewPrivs()}, probe
 }
 
 func ok(name, format string, args ...any) Result {

@@ -30,6 +30,7 @@ func fitHost() *Host {
 		},
 		User:     &user.User{Username: "alice"},
 		GIDs:     []int{1000},
+		InPasswd: true,
 		Program:  "/usr/bin/rootlesskit",
 		SubIDs:   subIDs(65536, 65536),
 		LookPath: func(name string) (string, error) { return "/usr/bin/" + name, nil },
@@ -148,6 +149,25 @@ func TestObstacles(t *testing.T) {
 		if report := NewReport(results); tt.status == Error && report.OK {
 			t.Errorf("%s: the report is ok in spite of an error", tt.name)
 		}
+	}
+}
+
+// TestNamelessUser: a user of no database has what a run gives: the own id.
+func TestNamelessUser(t *testing.T) {
+	h := fitHost()
+	h.InPasswd, h.User.Uid = false, "1000770000"
+	h.Probe = func(_ context.Context, ids userns.SubIDs) (p Probe) {
+		if len(ids.UIDs) > 0 {
+			p.IDMap = "newuidmap failed: cannot determine your user name"
+		}
+		return p
+	}
+	results := h.Results(t.Context())
+	if r := results[0]; r.Name != "subids" || r.Status != Warning || !strings.Contains(r.Message, "no user 1000770000") || !strings.Contains(r.Message, "your user name") || !strings.Contains(r.Fix, "/etc/passwd") {
+		t.Errorf("%+v", r)
+	}
+	if report := NewReport(results); !report.OK {
+		t.Errorf("a run works, the report says %+v", results)
 	}
 }
 

@@ -25,6 +25,8 @@ type Host struct {
 	// User is who runs it, GIDs are all groups of this process.
 	User *user.User
 	GIDs []int
+	// InPasswd says that /etc/passwd has the user.
+	InPasswd bool
 	// Program is the path of this program.
 	Program string
 	// BindService says that the process has CAP_NET_BIND_SERVICE.
@@ -67,6 +69,7 @@ func ThisHost(source userns.Source) (*Host, error) {
 		Program:     program,
 		Root:        os.DirFS("/"),
 		User:        u,
+		InPasswd:    userns.InPasswd(os.Getuid()),
 		GIDs:        append(gids, os.Getgid()),
 		BindService: bind,
 		SubIDs:      func(ctx context.Context) (userns.SubIDs, error) { return userns.LookupSubIDs(ctx, source, u) },
@@ -114,6 +117,13 @@ func (h *Host) subIDs(ids userns.SubIDs, err error) Result {
 		return bad(name, Warning, fix, "%s has %d subordinate uids and %d gids, images of containers often need %d", h.User.Username, uids, gids, wanted)
 	}
 	return ok(name, "%s has %d subordinate uids and %d gids", h.User.Username, uids, gids)
+}
+
+// nameless is the result of a user whose subordinate ids cannot be mapped, as no
+// database has the user.
+func (h *Host) nameless(reason string) Result {
+	return bad("subids", Warning, fmt.Sprintf("add a line for the user id %s to /etc/passwd", h.User.Uid),
+		"/etc/passwd has no user %s, only the own id can be mapped: only root exists inside, most containers do not run (%s)", h.User.Uid, reason)
 }
 
 func total(ranges []userns.Range) (n uint64) {

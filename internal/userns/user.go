@@ -10,8 +10,8 @@ import (
 )
 
 // CurrentUser is the user that this process belongs to. One that /etc/passwd
-// does not have, as Kubernetes and OpenShift run containers, has its number for
-// a name.
+// does not have, as Kubernetes and OpenShift run containers, has $USER for a name
+// (it may be right: other databases are not asked), or else its number.
 func CurrentUser() (*user.User, error) {
 	uid := os.Getuid()
 	u, err := user.LookupId(strconv.Itoa(uid))
