@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,6 +98,98 @@ func TestCtrlCArrivesOnce(t *testing.T) {
 	}
 }
 
+// TestInteractiveShell: job control works under the launcher.
+func TestInteractiveShell(t *testing.T) {
+	for _, flags := range [][]string{
+		{"--net=none"},
+		{"--pidns"},
+		{"--pidns", "--reaper=false"},
+		{"--pidns", "--reaper=true", "--net=none"},
+		{"--net=gvisor-tap-vsock", "--disable-host-loopback", "--detach-netns"},
+		{"--net=gvisor-tap-vsock", "--disable-host-loopback", "--pidns", "--port-driver=bypass4netns"},
+	} {
+		t.Run(strings.Join(flags, " "), func(t *testing.T) { testInteractiveShell(t, flags) })
+	}
+}
+
+func testInteractiveShell(t *testing.T, flags []string) {
+	keys, screen, _ := onTerminal(t, append(flags, "bash", "--norc", "-i")...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the screen: %q", screen)
+		}
+	})
+	typeKeys(t, keys, "PS1='prompt> '\n")
+	poll(t, "a prompt", func() bool { return strings.Count(screen.String(), "prompt> ") >= 2 })
+	typeKeys(t, keys, "sleep 100\n")
+	running := func(seconds string) bool { return len(processesWith("sleep\x00"+seconds)) == 1 }
+	poll(t, "sleep", func() bool { return running("100") })
+	typeKeys(t, keys, "\x03") // ends sleep, not the shell
+	poll(t, "the end of sleep", func() bool { return !running("100") })
+	typeKeys(t, keys, "sleep 101\n")
+	poll(t, "sleep", func() bool { return running("101") })
+	typeKeys(t, keys, "\x1a")
+	poll(t, "the stopped job", func() bool { return strings.Contains(screen.String(), "Stopped") })
+	typeKeys(t, keys, "bg\n")
+	poll(t, "the job in the background", func() bool { return strings.Contains(screen.String(), "sleep 101 &") })
+	typeKeys(t, keys, "fg\n")
+	poll(t, "the job in the foreground", func() bool { return strings.Contains(screen.String(), "fg\r\nsleep 101\r\n") })
+	typeKeys(t, keys, "\x03") // not before: it discards what was typed
+	poll(t, "the end of sleep", func() bool { return !running("101") })
+	if err := unix.IoctlSetWinsize(int(keys.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 50, Col: 132}); err != nil {
+		t.Fatal(err)
+	}
+	typeKeys(t, keys, "stty size\n")
+	poll(t, "the new size", func() bool { return strings.Contains(screen.String(), "50 132") })
+	typeKeys(t, keys, "sleep 102 &\n")
+	poll(t, "sleep", func() bool { return running("102") })
+	typeKeys(t, keys, "kill %1; echo still-$((40+2))\n")
+	poll(t, "the shell's answer", func() bool { return strings.Contains(screen.String(), "still-42") })
+	if strings.Contains(screen.String(), "no job control") {
+		t.Errorf("no job control: %q", screen)
+	}
+}
+
+// TestSuspend: Ctrl-Z in a shell stops the whole run, and fg continues it.
+func TestSuspend(t *testing.T) {
+	// Not a shell with a sleep: it may be stopped within vfork(2), where the child
+	// is stopped and the shell waits for it, which is no stop to its parent.
+	const command = `import itertools, os, signal, time; signal.signal(signal.SIGINT, lambda *_: print("INT-%d" % (40+2), flush=True)); ` +
+		`[(open(os.environ["TMPDIR"] + "/count", "w").write(str(i)), time.sleep(0.02)) for i in itertools.count()]`
+	for _, flags := range []string{"--net=none", "--pidns", "--pidns --reaper=false", "--net=gvisor-tap-vsock --disable-host-loopback"} {
+		keys, screen, shell := shellOnTerminal(t)
+		counter := filepath.Join(shell.tmp, "count")
+		count := func() string { b, _ := os.ReadFile(counter); return string(b) }
+		counting := func() bool {
+			before := count()
+			for range 50 {
+				time.Sleep(10 * time.Millisecond)
+				if now := count(); now != before && now != "" {
+					return true
+				}
+			}
+			return false
+		}
+		typeKeys(t, keys, fmt.Sprintf("%s %s python3 -c '%s'\n", bin("rootlesskit"), flags, command))
+		for round := 1; round <= 2; round++ {
+			poll(t, "the command", counting)
+			typeKeys(t, keys, "\x1a")
+			poll(t, "the shell", func() bool { return strings.Count(screen.String(), "Stopped") == round })
+			poll(t, "the command to stop", func() bool { return !counting() })
+			typeKeys(t, keys, "fg\n")
+		}
+		poll(t, "the command, continued", counting)
+		typeKeys(t, keys, "\x03")
+		poll(t, "SIGINT", func() bool { return strings.Contains(screen.String(), "INT-42") })
+		if !counting() {
+			t.Errorf("%s: stopped again: %q", flags, screen)
+		}
+		if n := strings.Count(screen.String(), "INT-42"); n != 1 {
+			t.Errorf("%s: SIGINT arrived %d times: %q", flags, n, screen)
+		}
+	}
+}
+
 // TestSuspendOfAShell: the command has a process group of its own.
 func TestSuspendOfAShell(t *testing.T) {
 	keys, screen, _ := shellOnTerminal(t)
@@ -137,4 +230,16 @@ func shellOnTerminal(t *testing.T) (keys *os.File, screen *syncBuffer, shell ter
 	tmp := t.TempDir()
 	keys, screen, cmd := programOnTerminal(t, tmp, "bash", "--norc", "-i")
 	return keys, screen, terminalShell{cmd, tmp}
+}
+
+// TestHangUp: the end of the terminal ends the run.
+func TestHangUp(t *testing.T) {
+	for _, flags := range [][]string{{"--net=none"}, {"--pidns"}, {"--pidns", "--reaper=false"}} {
+		seconds := fmt.Sprintf("7%d", os.Getpid())
+		keys, _, cmd := onTerminal(t, append(flags, "sleep", seconds)...)
+		poll(t, "the command", func() bool { return len(processesWith("sleep\x00"+seconds)) == 1 })
+		keys.Close()
+		poll(t, "the end of the command", func() bool { return len(processesWith("sleep\x00"+seconds)) == 0 })
+		poll(t, "the end of the launcher", func() bool { return commandLine(cmd.Process.Pid) == "" })
+	}
 }

@@ -269,7 +269,7 @@ func (c *child) setUpNetns() (err error) {
 // serve answers the parent's calls until the command has ended. The parent's
 // end ends everything.
 func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
-	c.signals = newSignalSorter()
+	c.signals = newSignalSorter(c.setup.Setsid)
 	c.reaper = newReaper()
 	c.netns.SetRunner(c.run)
 	parentGone := make(chan struct{})

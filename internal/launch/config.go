@@ -42,8 +42,8 @@ type Config struct {
 
 	// PIDNS, CgroupNS, UTSNS and IPCNS ask for further namespaces.
 	PIDNS, CgroupNS, UTSNS, IPCNS bool
-	// Reaper makes the command a session leader, where there is no terminal, below
-	// a process that reaps orphans; it needs PIDNS.
+	// Reaper makes the command a session leader below a process that reaps
+	// orphans; it needs PIDNS.
 	Reaper bool
 	// EvacuateCgroup2 is the sub-cgroup to move the child into; empty: none.
 	EvacuateCgroup2 string

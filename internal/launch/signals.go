@@ -82,13 +82,18 @@ func (p *process) signal(ctx context.Context, sig unix.Signal) {
 type signalSorter struct {
 	own    <-chan os.Signal
 	passed chan unix.Signal // by the parent
-	// terminal says that the child has a controlling terminal, which the command
-	// then has too.
-	terminal bool
+	// terminal says that the child has a controlling terminal, and ownSession
+	// that the command was started outside of it.
+	terminal, ownSession bool
 }
 
-func newSignalSorter() *signalSorter {
-	return &signalSorter{own: catchSignals(), passed: make(chan unix.Signal, 16), terminal: hasTerminal()}
+func newSignalSorter(ownSession bool) *signalSorter {
+	return &signalSorter{
+		own:        catchSignals(),
+		passed:     make(chan unix.Signal, 16),
+		terminal:   hasTerminal(),
+		ownSession: ownSession,
+	}
 }
 
 // hasTerminal tells whether the process has a controlling terminal (tty(4)).
@@ -159,7 +164,10 @@ func (s *signalSorter) sort(command int, waiting map[unix.Signal]copyOf, sig uni
 		return
 	}
 	delete(waiting, sig)
-	if inOtherGroup(command) { // the terminal did not reach it
+	switch {
+	case s.ownSession:
+		sendToSession(command, sig)
+	case inOtherGroup(command): // the terminal did not reach it
 		_ = unix.Kill(command, sig)
 	}
 }
@@ -169,6 +177,20 @@ func (s *signalSorter) sort(command int, waiting map[unix.Signal]copyOf, sig uni
 func inOtherGroup(pid int) bool {
 	group, err := unix.Getpgid(pid)
 	return err == nil && group != unix.Getpgrp()
+}
+
+// sendToSession passes a signal of our terminal to a command that leads a
+// session without one. There the kernel does not stop a process by SIGTSTP, as
+// nobody could continue it; but here somebody can.
+func sendToSession(command int, sig unix.Signal) {
+	switch {
+	case sig == unix.SIGTSTP && stopsByDefault(command):
+		_ = unix.Kill(-command, unix.SIGSTOP)
+	case sig == unix.SIGCONT:
+		_ = unix.Kill(-command, sig)
+	default:
+		_ = unix.Kill(command, sig)
+	}
 }
 
 func sendDue(command int, waiting map[unix.Signal]copyOf, now time.Time) {

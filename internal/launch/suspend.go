@@ -1,10 +1,12 @@
 package launch
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -94,4 +96,24 @@ func rtSigaction(sig unix.Signal, action, old *sigaction) error {
 		return errno
 	}
 	return nil
+}
+
+// stopsByDefault tells that a process neither catches nor ignores SIGTSTP
+// (proc_pid_status(5)).
+func stopsByDefault(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	for line := range bytes.Lines(status) {
+		name, mask, _ := bytes.Cut(bytes.TrimSpace(line), []byte(":\t"))
+		if string(name) != "SigIgn" && string(name) != "SigCgt" {
+			continue
+		}
+		bits, err := strconv.ParseUint(string(mask), 16, 64)
+		if err != nil || bits&(1<<(unix.SIGTSTP-1)) != 0 {
+			return false
+		}
+	}
+	return true
 }
