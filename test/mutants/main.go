@@ -2,7 +2,7 @@
 // *.mutant at a time, and runs the tests that should notice. A mutant that they do
 // not notice has survived, and makes it fail: a test is missing.
 //
-//	go run ./test/mutants [-list] [PATTERN]...
+//	go run ./test/mutants [-list] [-build] [PATTERN]...
 //
 // works on a copy of the tree; patterns are of names, as in path/filepath. A file
 // says in its first line what is broken, then which tests should notice, and
@@ -25,16 +25,17 @@ import (
 
 func main() {
 	list := flag.Bool("list", false, "print the mutants, and run nothing")
+	build := flag.Bool("build", false, "build the mutants, and run no tests")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *list, flag.Args()); err != nil {
+	if err := run(ctx, *list, *build, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, list bool, patterns []string) error {
+func run(ctx context.Context, list, build bool, patterns []string) error {
 	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return fmt.Errorf("finding the module: %w", err)
@@ -55,26 +56,40 @@ func run(ctx context.Context, list bool, patterns []string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	return tryAll(ctx, work, mutants)
+	if build {
+		for i := range mutants {
+			mutants[i].tests = nil
+		}
+	}
+	return tryAll(ctx, work, mutants, build)
 }
 
-func tryAll(ctx context.Context, work string, mutants []mutant) error {
-	var survived []string
+// tryAll tells of each mutant what became of it, and goes on after one that
+// proves nothing.
+func tryAll(ctx context.Context, work string, mutants []mutant, build bool) error {
+	var failed []string
 	for i, m := range mutants {
 		began := time.Now()
 		result, err := m.try(ctx, work)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", m.name, err)
+			result = "BROKEN"
+		} else if build {
+			result = "built"
 		}
 		fmt.Printf("%3d/%d %-8s %s: %s (%.0fs)\n", i+1, len(mutants), result, m.name, m.what, time.Since(began).Seconds())
-		if result == "SURVIVED" {
-			survived = append(survived, m.name)
+		if err != nil {
+			fmt.Println(err)
+		}
+		if err != nil || result == survived {
+			failed = append(failed, m.name)
 		}
 	}
-	if len(survived) > 0 {
-		return fmt.Errorf("%d of %d survived: %s", len(survived), len(mutants), strings.Join(survived, " "))
+	if len(failed) > 0 {
+		return fmt.Errorf("%d of %d were not noticed: %s", len(failed), len(mutants), strings.Join(failed, " "))
 	}
-	fmt.Printf("all %d were noticed\n", len(mutants))
 	return nil
 }
 

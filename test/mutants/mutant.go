@@ -24,6 +24,9 @@ type hunk struct {
 	old, new []string
 }
 
+// survived is the result of a mutant that no test noticed.
+const survived = "SURVIVED"
+
 const extension = ".mutant"
 
 // readAll reads the mutants of a directory whose names match one of the patterns.
@@ -160,7 +163,7 @@ func (m mutant) try(ctx context.Context, dir string) (result string, err error) 
 		return "", err
 	}
 	defer func() { err = errors.Join(err, restore()) }()
-	if out, err := goCommand(ctx, dir, "build", "./..."); err != nil {
+	if out, err := goCommand(ctx, dir, append([]string{"build"}, m.packages()...)...); err != nil {
 		return "", fmt.Errorf("it does not build: %w\n%s", err, out)
 	}
 	for _, test := range m.tests {
@@ -174,7 +177,16 @@ func (m mutant) try(ctx context.Context, dir string) (result string, err error) 
 			return "killed", nil
 		}
 	}
-	return "SURVIVED", nil
+	return survived, nil
+}
+
+// packages are those that are changed.
+func (m mutant) packages() []string {
+	var all []string
+	for _, h := range m.hunks {
+		all = append(all, "./"+filepath.Dir(h.file))
+	}
+	return all
 }
 
 func goCommand(ctx context.Context, dir string, args ...string) ([]byte, error) {
