@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -186,14 +187,19 @@ while :; do sleep 0.01; done`)...)
 	}
 }
 
+// TestOrphansAreReaped: they were there, and of all below the launcher only the child
+// and the command are left, zombies counted.
 func TestOrphansAreReaped(t *testing.T) {
 	for _, flags := range [][]string{nil, {"--pidns"}} {
-		k := startKit(t, append(flags, "sh", "-c", "for i in 1 2 3 4 5; do (sh -c 'exec sleep 0.05' &); done; sleep 60")...)
-		child := k.childPID(t)
-		poll(t, "the orphans' end", func() bool {
-			b, _ := os.ReadFile(fmt.Sprintf("/proc/%s/task/%s/children", child, child))
-			return len(strings.Fields(string(b))) == 1
+		began := filepath.Join(t.TempDir(), "began")
+		k := startKit(t, append(flags, "sh", "-c", `
+for i in 1 2 3 4 5; do (sh -c "echo >>$0; exec sleep 0.05" &); done
+exec sleep 60`, began)...)
+		poll(t, "five orphans", func() bool {
+			b, _ := os.ReadFile(began)
+			return len(b) == 5
 		})
+		poll(t, "the orphans' end", func() bool { return len(descendants(k.Process.Pid)) == 2 })
 	}
 }
 
