@@ -13,6 +13,7 @@ import (
 func TestMounts(t *testing.T) {
 	// One line each, as a shell prints it.
 	cgroups, devices := listed(t, "/sys/fs/cgroup"), listed(t, "/sys/class/net")
+	named := timesNamed(t)
 	const mountsOfTheHost = `grep -cE ' /(etc|sys)(/[^ ]*)? ' /proc/self/mountinfo`
 	count, _ := exec.CommandContext(t.Context(), "sh", "-c", mountsOfTheHost).Output() // grep fails where there is none
 	for _, tt := range []struct {
@@ -28,9 +29,9 @@ func TestMounts(t *testing.T) {
 		{"copy-up of a directory behind a symlink", `echo x > /run/new && test -e /var/run/new && echo ok`,
 			[]string{"--copy-up=/var/run"}},
 		{"/etc is not writable without copy-up", `touch /etc/new 2>/dev/null || echo ok`, nil},
-		{"resolv.conf and hosts are real files", `
+		{"resolv.conf and hosts are real files", fmt.Sprintf(`
 			test ! -L /etc/resolv.conf && test ! -L /etc/hosts && grep -qx 'nameserver 10.0.2.1' /etc/resolv.conf &&
-			grep -qx "127.0.0.1 $(hostname)" /etc/hosts && echo ok`,
+			test $(grep -cx "127.0.0.1 $(hostname)" /etc/hosts) = %d && grep -qx "::1 $(hostname)" /etc/hosts && echo ok`, named+1),
 			[]string{"--net=gvisor-tap-vsock", "--copy-up=/etc"}},
 		{"resolv.conf is replaced without copy-up", `grep -qx 'nameserver 10.0.2.1' /etc/resolv.conf && echo ok`,
 			[]string{"--net=gvisor-tap-vsock"}},
@@ -52,6 +53,23 @@ func TestMounts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// timesNamed counts the lines of /etc/hosts that give the host's name to the
+// loopback address: inside there is one more.
+func timesNamed(t *testing.T) (n int) {
+	t.Helper()
+	hosts, _ := os.ReadFile("/etc/hosts") // a host may have none
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(hosts)) {
+		if strings.TrimRight(line, "\n") == "127.0.0.1 "+name {
+			n++
+		}
+	}
+	return n
 }
 
 // listed is a directory of the host, as "ls -Am" prints it.
@@ -116,10 +134,14 @@ func TestHiddenProc(t *testing.T) {
 
 // TestDetached: the command stays in the host's network, with its files.
 func TestDetached(t *testing.T) {
-	r := runKit(t, "--net=gvisor-tap-vsock", "--detach-netns", "--copy-up=/etc", "sh", "-c",
-		`ls $ROOTLESSKIT_STATE_DIR | tr '\n' ' '; nsenter --net=$ROOTLESSKIT_STATE_DIR/netns ip -4 -o addr show tap0`)
-	if !strings.Contains(r.stdout, "api.sock child_pid hosts lock netns resolv.conf") || !strings.Contains(r.stdout, "10.0.2.100/24") {
-		t.Errorf("stdout %q, stderr %q", r.stdout, r.stderr)
+	resolvConf, _ := os.ReadFile("/etc/resolv.conf") // a host may have none
+	r := runKit(t, "--net=gvisor-tap-vsock", "--detach-netns", "--copy-up=/etc", "sh", "-c", `
+ls $ROOTLESSKIT_STATE_DIR | tr '\n' ' '; echo
+nsenter --net=$ROOTLESSKIT_STATE_DIR/netns ip -4 -o addr show tap0 | grep -o '10\.0\.2\.100/24'
+grep -c ' /etc/resolv.conf ' /proc/self/mountinfo
+cat /etc/resolv.conf`)
+	if want := "api.sock child_pid hosts lock netns resolv.conf \n10.0.2.100/24\n0\n" + string(resolvConf); r.stdout != want {
+		t.Errorf("stdout %q, want %q, stderr %q", r.stdout, want, r.stderr)
 	}
 }
 
