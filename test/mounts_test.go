@@ -24,6 +24,8 @@ func TestMounts(t *testing.T) {
 			test "$(readlink /etc/passwd)" != "" && grep -q root: /etc/passwd && test -d /etc/ssl/. &&
 			echo mine > /etc/new && rm /etc/passwd && echo mine > /etc/passwd && echo ok`,
 			[]string{"--copy-up=/etc"}},
+		{"other users may enter a copied-up directory", `setpriv --reuid=1000 --regid=1000 --clear-groups grep -q root: /etc/passwd && echo ok`,
+			[]string{"--copy-up=/etc"}},
 		{"copy-up of nested directories", `echo x > /var/new && echo x > /var/lib/new && test -e /var/lib/dpkg/status && echo ok`,
 			[]string{"--copy-up=/var/lib", "--copy-up=/var"}},
 		{"copy-up of a directory behind a symlink", `echo x > /run/new && test -e /var/run/new && echo ok`,

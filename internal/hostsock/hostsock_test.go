@@ -3,6 +3,7 @@ package hostsock_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -174,17 +175,51 @@ func TestFamiliesCoexist(t *testing.T) {
 
 // TestPartialFailure takes the IPv6 half away: the IPv4 socket must not stay.
 func TestPartialFailure(t *testing.T) {
+	for _, proto := range []string{"tcp", "udp"} {
+		port := freePort(t)
+		listen(t, proto+"6", "::1", port)
+		before := nstest.OpenFDs()
+		if fds, err := hostsock.Listen(proto, "", port); err == nil {
+			closeAll(fds)
+			t.Fatalf("%s: listens on a port that is in use", proto)
+		}
+		if leaked := nstest.LeakedFDs(before); len(leaked) > 0 {
+			t.Errorf("%s: left open: %v", proto, leaked)
+		}
+		listen(t, proto+"4", "", port)
+	}
+}
+
+// TestListenAgain: connections that this side has ended, and that the kernel
+// remembers for a minute (TIME_WAIT), are in nobody's way.
+func TestListenAgain(t *testing.T) {
 	port := freePort(t)
-	listen(t, "tcp6", "::1", port)
-	before := nstest.OpenFDs()
-	if fds, err := hostsock.Listen("tcp", "", port); err == nil {
-		closeAll(fds)
-		t.Fatal("listens on a port that is in use")
+	fds, err := hostsock.Listen("tcp4", "127.0.0.1", port)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if leaked := nstest.LeakedFDs(before); len(leaked) > 0 {
-		t.Errorf("left open: %v", leaked)
+	f := os.NewFile(uintptr(fds[0]), "")
+	l, err := net.FileListener(f)
+	f.Close()
+	if err != nil {
+		t.Fatal(err)
 	}
-	listen(t, "tcp4", "", port)
+	client, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Fatalf("the client's end: %v", err)
+	}
+	client.Close()
+	l.Close()
+	listen(t, "tcp4", "127.0.0.1", port)
 }
 
 func TestAcceptsBothFamilies(t *testing.T) {

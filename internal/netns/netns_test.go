@@ -2,6 +2,9 @@ package netns_test
 
 import (
 	"net/netip"
+	"os/exec"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -95,4 +98,11 @@ func TestTAPWithAddressAndRoute(t *testing.T) {
 	}
 	child.ListenTCP(t, "tcp4", "10.0.2.100:80")
 	child.ListenTCP(t, "tcp6", "[fd00::100]:80")
+	out, err := exec.CommandContext(t.Context(), "nsenter", "--preserve-credentials", "-U", "-n", "-t", strconv.Itoa(child.PID),
+		"sh", "-c", "ip -o link show tap0; ip route; ip -6 route").CombinedOutput()
+	for _, want := range []string{" mtu 65520 ", "default via 10.0.2.2 dev tap0", "default via fd00::2 dev tap0"} {
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("no %q in %s (%v)", want, out, err)
+		}
+	}
 }

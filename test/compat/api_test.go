@@ -48,10 +48,16 @@ func (s *subject) sayResponse(key string, resp *http.Response) {
 	s.saidf(key+".status", "%s %s", resp.Proto, resp.Status)
 	s.saidf(key+".body is whole", "%v", err == nil)
 	var fields map[string]any
-	if json.Unmarshal(body, &fields) == nil {
+	var list []map[string]any
+	switch {
+	case json.Unmarshal(body, &fields) == nil && fields != nil:
 		s.sayFields(key+".body", fields)
 		s.saidf(key+".body ends in a newline", "%v", bytes.HasSuffix(body, []byte("\n")))
-	} else {
+	case json.Unmarshal(body, &list) == nil && len(list) > 0:
+		for _, element := range list { // in no order, in the original
+			s.sayFields(fmt.Sprint(key, ".body.", element["id"]), element)
+		}
+	default:
 		s.say(key+".body", string(body))
 	}
 	for name, values := range resp.Header {

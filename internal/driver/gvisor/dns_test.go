@@ -196,6 +196,28 @@ func TestDNSMixesNothingUp(t *testing.T) {
 	}
 }
 
+// TestDNSHandsOnNoOtherAnswer: what has another ID is not an answer to the query.
+func TestDNSHandsOnNoOtherAnswer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	writeResolvConf(t, path, "nameserver 127.0.0.53\n")
+	s := newSandbox(t, withResolvConf(path))
+	server := s.host.ListenUDP(t, "udp", "127.0.0.53:5353")
+	go func() {
+		b := make([]byte, 512)
+		for {
+			n, from, err := server.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			b[0] ^= 1
+			_, _ = server.WriteTo(b[:n], from)
+			b[0] ^= 1
+			_, _ = server.WriteTo(b[:n], from)
+		}
+	}()
+	query(t, connectUDP(t, s.child, netip.MustParseAddrPort("10.0.2.1:53")), "1.test.", 0)
+}
+
 func TestParseResolvConf(t *testing.T) {
 	got := parseResolvConf([]byte("# comment\nnameserver\t192.0.2.1\nnameserver bad\n;nameserver 192.0.2.2\noptions edns0\n"+
 		"nameserver fe80::1%eth0\nnameserver ::ffff:192.0.2.3 # three\nnameserver 192.0.2.4\n"), 53)
