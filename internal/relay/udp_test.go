@@ -825,3 +825,27 @@ func FuzzUDPControl(f *testing.F) {
 		parseUDPControl(b)
 	})
 }
+
+// TestUDPSocketsHaveRoom: the sockets of a port hold more than the kernel gives
+// them, for bursts.
+func TestUDPSocketsHaveRoom(t *testing.T) {
+	size := func(fd, option int) int {
+		n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	fd := boundUDP(t, loopback4)
+	for name, option := range map[string]int{"receive": unix.SO_RCVBUF, "send": unix.SO_SNDBUF} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1<<16); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if n := size(fd, option); n <= 1<<17 {
+				t.Errorf("%s buffer: %d bytes", name, n)
+			}
+		}()
+	}
+	forwardUDP(t, UDPConfig{Sockets: []int{fd}, Route: routeTo(echoServer(t, "127.0.0.1:0"))})
+}

@@ -15,7 +15,7 @@ func (s *subject) see(t *testing.T, flags ...string) {
 	t.Helper()
 	args := append([]string{"--state-dir=" + s.stateDir}, flags...)
 	args = append(args, "sh", "-c", look, inBin("probe"), s.dir)
-	o := finish(t, s.command(t, args...))
+	o := s.succeed(func() outcome { return finish(t, s.command(t, args...)) })
 	if o.code != 0 {
 		t.Fatalf("%s %v: code %d: %s", s.name, flags, o.code, o.stderr)
 	}
@@ -23,6 +23,16 @@ func (s *subject) see(t *testing.T, flags ...string) {
 	s.say("stderr", strings.Join(messages(o.stderr), "\n"))
 	_, err := os.Stat(s.stateDir)
 	s.saidf("state directory is removed", "%v", os.IsNotExist(err))
+}
+
+// succeed runs a program until it succeeds, or was tried often enough.
+func (s *subject) succeed(run func() outcome) (o outcome) {
+	for range s.attempts() {
+		if o = run(); o.code == 0 {
+			break
+		}
+	}
+	return o
 }
 
 var networks = []string{"host", "none", "gvisor-tap-vsock", "slirp4netns", "pasta"}

@@ -29,8 +29,8 @@ var worlds = map[string]string{
 	"no standard input":       `exec "$@" <&-`,
 	"no standard error":       `exec "$@" 2>&-`,
 	"an empty environment":    `exec env -i PATH="$PATH" PROBE_NAMESPACES="$PROBE_NAMESPACES" "$@"`,
-	"another directory":       `mkdir sub && cd sub && exec "$@"`,
-	"a directory behind link": `mkdir sub && ln -s sub link && cd link && exec "$@"`,
+	"another directory":       `mkdir -p sub && cd sub && exec "$@"`,
+	"a directory behind link": `mkdir -p sub && ln -sfn sub link && cd link && exec "$@"`,
 	"a removed directory":     `mkdir gone && cd gone && rmdir ../gone && exec "$@"`,
 	"activation":              `exec 3</dev/null; export LISTEN_FDS=1 LISTEN_FDNAMES=web LISTEN_PID=$$; exec "$@"`,
 	"activation of another":   `exec 3</dev/null; export LISTEN_FDS=1 LISTEN_FDNAMES=web LISTEN_PID=1; exec "$@"`,
@@ -56,10 +56,12 @@ func TestWorlds(t *testing.T) {
 
 func (s *subject) seeFrom(t *testing.T, script string, flags []string) {
 	t.Helper()
-	cmd := s.command(t, append(append([]string{"--state-dir=" + s.stateDir}, flags...), "sh", "-c", look, inBin("probe"), s.dir)...)
-	from := exec.CommandContext(t.Context(), "sh", append([]string{"-c", script, "sh"}, cmd.Args...)...)
-	from.Dir, from.Env, from.WaitDelay = cmd.Dir, cmd.Env, cmd.WaitDelay
-	o := finish(t, from)
+	o := s.succeed(func() outcome {
+		cmd := s.command(t, append(append([]string{"--state-dir=" + s.stateDir}, flags...), "sh", "-c", look, inBin("probe"), s.dir)...)
+		from := exec.CommandContext(t.Context(), "sh", append([]string{"-c", script, "sh"}, cmd.Args...)...)
+		from.Dir, from.Env, from.WaitDelay = cmd.Dir, cmd.Env, cmd.WaitDelay
+		return finish(t, from)
+	})
 	if o.code != 0 {
 		t.Fatalf("%s: code %d: %s", s.name, o.code, o.stderr)
 	}
@@ -105,7 +107,7 @@ func TestTheListIsUsed(t *testing.T) {
 		t.Skip("not all tests were run")
 	}
 	for i, d := range meant {
-		if !used.entries[i] {
+		if !used.entries[i] && !d.sometimes {
 			t.Errorf("no test needs: %+v", d)
 		}
 	}
