@@ -85,6 +85,24 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestPortsAreClosed: at the end of a run no port is left open, however the driver
+// would close them itself.
+func TestPortsAreClosed(t *testing.T) {
+	opened := 0
+	ports := &portstest.Driver{OnForward: func(context.Context, api.PortSpec) error { opened++; return nil }}
+	code, err := testRun(t, func(cfg *Config) {
+		cfg.Command = []string{"true"}
+		cfg.Ports = ports
+		cfg.Publish = []api.PortSpec{{Proto: "tcp", ParentPort: 8080, ChildPort: 80}, {Proto: "udp", ParentPort: 8080, ChildPort: 80}}
+	})
+	if code != 0 || err != nil || opened != 2 {
+		t.Errorf("code %d, %v, %d ports were opened", code, err, opened)
+	}
+	if n := ports.OpenPorts(); n != 0 {
+		t.Errorf("%d ports are left open", n)
+	}
+}
+
 // TestChildFails: whatever a child does in place of its part of the handshake,
 // the run ends, with the reason.
 func TestChildFails(t *testing.T) {
