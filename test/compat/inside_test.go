@@ -54,7 +54,7 @@ func TestInside(t *testing.T) {
 		"--propagation=shared", "--propagation=rshared", "--propagation=nonsense",
 		"--copy-up=/var/lib", "--copy-up=/var --copy-up=/var/lib", "--copy-up=/var/lib --copy-up=/var", "--copy-up=/etc,/run", "--copy-up=/var/run",
 		"--copy-up=/etc/ssl", "--copy-up=/opt", "--subid-source=static",
-		"--net=gvisor-tap-vsock --ipv6 --copy-up=/etc", "--net=slirp4netns --ipv6 --copy-up=/etc", "--net=pasta --ipv6 --copy-up=/etc",
+		"--net=slirp4netns --ipv6 --copy-up=/etc", "--net=pasta --ipv6 --copy-up=/etc",
 		"--net=gvisor-tap-vsock --mtu=1500 --cidr=10.9.8.0/24 --ifname=eth7", "--net=slirp4netns --mtu=1500 --cidr=10.9.8.0/24 --ifname=eth7",
 		"--net=pasta --mtu=1500 --cidr=10.9.8.0/24 --ifname=eth7",
 		"--net=slirp4netns --slirp4netns-sandbox=auto --slirp4netns-seccomp=auto", "--net=slirp4netns --slirp4netns-sandbox=true --slirp4netns-seccomp=true",
