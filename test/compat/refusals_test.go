@@ -54,7 +54,7 @@ func TestCommandLines(t *testing.T) {
 	}
 }
 
-// TestUserWithoutIDs compares how a run fails that cannot have its namespaces.
+// TestStandInTheWay compares how a run ends that cannot have what it needs.
 func TestStandInTheWay(t *testing.T) {
 	for name, script := range map[string]string{
 		"no new privileges":       `exec setpriv --no-new-privs "$@"`,
