@@ -187,6 +187,17 @@ while :; do sleep 0.01; done`)...)
 	}
 }
 
+// TestIgnoredSignals: what the caller ignores (nohup(1)) the command ignores.
+func TestIgnoredSignals(t *testing.T) {
+	for _, flags := range [][]string{nil, {"--pidns"}} {
+		command := append(append([]string{"-c", `trap "" HUP INT; exec "$@"`, "sh", bin("rootlesskit")}, flags...), "grep", "^SigIgn:", "/proc/self/status")
+		r := runCmd(t, exec.CommandContext(t.Context(), "sh", command...))
+		if want := "SigIgn:\t0000000000000003\n"; r.stdout != want {
+			t.Errorf("%v: got %q, want %q: %s", flags, r.stdout, want, r.stderr)
+		}
+	}
+}
+
 // TestOrphansAreReaped: they were there, and of all below the launcher only the child
 // and the command are left, zombies counted.
 func TestOrphansAreReaped(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func openState(t *testing.T, path string) *stateDir {
@@ -33,6 +35,9 @@ func TestStateDirLife(t *testing.T) {
 		if _, err := tryOpenState(t, s.path); err == nil || !strings.Contains(err.Error(), "another RootlessKit is running") {
 			t.Errorf("it can be opened twice: %v", err)
 		}
+		if !lockedShared(t, s.path) {
+			t.Error("nothing tells cleaners of temporary files to leave it")
+		}
 		if err := s.writeChildPID(42); err != nil {
 			t.Fatal(err)
 		}
@@ -46,6 +51,20 @@ func TestStateDirLife(t *testing.T) {
 			t.Errorf("it is left: %v", err)
 		}
 	}
+}
+
+// lockedShared reports whether others have a directory locked, as systemd-tmpfiles
+// asks.
+func lockedShared(t *testing.T, dir string) bool {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	exclusive := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	shared := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	return exclusive == unix.EWOULDBLOCK && shared == nil
 }
 
 // TestStaleStateDir: what a killed run left goes, and what follows symlinks
