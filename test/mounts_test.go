@@ -137,12 +137,17 @@ func TestHiddenProc(t *testing.T) {
 // TestDetached: the command stays in the host's network, with its files.
 func TestDetached(t *testing.T) {
 	resolvConf, _ := os.ReadFile("/etc/resolv.conf") // a host may have none
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := runKit(t, "--net=gvisor-tap-vsock", "--detach-netns", "--copy-up=/etc", "sh", "-c", `
+readlink /proc/self/ns/net
 ls $ROOTLESSKIT_STATE_DIR | tr '\n' ' '; echo
 nsenter --net=$ROOTLESSKIT_STATE_DIR/netns ip -4 -o addr show tap0 | grep -o '10\.0\.2\.100/24'
 grep -c ' /etc/resolv.conf ' /proc/self/mountinfo
 cat /etc/resolv.conf`)
-	if want := "api.sock child_pid hosts lock netns resolv.conf \n10.0.2.100/24\n0\n" + string(resolvConf); r.stdout != want {
+	if want := own + "\napi.sock child_pid hosts lock netns resolv.conf \n10.0.2.100/24\n0\n" + string(resolvConf); r.stdout != want {
 		t.Errorf("stdout %q, want %q, stderr %q", r.stdout, want, r.stderr)
 	}
 }
