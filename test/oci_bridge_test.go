@@ -30,7 +30,7 @@ const bridgeScript = `
 while [ ! -e "$1" ]; do sleep 0.05; done
 nsenter --net="$ROOTLESSKIT_STATE_DIR/netns" sh -ec '
 PATH=$PATH:/usr/sbin:/sbin
-unshare --net sleep 1000 & c=$!
+unshare --net sh -c "while [ -e $1 ]; do sleep 0.2; done" & c=$!
 while [ "$(readlink /proc/$c/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.02; done
 ip link add br0 type veth peer name eth0 netns $c
 ip addr add 10.9.0.1/24 dev br0

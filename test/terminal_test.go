@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -119,6 +120,13 @@ func TestInteractiveShell(t *testing.T) {
 	}
 }
 
+var sleeps atomic.Int64
+
+// seconds is a time to sleep that no other process of the machine sleeps for.
+func seconds() string { return fmt.Sprintf("%d%03d", os.Getpid(), sleeps.Add(1)) }
+
+func sleeping(seconds string) bool { return len(processesWith("sleep\x00"+seconds+"\x00")) > 0 }
+
 func testInteractiveShell(t *testing.T, flags []string) {
 	keys, screen, _ := onTerminal(t, append(flags, "bash", "--norc", "-i")...)
 	t.Cleanup(func() {
@@ -128,28 +136,28 @@ func testInteractiveShell(t *testing.T, flags []string) {
 	})
 	typeKeys(t, keys, "PS1='prompt> '\n")
 	poll(t, "a prompt", func() bool { return strings.Count(screen.String(), "prompt> ") >= 2 })
-	typeKeys(t, keys, "sleep 100\n")
-	running := func(seconds string) bool { return len(processesWith("sleep\x00"+seconds)) == 1 }
-	poll(t, "sleep", func() bool { return running("100") })
+	first, second, third := seconds(), seconds(), seconds()
+	typeKeys(t, keys, "sleep "+first+"\n")
+	poll(t, "sleep", func() bool { return sleeping(first) })
 	typeKeys(t, keys, "\x03") // ends sleep, not the shell
-	poll(t, "the end of sleep", func() bool { return !running("100") })
-	typeKeys(t, keys, "sleep 101\n")
-	poll(t, "sleep", func() bool { return running("101") })
+	poll(t, "the end of sleep", func() bool { return !sleeping(first) })
+	typeKeys(t, keys, "sleep "+second+"\n")
+	poll(t, "sleep", func() bool { return sleeping(second) })
 	typeKeys(t, keys, "\x1a")
 	poll(t, "the stopped job", func() bool { return strings.Contains(screen.String(), "Stopped") })
 	typeKeys(t, keys, "bg\n")
-	poll(t, "the job in the background", func() bool { return strings.Contains(screen.String(), "sleep 101 &") })
+	poll(t, "the job in the background", func() bool { return strings.Contains(screen.String(), "sleep "+second+" &") })
 	typeKeys(t, keys, "fg\n")
-	poll(t, "the job in the foreground", func() bool { return strings.Contains(screen.String(), "fg\r\nsleep 101\r\n") })
+	poll(t, "the job in the foreground", func() bool { return strings.Contains(screen.String(), "fg\r\nsleep "+second+"\r\n") })
 	typeKeys(t, keys, "\x03") // not before: it discards what was typed
-	poll(t, "the end of sleep", func() bool { return !running("101") })
+	poll(t, "the end of sleep", func() bool { return !sleeping(second) })
 	if err := unix.IoctlSetWinsize(int(keys.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 50, Col: 132}); err != nil {
 		t.Fatal(err)
 	}
 	typeKeys(t, keys, "stty size\n")
 	poll(t, "the new size", func() bool { return strings.Contains(screen.String(), "50 132") })
-	typeKeys(t, keys, "sleep 102 &\n")
-	poll(t, "sleep", func() bool { return running("102") })
+	typeKeys(t, keys, "sleep "+third+" &\n")
+	poll(t, "sleep", func() bool { return sleeping(third) })
 	typeKeys(t, keys, "kill %1; echo still-$((40+2))\n")
 	poll(t, "the shell's answer", func() bool { return strings.Contains(screen.String(), "still-42") })
 	if strings.Contains(screen.String(), "no job control") {
@@ -242,11 +250,11 @@ func shellOnTerminal(t *testing.T) (keys *os.File, screen *syncBuffer, shell ter
 // TestHangUp: the end of the terminal ends the run.
 func TestHangUp(t *testing.T) {
 	for _, flags := range [][]string{{"--net=none"}, {"--pidns"}, {"--pidns", "--reaper=false"}} {
-		seconds := fmt.Sprintf("7%d", os.Getpid())
-		keys, _, cmd := onTerminal(t, append(flags, "sleep", seconds)...)
-		poll(t, "the command", func() bool { return len(processesWith("sleep\x00"+seconds)) == 1 })
+		duration := seconds()
+		keys, _, cmd := onTerminal(t, append(flags, "sleep", duration)...)
+		poll(t, "the command", func() bool { return sleeping(duration) })
 		keys.Close()
-		poll(t, "the end of the command", func() bool { return len(processesWith("sleep\x00"+seconds)) == 0 })
+		poll(t, "the end of the command", func() bool { return !sleeping(duration) })
 		poll(t, "the end of the launcher", func() bool { return commandLine(cmd.Process.Pid) == "" })
 	}
 }

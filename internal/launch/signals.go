@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -153,11 +154,7 @@ func (s *signalSorter) sort(command int, waiting map[unix.Signal]copyOf, sig uni
 		_ = unix.Kill(command, sig)
 		return
 	}
-	if sig == unix.SIGCONT { // it takes back what would stop (signal(7))
-		delete(waiting, unix.SIGTSTP)
-		delete(waiting, unix.SIGTTIN)
-		delete(waiting, unix.SIGTTOU)
-	}
+	takeBack(waiting, sig)
 	first, ok := waiting[sig]
 	if !ok || first.byParent == byParent {
 		waiting[sig] = copyOf{byParent, time.Now().Add(echoWindow)}
@@ -169,6 +166,21 @@ func (s *signalSorter) sort(command int, waiting map[unix.Signal]copyOf, sig uni
 		sendToSession(command, sig)
 	case inOtherGroup(command): // the terminal did not reach it
 		_ = unix.Kill(command, sig)
+	}
+}
+
+// takeBack drops what a signal undoes: one that continues those that stop, and the
+// other way round (signal(7)). A copy that comes late must not undo what the user
+// did since.
+func takeBack(waiting map[unix.Signal]copyOf, sig unix.Signal) {
+	stops := []unix.Signal{unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU}
+	switch {
+	case sig == unix.SIGCONT:
+		for _, stop := range stops {
+			delete(waiting, stop)
+		}
+	case slices.Contains(stops, sig):
+		delete(waiting, unix.SIGCONT)
 	}
 }
 
