@@ -70,6 +70,7 @@ var meantInTexts = []difference{
 	{test: `CommandLines/.*vpnkit.*`, key: `run\.stderr`, here: `.*network driver "vpnkit" is retired.*`, reason: "VPNKit has no maintainer; the error names what to use"},
 	{test: `CommandLines/.*(::1:18083|/tcp).*`, key: `run\.stderr`, here: `.*unexpected PortSpec string: .*: not of the form .*`, reason: "the error says the form"},
 	{test: `CommandLines/.*--evacuate-cgroup2=.*`, key: `run\.stderr`, here: `(?s).*evacuating to cgroup "foo": mkdir .*`, reason: "the error says what was tried"},
+	{test: `CommandLines/.*port-driver=gvisor-tap-vsock.*`, key: `run\.stderr`, upstream: `(?s).*virtual network services mux not available.*`, here: `.*port driver requires gvisor-tap-vsock network`, reason: "one error, of what is wrong; the original now and then tells of the child's end as well", sometimes: true},
 	{test: `CommandLines/.*detach-netns.*`, key: `run\.(code|stderr)`, upstream: `1|nsenter: reassociate to namespace .*`, reason: "the original looks into the namespace too early now and then", sometimes: true},
 	{test: `StandInTheWay/no_(network_)?namespaces.*`, key: `run\.stderr`, here: `.*see the sysctls user\.max_user_namespaces.*`, reason: "the error says what to do"},
 	{test: `StandInTheWay/root_of_a_namespace`, key: `run\.(code|stderr)`, here: `0|`, reason: "a user without subordinate ids has the own id alone"},
