@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestStateDir(t *testing.T) {
@@ -116,6 +118,42 @@ func TestStateDirIsGone(t *testing.T) {
 	}
 	if err := os.Chmod(filepath.Dir(state), 0o755); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestStateDirOfSubordinateUser: what a subordinate user of the command's has in
+// the state directory is removed at the end or, where the child was killed, at
+// the next start.
+func TestStateDirOfSubordinateUser(t *testing.T) {
+	const leave = `mkdir -p "$ROOTLESSKIT_STATE_DIR/top/sub" && touch "$ROOTLESSKIT_STATE_DIR/top/sub/file" &&
+		chown -R 1:1 "$ROOTLESSKIT_STATE_DIR/top/sub" && chmod 0700 "$ROOTLESSKIT_STATE_DIR/top/sub"`
+	for _, flags := range [][]string{{"--net=none"}, {"--net=none", "--detach-netns"}, {"--pidns"}, {"--net=gvisor-tap-vsock", "--copy-up=/etc"}} {
+		k := newKit(t, append(flags, "sh", "-c", leave+"; echo ready; exec sleep 8641")...)
+		flags = append(flags, "--state-dir="+k.stateDir)
+		gone := func(when string, r result) {
+			if r.code != 0 || strings.Contains(r.stderr, "left of the state directory") {
+				t.Errorf("%v: %s: code %d: %s", flags, when, r.code, r.stderr)
+			}
+			if _, err := os.Lstat(k.stateDir); !os.IsNotExist(err) {
+				t.Errorf("%v: %s: the state directory is left: %v", flags, when, err)
+			}
+		}
+		gone("the end", runKit(t, append(flags, "sh", "-c", leave)...))
+
+		k.start(t)
+		poll(t, "the command", func() bool { return strings.Contains(k.output.String(), "ready") })
+		pid, err := strconv.Atoi(k.childPID(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		<-k.ended
+		if err := os.RemoveAll(filepath.Join(k.stateDir, "top")); err == nil {
+			t.Fatalf("%v: an ordinary user can remove it: nothing is tested", flags)
+		}
+		gone("the start after a kill", runKit(t, append(flags, "true")...))
 	}
 }
 

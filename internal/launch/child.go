@@ -82,6 +82,7 @@ type child struct {
 	inherited []int
 	command   []string
 	setup     childSetup
+	state     *childState
 	netns     *netns.Namespace
 	log       *slog.Logger
 	reaper    *reaper
@@ -189,6 +190,9 @@ func (c *child) setUp() error {
 	if err := c.prepareProcess(); err != nil {
 		return err
 	}
+	if err := c.setUpState(); err != nil {
+		return err
+	}
 	if err := c.setUpPropagation(); err != nil {
 		return err
 	}
@@ -249,6 +253,17 @@ func (c *child) setUpPropagation() error {
 	return mounts.SetPropagation(c.setup.Propagation)
 }
 
+func (c *child) setUpState() (err error) {
+	c.state, err = openChildState(c.setup.StateDir, c.setup.StateDirID)
+	if err != nil || !c.setup.WipeStateDir {
+		return err
+	}
+	if err := c.state.wipe(); err != nil {
+		return fmt.Errorf("%s: %w", wipeFailed, err)
+	}
+	return nil
+}
+
 // setUpNetns finds the network namespace that drivers work in.
 func (c *child) setUpNetns() (err error) {
 	switch {
@@ -256,7 +271,7 @@ func (c *child) setUpNetns() (err error) {
 		c.netns = netns.Own()
 		return nil
 	case c.setup.DetachNetns:
-		c.netns, err = netns.Create(filepath.Join(c.setup.StateDir, "netns"))
+		c.netns, err = netns.Create(c.state.file(netnsName))
 		if err != nil {
 			return err
 		}
@@ -283,6 +298,9 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 		os.Exit(1)
 	}()
 	req := <-c.start
+	if err := c.state.remember(); err != nil {
+		c.log.Warn("what the command leaves in the state directory may stay", "error", err)
+	}
 	pid, result := c.startCommand(req.execRequest)
 	req.done <- result
 	if result.err != nil {
@@ -295,6 +313,9 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 		// Who has the filter cannot live without the parent: what it asks about
 		// fails then, and its sockets have been shut down.
 		killDescendants()
+	}
+	if err := c.state.tidy(); err != nil {
+		c.log.Debug("removing what the command left in the state directory", "error", err)
 	}
 	select {
 	case <-parentGone:
@@ -325,7 +346,7 @@ func (c *child) mountEtc(_ context.Context, msg wire.Message) (any, []int, error
 		return nil, nil, err
 	}
 	for _, name := range req.Files {
-		if err := mounts.Etc(filepath.Join(c.setup.StateDir, name), filepath.Join("/etc", name)); err != nil {
+		if err := mounts.Etc(c.state.file(name), filepath.Join("/etc", name)); err != nil {
 			return nil, nil, err
 		}
 	}

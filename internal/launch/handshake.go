@@ -44,10 +44,14 @@ const (
 // and its environment are its own arguments and environment, which may be
 // larger than a message.
 type childSetup struct {
-	StateDir    string `json:"stateDir"`
-	NewNetns    bool   `json:"newNetns,omitempty"`
-	DetachNetns bool   `json:"detachNetns,omitempty"`
-	MountSys    bool   `json:"mountSys,omitempty"`
+	StateDir string `json:"stateDir"`
+	// StateDirID is the directory itself, whatever is at its path by now.
+	StateDirID fileID `json:"stateDirID"`
+	// WipeStateDir says that an earlier run left what only the child may remove.
+	WipeStateDir bool `json:"wipeStateDir,omitempty"`
+	NewNetns     bool `json:"newNetns,omitempty"`
+	DetachNetns  bool `json:"detachNetns,omitempty"`
+	MountSys     bool `json:"mountSys,omitempty"`
 	// MountCgroup2 shows the command its own cgroups.
 	MountCgroup2 bool     `json:"mountCgroup2,omitempty"`
 	Propagation  string   `json:"propagation"`
@@ -82,9 +86,11 @@ type execReply struct {
 	PolicyError string `json:"policyError,omitempty"`
 }
 
-func newChildSetup(cfg *Config, stateDir string) childSetup {
+func newChildSetup(cfg *Config, state *stateDir) childSetup {
 	return childSetup{
-		StateDir:     stateDir,
+		StateDir:     state.path,
+		StateDirID:   state.id,
+		WipeStateDir: state.leftovers,
 		NewNetns:     cfg.Network != nil || cfg.DetachNetns,
 		DetachNetns:  cfg.DetachNetns,
 		MountSys:     cfg.joinsNetns() && cfg.NetworkName != "none",

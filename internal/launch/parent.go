@@ -129,7 +129,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		}
 	}()
 	if r.cfg.DetachNetns {
-		if err := r.state.write("netns", nil, 0o444); err != nil {
+		if err := r.state.write(netnsName, nil, 0o444); err != nil {
 			return fmt.Errorf("making the file for the network namespace: %w", err)
 		}
 	}
@@ -203,7 +203,7 @@ func (r *run) connect(ctx context.Context) error {
 func (r *run) sandbox() driver.Sandbox {
 	path := fmt.Sprintf("/proc/%d/ns/net", r.child.pid)
 	if r.cfg.DetachNetns {
-		path = filepath.Join(fmt.Sprintf("/proc/%d/root", r.child.pid), r.state.file("netns"))
+		path = filepath.Join(fmt.Sprintf("/proc/%d/root", r.child.pid), r.state.file(netnsName))
 	}
 	return driver.Sandbox{
 		PID:       r.child.pid,

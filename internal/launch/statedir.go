@@ -28,12 +28,20 @@ type stateDir struct {
 	path string
 	// temporary says that this run chose the path, so nobody else asks for it.
 	temporary bool
+	// leftovers says that the directory holds files of an earlier run that only
+	// the child may remove: those of the user's subordinate ids.
+	leftovers bool
+	id        fileID
 	root      *os.Root
 	dir       *os.File // root's own descriptor, for flock and /proc/self/fd
 	lock      *os.File
 }
 
-const lockName = "lock"
+const (
+	lockName = "lock"
+	// netnsName is where --detach-netns binds the network namespace.
+	netnsName = "netns"
+)
 
 // openStateDir makes the directory where it is missing, locks it and removes
 // what a killed run left in it. An empty path makes a temporary directory. The
@@ -52,12 +60,16 @@ func openStateDir(ctx context.Context, path string, log *slog.Logger) (*stateDir
 		}
 		return nil, err
 	}
-	if err := s.wipe(); err != nil {
+	if err := s.wipe(); err != nil && !errors.Is(err, os.ErrPermission) {
 		s.close()
-		return nil, fmt.Errorf("removing what an earlier run left in the state directory: %w", err)
+		return nil, fmt.Errorf("%s: %w", wipeFailed, err)
+	} else if err != nil {
+		s.leftovers = true
 	}
 	return s, nil
 }
+
+const wipeFailed = "removing what an earlier run left in the state directory"
 
 func newStateDir(path string) (*stateDir, error) {
 	if path == "" {
@@ -80,7 +92,10 @@ func (s *stateDir) open() (err error) {
 	if s.dir, err = s.root.Open("."); err != nil {
 		return err
 	}
-	names, err := s.names()
+	if s.id, err = idOf(s.dir); err != nil {
+		return err
+	}
+	names, err := namesIn(s.root)
 	if err != nil {
 		return err
 	}
@@ -101,8 +116,11 @@ func someOf(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-func (s *stateDir) names() ([]string, error) {
-	d, err := s.root.Open(".")
+// wipe empties the directory, except for the lock.
+func (s *stateDir) wipe() error { return removeAll(s.root, []string{lockName}) }
+
+func namesIn(dir *os.Root) ([]string, error) {
+	d, err := dir.Open(".")
 	if err != nil {
 		return nil, err
 	}
@@ -110,15 +128,15 @@ func (s *stateDir) names() ([]string, error) {
 	return d.Readdirnames(-1)
 }
 
-// wipe empties the directory, except for the lock.
-func (s *stateDir) wipe() error {
-	names, err := s.names()
+// removeAll empties a directory, except for the entries to keep.
+func removeAll(dir *os.Root, keep []string) error {
+	names, err := namesIn(dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if name != lockName {
-			err = errors.Join(err, s.root.RemoveAll(name))
+		if !slices.Contains(keep, name) {
+			err = errors.Join(err, dir.RemoveAll(name))
 		}
 	}
 	return err
