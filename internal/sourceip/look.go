@@ -14,9 +14,14 @@ import (
 // loIndex is the index of lo in every network namespace.
 const loIndex = 1
 
-// dummy is the address that a namespace without one gets on lo: the IPv4 dummy
-// address of RFC 7600, which no host ever has.
-var dummy = netip.MustParsePrefix("192.0.0.8/32")
+// The addresses that a namespace without one gets on lo, to be seen there as the source
+// of what comes from elsewhere: the IPv4 dummy address of RFC 7600 and one of the
+// dummy IPv6 prefix of RFC 9780, which no host ever has. The second only comes where
+// a port leads to an IPv6 server, as programs take an address for a network.
+var (
+	dummy4 = netip.MustParsePrefix("192.0.0.8/32")
+	dummy6 = netip.MustParsePrefix("100:0:0:1::8/128")
+)
 
 // maxInner bounds what is told of a namespace's networks, for the size of a
 // message.
@@ -49,8 +54,9 @@ func look(req request) (v view, uplinks [2]int, err error) {
 	if len(v.inner) > maxInner {
 		return v, uplinks, fmt.Errorf("the namespace has %d routes, more than %d", len(v.inner), maxInner)
 	}
-	if !v.v4.own.IsValid() && addDummy() == nil {
-		v.v4.own = dummy.Addr()
+	v.v4.ensureOwn(dummy4)
+	if v.target.Is6() && v.answers(v.v6) {
+		v.v6.ensureOwn(dummy6)
 	}
 	return v, uplinks, nil
 }
@@ -79,9 +85,12 @@ func (f *family) look(af int, outside netip.Addr) (uplink int) {
 	return 0
 }
 
-func addDummy() error {
+// ensureOwn gives the namespace an address where it has none.
+func (f *family) ensureOwn(dummy netip.Prefix) {
 	lo := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: loIndex, Name: "lo"}}
-	return netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(dummy)})
+	if !f.own.IsValid() && netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(dummy), Flags: unix.IFA_F_NODAD}) == nil {
+		f.own = dummy.Addr()
+	}
 }
 
 // settle finds where the port leads to: an address that the port has only because

@@ -1,7 +1,8 @@
 """Servers that answer every message with the address of the peer they see.
 
 usage: peers.py KIND/ADDRESS/PORT...   KIND: tcp, udp, or udp-connected, which
-answers each client from a connected socket of its own, as DTLS servers do
+answers each client from a connected socket of its own, as DTLS servers do; tcp6
+and udp6 are servers for IPv6 alone
        peers.py ask KIND FROM TO PORT  a client that prints the answer
 """
 import socket
@@ -16,7 +17,9 @@ def name(peer):
 
 def bind(kind, address, port):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    s = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+    s = socket.socket(family, socket.SOCK_STREAM if kind.startswith("tcp") else socket.SOCK_DGRAM)
+    if kind.endswith("6"):
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind((address, port))
     return s
@@ -64,7 +67,7 @@ if sys.argv[1] == "ask":
     ask(*sys.argv[2:])
     sys.exit()
 
-serve = {"tcp": serve_tcp, "udp": serve_udp, "udp-connected": serve_udp_connected}
+serve = {"tcp": serve_tcp, "udp": serve_udp, "udp-connected": serve_udp_connected, "tcp6": serve_tcp, "udp6": serve_udp}
 for arg in sys.argv[1:]:
     kind, address, port = arg.split("/")
     threading.Thread(target=serve[kind], args=(bind(kind, address, int(port)),)).start()
