@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 
@@ -59,8 +60,8 @@ type Registry struct {
 }
 
 // ChildHandlers makes a driver's handlers for the network namespace that the
-// run is about.
-type ChildHandlers = func(*netns.Namespace) wire.Handlers
+// run is about. What they start lives until ctx ends.
+type ChildHandlers = func(ctx context.Context, ns *netns.Namespace) wire.Handlers
 
 // Network returns the network driver of that name, or nil.
 func (r *Registry) Network(name string) *NetworkDriver {

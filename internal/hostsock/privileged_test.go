@@ -56,7 +56,7 @@ const (
 	dropMethod       = "test.drop"
 )
 
-func privilegeHandlers(*netns.Namespace) wire.Handlers {
+func privilegeHandlers(_ context.Context, _ *netns.Namespace) wire.Handlers {
 	return wire.Handlers{
 		dropMethod: func(context.Context, wire.Message) (any, []int, error) { return nil, nil, dropOnAllThreads() },
 		restrictedMethod: func(_ context.Context, msg wire.Message) (any, []int, error) {

@@ -289,7 +289,8 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	c.netns.SetRunner(c.run)
 	parentGone := make(chan struct{})
 	go func() {
-		_ = wire.Serve(context.Background(), c.conn, c.handlers(driverHandlers))
+		ctx := context.Background()
+		_ = wire.Serve(ctx, c.conn, c.handlers(ctx, driverHandlers))
 		close(parentGone)
 	}()
 	go func() {
@@ -325,10 +326,10 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	}
 }
 
-func (c *child) handlers(more []driver.ChildHandlers) wire.Handlers {
+func (c *child) handlers(ctx context.Context, more []driver.ChildHandlers) wire.Handlers {
 	all := c.netns.Handlers()
 	for _, m := range more {
-		for name, h := range m(c.netns) {
+		for name, h := range m(ctx, c.netns) {
 			all[name] = h
 		}
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // ChildHandlers are what a driver runs inside the child.
-type ChildHandlers = func(*netns.Namespace) wire.Handlers
+type ChildHandlers = func(context.Context, *netns.Namespace) wire.Handlers
 
 // childEnv holds the number of the wire's descriptor in the child.
 const childEnv = "NSTEST_CHILD"
@@ -85,10 +85,11 @@ func serveChild(fdArg string, handlers []ChildHandlers) error {
 		}
 	}
 	add(testHandlers(ns))
+	ctx := context.Background()
 	for _, h := range handlers {
-		add(h(ns))
+		add(h(ctx, ns))
 	}
 	// The end of the test process is an end of file here.
-	_ = wire.Serve(context.Background(), conn, all)
+	_ = wire.Serve(ctx, conn, all)
 	return nil
 }

@@ -40,9 +40,10 @@ const (
 	probeMethod = "sourceip.probe"
 )
 
-// Handlers are the methods of this package that the child answers.
-func Handlers(ns *netns.Namespace) wire.Handlers {
-	return newAgent(ns, nft{}, iptables{ns}).handlers()
+// Handlers are the methods of this package that the child answers. What they have
+// made in the namespace is repaired until ctx ends.
+func Handlers(ctx context.Context, ns *netns.Namespace) wire.Handlers {
+	return newAgent(ctx, ns, nft{}, iptables{ns}).handlers()
 }
 
 func (a *agent) handlers() wire.Handlers {
@@ -62,6 +63,7 @@ type backend interface {
 // agent works in the child. What it has made once, it keeps up: the user's
 // own tools may flush it.
 type agent struct {
+	ctx      context.Context // of the watch
 	ns       *netns.Namespace
 	backends []backend
 
@@ -74,8 +76,8 @@ type agent struct {
 	watched bool
 }
 
-func newAgent(ns *netns.Namespace, backends ...backend) *agent {
-	a := &agent{ns: ns}
+func newAgent(ctx context.Context, ns *netns.Namespace, backends ...backend) *agent {
+	a := &agent{ctx: ctx, ns: ns}
 	for _, b := range backends {
 		a.backends = append(a.backends, known{b, sync.OnceValue(b.usable)})
 	}
@@ -165,7 +167,7 @@ func (a *agent) first(want string, try func(backend) error) (backend, error) {
 	return nil, errors.Join(problems...)
 }
 
-func (a *agent) answerPlan(ctx context.Context, msg wire.Message) (any, []int, error) {
+func (a *agent) answerPlan(_ context.Context, msg wire.Message) (any, []int, error) {
 	var req request
 	if err := msg.Decode(&req); err != nil {
 		return nil, nil, err
@@ -174,7 +176,7 @@ func (a *agent) answerPlan(ctx context.Context, msg wire.Message) (any, []int, e
 	defer a.mu.Unlock()
 	if req.Backend != "" && !a.watched {
 		// Without the watch, plans still look after everything by and by.
-		a.watched = a.startWatch(ctx) == nil
+		a.watched = a.startWatch(a.ctx) == nil
 	}
 	var p plan
 	err := a.ns.Do(func() (err error) {

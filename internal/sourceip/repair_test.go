@@ -192,7 +192,7 @@ func TestLayerIsCheckedAgain(t *testing.T) {
 
 func TestWatchEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	a := newAgent(netns.Own(), absent{})
+	a := newAgent(t.Context(), netns.Own(), absent{})
 	if err := a.startWatch(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func netlinkSockets() (found []string) {
 }
 
 func TestUnknownBackend(t *testing.T) {
-	name, problem := newAgent(netns.Own(), absent{}).probe("ipfw")
+	name, problem := newAgent(t.Context(), netns.Own(), absent{}).probe("ipfw")
 	if name != "none" || !strings.Contains(problem, "ipfw") {
 		t.Errorf("%s, %s", name, problem)
 	}
@@ -240,7 +240,7 @@ func (f *failing) ensure(int) error {
 
 func TestFailedRepairIsTriedAgain(t *testing.T) {
 	f := &failing{}
-	a := newAgent(netns.Own(), f)
+	a := newAgent(t.Context(), netns.Own(), f)
 	a.mu.Lock()
 	if err := a.makeMarks(0, "auto"); err != nil {
 		t.Fatal(err)

@@ -42,14 +42,14 @@ type runRequest struct {
 
 // placeHandlers answer for the namespaces beside the child's own. Those are
 // made when they are first used.
-func placeHandlers(ns *netns.Namespace) wire.Handlers {
-	without := newAgent(ns, absent{})
+func placeHandlers(ctx context.Context, ns *netns.Namespace) wire.Handlers {
+	without := newAgent(ctx, ns, absent{})
 	all := wire.Handlers{runMethod: runner(ns)}
 	for name, h := range without.handlers() {
 		all[bare+name] = h
 	}
 	for _, place := range []string{detached, inner_} {
-		handlers := sync.OnceValues(func() (wire.Handlers, error) { return makePlace(place) })
+		handlers := sync.OnceValues(func() (wire.Handlers, error) { return makePlace(ctx, place) })
 		for _, name := range []string{runMethod, planMethod, probeMethod, "netns.sockets", "netns.tap", "netns.link"} {
 			all[place+name] = func(ctx context.Context, msg wire.Message) (any, []int, error) {
 				h, err := handlers()
@@ -63,7 +63,7 @@ func placeHandlers(ns *netns.Namespace) wire.Handlers {
 	return all
 }
 
-func makePlace(name string) (wire.Handlers, error) {
+func makePlace(ctx context.Context, name string) (wire.Handlers, error) {
 	path := placePath(name)
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func makePlace(name string) (wire.Handlers, error) {
 	}
 	all := ns.Handlers()
 	all[runMethod] = runner(ns)
-	for name, h := range Handlers(ns) {
+	for name, h := range Handlers(ctx, ns) {
 		all[name] = h
 	}
 	return all, nil

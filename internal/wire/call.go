@@ -17,7 +17,7 @@ type Handler func(ctx context.Context, req Message) (reply any, fds []int, err e
 // Handlers are the methods that a Server knows, by name ("package.verb").
 type Handlers map[string]Handler
 
-// Caller makes calls. Its implementations are Client and the fakes of tests.
+// Caller makes calls. Its implementations are Client, Local and the fakes of tests.
 type Caller interface {
 	// Call runs method on the other side and decodes its reply, where reply is
 	// not nil. The descriptors that came with it are the caller's. It ends in

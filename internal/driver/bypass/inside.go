@@ -15,7 +15,7 @@ import (
 // can enter them.
 
 // Handlers are the methods that the child answers.
-func Handlers(own *netns.Namespace) wire.Handlers {
+func Handlers(_ context.Context, own *netns.Namespace) wire.Handlers {
 	handlers := containers.Handlers(own)
 	handlers[lookMethod] = func(_ context.Context, msg wire.Message) (any, []int, error) {
 		var req lookRequest

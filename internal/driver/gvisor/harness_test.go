@@ -40,7 +40,7 @@ const (
 	pingRangeMethod = "gvisortest.pingrange"
 )
 
-func testHandlers(ns *netns.Namespace) wire.Handlers {
+func testHandlers(_ context.Context, ns *netns.Namespace) wire.Handlers {
 	return wire.Handlers{
 		socketMethod: func(_ context.Context, msg wire.Message) (any, []int, error) {
 			var req socketRequest

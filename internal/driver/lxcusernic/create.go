@@ -160,7 +160,7 @@ func (h handlers) hold(context.Context, wire.Message) (any, []int, error) {
 type handlers struct{ netns *netns.Namespace }
 
 // Handlers are the driver's methods that the child answers.
-func Handlers(ns *netns.Namespace) wire.Handlers {
+func Handlers(_ context.Context, ns *netns.Namespace) wire.Handlers {
 	h := handlers{ns}
 	return wire.Handlers{holdMethod: h.hold, askMethod: h.ask, dropMethod: h.drop}
 }
