@@ -48,6 +48,7 @@ import (
 	"rootlesskit/internal/driver/bypass/containers"
 	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/netns"
+	"rootlesskit/internal/publish"
 	"rootlesskit/internal/relay"
 	"rootlesskit/internal/seccomp"
 )
@@ -267,11 +268,11 @@ func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, erro
 	if err != nil {
 		return nil, err
 	}
-	return &relayedPort{port.(*relayed.Port), why}, nil
+	return &relayedPort{port.(*publish.Port), why}, nil
 }
 
 func (p *Ports) forwardNative(spec api.PortSpec) (io.Closer, error) {
-	to, err := relayed.Target(spec)
+	to, err := publish.Target(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -293,7 +294,7 @@ var errProxyProtocol = errors.New("the server expects the PROXY protocol, which 
 
 // relayedPort is one that cannot be native.
 type relayedPort struct {
-	*relayed.Port
+	*publish.Port
 	why error
 }
 

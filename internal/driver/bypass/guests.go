@@ -10,8 +10,8 @@ import (
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/bypass/containers"
-	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/publish"
 	"rootlesskit/internal/seccomp"
 )
 
@@ -29,7 +29,7 @@ func (p *Ports) Socket() string { return p.socket }
 func (p *Ports) Handler() http.Handler { return p.containers.Handler() }
 
 // ForwardTo implements containers.Driver.
-func (p *Ports) ForwardTo(g containers.Guest, spec api.PortSpec, r relayed.Router) (io.Closer, error) {
+func (p *Ports) ForwardTo(g containers.Guest, spec api.PortSpec, r publish.Router) (io.Closer, error) {
 	udp := strings.HasPrefix(spec.Proto, "udp")
 	if !udp && spec.ProxyProtocol == "" {
 		return p.forwardBase(spec, guestTarget(spec), g, r)
@@ -38,7 +38,7 @@ func (p *Ports) ForwardTo(g containers.Guest, spec api.PortSpec, r relayed.Route
 	if err != nil {
 		return nil, err
 	}
-	port, err := p.ForwardOn(spec, guestTarget(spec), hostsock.Sockets{FDs: sockets}, func(relayed.Router) relayed.Router { return r })
+	port, err := p.ForwardOn(spec, guestTarget(spec), hostsock.Sockets{FDs: sockets}, func(publish.Router) publish.Router { return r })
 	switch {
 	case err != nil:
 		return nil, err

@@ -12,9 +12,9 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver/bypass/containers"
-	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
+	"rootlesskit/internal/publish"
 	"rootlesskit/internal/relay"
 )
 
@@ -23,7 +23,7 @@ type port struct {
 	driver  *Ports
 	base    hostsock.Base
 	target  netip.AddrPort
-	relayed *relayed.Port
+	relayed *publish.Port
 	// guest is the container whose port it is; nil: the launcher's namespace's.
 	guest containers.Guest
 	// fronted says that there are natives, for the relay's loops.
@@ -51,7 +51,7 @@ type native struct {
 	// The process that bound it, and its descriptor.
 	pid, fd int
 	// shadow has the address in the namespace that the server believes to have.
-	shadow *relayed.Port
+	shadow *publish.Port
 }
 
 // Details implements driver.Detailer.
@@ -189,14 +189,14 @@ func (p *port) cut() {
 
 // wrap has the relay ask about connections that come to it although there are
 // natives.
-func (p *port) wrap(inner relayed.Router) relayed.Router { return &router{inner, p} }
+func (p *port) wrap(inner publish.Router) publish.Router { return &router{inner, p} }
 
 type router struct {
-	relayed.Router
+	publish.Router
 	port *port
 }
 
-// Route implements relayed.Router.
+// Route implements publish.Router.
 func (r *router) Route(client, local netip.AddrPort) relay.Route {
 	if r.port.fronted.Load() {
 		return relay.Route{}
@@ -204,7 +204,7 @@ func (r *router) Route(client, local netip.AddrPort) relay.Route {
 	return r.Router.Route(client, local)
 }
 
-// Resolve implements relayed.Router.
+// Resolve implements publish.Router.
 func (r *router) Resolve(client, local netip.AddrPort) relay.Route {
 	route, native := r.port.toNative(client, local)
 	if native {
@@ -246,7 +246,7 @@ func (p *port) hostRoute(n native, client, local netip.Addr) relay.Route {
 	if !client.IsLoopback() {
 		source := local
 		if source.Is4() != to.Is4() || source.IsLoopback() || source.IsUnspecified() {
-			source = relayed.HostIPv4()
+			source = publish.HostIPv4()
 		}
 		if !source.IsValid() || source.Is4() != to.Is4() {
 			return relay.Route{} // there is no address to show

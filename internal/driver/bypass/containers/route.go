@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
-	"rootlesskit/internal/driver/relayed"
+	"rootlesskit/internal/publish"
 	"rootlesskit/internal/relay"
 )
 
@@ -26,20 +26,20 @@ type router struct {
 	last      atomic.Pointer[way]
 }
 
-var _ relayed.Router = (*router)(nil)
+var _ publish.Router = (*router)(nil)
 
 // way is a router to one address of a container.
 type way struct {
 	to    netip.Addr
 	place *place
-	relayed.Router
+	publish.Router
 }
 
 // wayTTL bounds how long a container may be missed that has moved to another
 // address.
 const wayTTL = time.Second
 
-// Route implements relayed.Router.
+// Route implements publish.Router.
 func (r *router) Route(client, local netip.AddrPort) relay.Route {
 	if w := r.known.Load(); w != nil {
 		return w.Route(client, local)
@@ -47,7 +47,7 @@ func (r *router) Route(client, local netip.AddrPort) relay.Route {
 	return relay.Route{}
 }
 
-// Resolve implements relayed.Router.
+// Resolve implements publish.Router.
 func (r *router) Resolve(client, local netip.AddrPort) relay.Route {
 	w := r.known.Load()
 	if w == nil {
@@ -59,7 +59,7 @@ func (r *router) Resolve(client, local netip.AddrPort) relay.Route {
 	return w.Resolve(client, local)
 }
 
-// Reroute implements relayed.Router.
+// Reroute implements publish.Router.
 func (r *router) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
 	if w := r.known.Load(); w != nil {
 		return w.Reroute(client, local, failed)
@@ -122,7 +122,7 @@ type inner struct {
 	to     netip.Addr // invalid: the container has loopback alone
 }
 
-func newInner(r *router, p *place, its []address) relayed.Router {
+func newInner(r *router, p *place, its []address) publish.Router {
 	i := inner{router: r, place: p}
 	if len(its) > 0 {
 		i.to = its[0].Prefix.Addr()
@@ -130,7 +130,7 @@ func newInner(r *router, p *place, its []address) relayed.Router {
 	return i
 }
 
-// Route implements relayed.Router.
+// Route implements publish.Router.
 func (i inner) Route(client, _ netip.AddrPort) relay.Route {
 	to, sockType := i.to, unix.SOCK_STREAM
 	if !to.IsValid() {
@@ -149,8 +149,8 @@ func (i inner) Route(client, _ netip.AddrPort) relay.Route {
 	}
 }
 
-// Resolve implements relayed.Router.
+// Resolve implements publish.Router.
 func (i inner) Resolve(client, local netip.AddrPort) relay.Route { return i.Route(client, local) }
 
-// Reroute implements relayed.Router.
+// Reroute implements publish.Router.
 func (i inner) Reroute(_, _ netip.AddrPort, _ error) (relay.Route, bool) { return relay.Route{}, false }

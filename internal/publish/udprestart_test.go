@@ -1,4 +1,4 @@
-package relayed
+package publish
 
 import (
 	"fmt"
@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"rootlesskit/internal/driver"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
 )
@@ -114,7 +113,7 @@ func TestUDPServerRestarts(t *testing.T) {
 func newRoutedTest(t *testing.T, gateways []netip.Addr) *remoteTest {
 	t.Helper()
 	if gateways != nil && len(gateways) == 0 {
-		return newRemoteTestIn(t, nstest.NewChild(t), driver.Link{})
+		return newRemoteTestIn(t, nstest.NewChild(t), Config{})
 	}
 	r := newRemoteTest(t)
 	if gateways != nil {

@@ -1,4 +1,4 @@
-package relayed
+package publish
 
 import (
 	"encoding/binary"

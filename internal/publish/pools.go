@@ -1,11 +1,10 @@
-package relayed
+package publish
 
 import (
 	"context"
 	"log/slog"
 	"sync"
 
-	"rootlesskit/internal/driver"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/relay"
 	"rootlesskit/internal/wire"
@@ -25,8 +24,8 @@ type pools struct {
 type poolKey struct{ sockType, family int }
 
 // newPools returns no pools yet. All end with ctx.
-func newPools(ctx context.Context, sb driver.Sandbox) *pools {
-	return &pools{ctx: ctx, child: sb.Child, log: sb.Log, made: map[poolKey]*relay.Pool{}}
+func newPools(ctx context.Context, child wire.Caller, log *slog.Logger) *pools {
+	return &pools{ctx: ctx, child: child, log: log, made: map[poolKey]*relay.Pool{}}
 }
 
 // get returns a pool, which starts to fill when it is asked for first.

@@ -1,4 +1,4 @@
-package relayed
+package publish
 
 import (
 	"context"
@@ -12,22 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
-	"rootlesskit/internal/driver"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/relay"
 )
 
-var testLink = driver.Link{
-	IPv4: netip.MustParsePrefix("10.0.2.100/24"),
-	IPv6: netip.MustParsePrefix("fd00::100/64"),
-}
+var (
+	childIPv4 = netip.MustParsePrefix("10.0.2.100/24")
+	childIPv6 = netip.MustParsePrefix("fd00::100/64")
+)
 
-// remoteTest is a driver with clients that are not of its host: they and the
+// remoteTest has ports with clients that are not of their host: they and the
 // ports' sockets are in a namespace of their own, which stands for the outside.
 type remoteTest struct {
-	driver         *Ports
+	ports          *Ports
 	child, outside *nstest.Child
 }
 
@@ -38,24 +37,17 @@ var (
 
 func newRemoteTest(t *testing.T) *remoteTest {
 	child := nstest.NewChild(t)
-	addAddresses(t, child, testLink.IPv4, testLink.IPv6)
-	return newRemoteTestIn(t, child, testLink)
+	addAddresses(t, child, childIPv4, childIPv6)
+	return newRemoteTestIn(t, child, Config{IPv4: childIPv4.Addr(), IPv6: childIPv6.Addr()})
 }
 
 // newRemoteTestIn has a child with a network.
-func newRemoteTestIn(t *testing.T, child *nstest.Child, link driver.Link) *remoteTest {
+func newRemoteTestIn(t *testing.T, child *nstest.Child, cfg Config) *remoteTest {
 	r := &remoteTest{child: child, outside: nstest.NewChild(t)}
 	addAddresses(t, r.outside, outsideIPv4, outsideIPv6)
-	r.driver = New("relayed", nil)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	sb := driver.Sandbox{Child: r.child, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	if err := r.driver.Start(ctx, sb, link); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		_ = r.driver.Wait()
-	})
+	cfg.Backend, cfg.Log = "auto", slog.New(slog.NewTextHandler(t.Output(), nil))
+	r.ports = Open(context.WithoutCancel(t.Context()), r.child, cfg)
+	t.Cleanup(r.ports.Close)
 	return r
 }
 
@@ -104,7 +96,7 @@ func (r *remoteTest) publish(t *testing.T, proto string, socket syscall.Conn, to
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := r.driver.ForwardOn(api.PortSpec{Proto: proto}, netip.MustParseAddrPort(to), hostsock.Sockets{FDs: []int{fd}}, nil)
+	port, err := r.ports.ForwardOn(api.PortSpec{Proto: proto}, netip.MustParseAddrPort(to), hostsock.Sockets{FDs: []int{fd}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

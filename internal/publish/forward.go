@@ -1,0 +1,188 @@
+package publish
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/fdlimit"
+	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/relay"
+)
+
+// Forward publishes one port until it is closed. The error of a port that cannot
+// be bound is in the words of Go's net package.
+func (p *Ports) Forward(spec api.PortSpec) (*Port, error) {
+	to, err := Target(spec)
+	if err == nil && to.Addr().Is6() && !hasIPv6() {
+		to, err = withoutIPv6(spec, to)
+	}
+	if err != nil {
+		return nil, err
+	}
+	sockets, err := p.listen(spec)
+	if err != nil {
+		return nil, err
+	}
+	return p.ForwardOn(spec, to, sockets, nil)
+}
+
+// listen opens the host's sockets of a port. Where they have the last descriptors,
+// the sockets that are at hand for connections give way.
+func (p *Ports) listen(spec api.PortSpec) (hostsock.Sockets, error) {
+	sockets, err := p.cfg.Inherited.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
+	short := err == nil && slices.Max(sockets.FDs) >= fdlimit.Ceiling()
+	if short || errors.Is(err, unix.EMFILE) {
+		p.pools.drain()
+	}
+	if errors.Is(err, unix.EMFILE) {
+		return p.cfg.Inherited.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
+	}
+	return sockets, err
+}
+
+// ForwardOn forwards what comes in at sockets, which it takes over, to an
+// address of the namespace. wrap, where it is not nil, wraps the router or replaces
+// it.
+func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock.Sockets, wrap func(Router) Router) (*Port, error) {
+	taken := false
+	port, err := p.start(func() (forwarded, error) {
+		taken = true
+		udp := strings.HasPrefix(spec.Proto, "udp")
+		r := p.router(udp, spec, to)
+		if wrap != nil {
+			r = wrap(r)
+		}
+		if udp {
+			return p.forwardUDP(sockets, to, r)
+		}
+		return p.forwardTCP(sockets, to, r)
+	})
+	if !taken {
+		closeAll(sockets.FDs)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("forwarding %s: %w", spec, err)
+	}
+	return port, nil
+}
+
+// ForwardTCP relays connections that are no published port's: a driver's own
+// business, such as the other direction. It takes the listeners over.
+func (p *Ports) ForwardTCP(cfg relay.TCPConfig) (*Port, error) {
+	taken := false
+	defer func() {
+		if !taken {
+			closeAll(cfg.Listeners)
+		}
+	}()
+	return p.start(func() (forwarded, error) {
+		taken = true
+		cfg.Log = p.cfg.Log
+		return p.engine.ForwardTCP(cfg)
+	})
+}
+
+// ForwardUDP is ForwardTCP for datagrams.
+func (p *Ports) ForwardUDP(cfg relay.UDPConfig) (*Port, error) {
+	taken := false
+	defer func() {
+		if !taken {
+			closeAll(cfg.Sockets)
+		}
+	}()
+	return p.start(func() (forwarded, error) {
+		taken = true
+		cfg.Log = p.cfg.Log
+		return p.engine.ForwardUDP(cfg)
+	})
+}
+
+// start runs forward with an engine, and keeps what it returns until it is closed.
+func (p *Ports) start(forward func() (forwarded, error)) (*Port, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.startEngine(); err != nil {
+		return nil, err
+	}
+	f, err := forward()
+	if err != nil {
+		return nil, err
+	}
+	port := &Port{forwarded: f, of: p}
+	p.open[port] = struct{}{}
+	return port, nil
+}
+
+// startEngine starts the engine with the first port.
+func (p *Ports) startEngine() (err error) {
+	if p.closed {
+		return errors.New("no ports are published any more")
+	}
+	if p.engine == nil {
+		p.engine, err = relay.New(relay.Options{Log: p.cfg.Log})
+	}
+	return err
+}
+
+func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, r Router) (forwarded, error) {
+	p.pools.get(unix.SOCK_STREAM, relay.FamilyOf(to.Addr()))
+	return p.engine.ForwardTCP(relay.TCPConfig{
+		Listeners: listeners.FDs,
+		Shared:    listeners.Shared,
+		Family:    relay.FamilyOf(to.Addr()),
+		Pool:      func(family int) *relay.Pool { return p.pools.get(unix.SOCK_STREAM, family) },
+		Route:     r.Route,
+		Resolve:   r.Resolve,
+		Reroute:   r.Reroute,
+		Log:       p.cfg.Log,
+	})
+}
+
+func (p *Ports) forwardUDP(sockets hostsock.Sockets, to netip.AddrPort, r Router) (forwarded, error) {
+	p.pools.get(unix.SOCK_DGRAM, relay.FamilyOf(to.Addr()))
+	cfg := relay.UDPConfig{
+		Sockets: sockets.FDs,
+		Pool:    func(family int) *relay.Pool { return p.pools.get(unix.SOCK_DGRAM, family) },
+		Route:   r.Route,
+		Resolve: r.Resolve,
+		Log:     p.cfg.Log,
+	}
+	if l, ok := r.(looker); ok {
+		cfg.Look = l.Look
+	}
+	return p.engine.ForwardUDP(cfg)
+}
+
+// forwarded is a relay.TCPPort or relay.UDPPort.
+type forwarded interface {
+	io.Closer
+	Details() api.PortDetails
+}
+
+// Port is a forwarded port.
+type Port struct {
+	forwarded
+	of *Ports
+}
+
+// Close implements io.Closer; it may be called again.
+func (p *Port) Close() error {
+	err := p.forwarded.Close() // under way elsewhere, it returns when that does
+	p.of.mu.Lock()
+	defer p.of.mu.Unlock()
+	delete(p.of.open, p)
+	return err
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
