@@ -19,7 +19,7 @@ import (
 // Forward publishes one port until it is closed. The error of a port that cannot
 // be bound is in the words of Go's net package.
 func (p *Ports) Forward(spec api.PortSpec) (*Port, error) {
-	to, err := Target(spec)
+	to, err := p.target(spec)
 	if err == nil && to.Addr().Is6() && !hasIPv6() {
 		to, err = withoutIPv6(spec, to)
 	}
@@ -52,17 +52,21 @@ func (p *Ports) listen(spec api.PortSpec) (hostsock.Sockets, error) {
 // it.
 func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock.Sockets, wrap func(Router) Router) (*Port, error) {
 	taken := false
+	udp := strings.HasPrefix(spec.Proto, "udp")
+	var own *router
 	port, err := p.start(func() (forwarded, error) {
 		taken = true
-		udp := strings.HasPrefix(spec.Proto, "udp")
-		r := p.router(udp, spec, to)
+		own = p.router(udp, spec, to)
+		r := Router(own)
 		if wrap != nil {
-			r = wrap(r)
+			r = wrap(own)
 		}
 		if udp {
 			return p.forwardUDP(sockets, to, r)
 		}
 		return p.forwardTCP(sockets, to, r)
+	}, func(ip netip.Addr) {
+		own.port.Store(p.source.PortOfOwn(protocol(udp), netip.AddrPortFrom(ip, to.Port())))
 	})
 	if !taken {
 		closeAll(sockets.FDs)
@@ -86,7 +90,7 @@ func (p *Ports) ForwardTCP(cfg relay.TCPConfig) (*Port, error) {
 		taken = true
 		cfg.Log = p.cfg.Log
 		return p.engine.ForwardTCP(cfg)
-	})
+	}, nil)
 }
 
 // ForwardUDP is ForwardTCP for datagrams.
@@ -101,11 +105,12 @@ func (p *Ports) ForwardUDP(cfg relay.UDPConfig) (*Port, error) {
 		taken = true
 		cfg.Log = p.cfg.Log
 		return p.engine.ForwardUDP(cfg)
-	})
+	}, nil)
 }
 
 // start runs forward with an engine, and keeps what it returns until it is closed.
-func (p *Ports) start(forward func() (forwarded, error)) (*Port, error) {
+// retarget may be nil.
+func (p *Ports) start(forward func() (forwarded, error), retarget func(netip.Addr)) (*Port, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.startEngine(); err != nil {
@@ -115,7 +120,7 @@ func (p *Ports) start(forward func() (forwarded, error)) (*Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	port := &Port{forwarded: f, of: p}
+	port := &Port{forwarded: f, of: p, retarget: retarget}
 	p.open[port] = struct{}{}
 	return port, nil
 }
@@ -169,7 +174,8 @@ type forwarded interface {
 // Port is a forwarded port.
 type Port struct {
 	forwarded
-	of *Ports
+	of       *Ports
+	retarget func(netip.Addr) // nil where the port leads elsewhere than to Config.Own
 }
 
 // Close implements io.Closer; it may be called again.

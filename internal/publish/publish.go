@@ -26,6 +26,10 @@ type Config struct {
 	// Backend is what shows servers the addresses of their clients, see
 	// sourceip.Config; empty: nothing does.
 	Backend string
+	// Own, where it is valid, has all ports lead to the namespace's own addresses,
+	// one of which it is; the unspecified address says that none is known. Servers on
+	// loopback alone are not reached, see sourceip.Policy.PortOfOwn.
+	Own netip.Addr
 	// IPv4 and IPv6 are addresses of the namespace, for the time that it cannot be
 	// asked.
 	IPv4, IPv6 netip.Addr
@@ -43,6 +47,7 @@ type Ports struct {
 	cancel context.CancelFunc
 
 	mu     sync.Mutex
+	own    netip.Addr    // Config.Own, as it is now
 	engine *relay.Engine // nil before the first port
 	open   map[*Port]struct{}
 	closed bool
@@ -58,12 +63,26 @@ func Open(ctx context.Context, namespace wire.Caller, cfg Config) *Ports {
 	ctx, cancel := context.WithCancel(ctx)
 	return &Ports{
 		cfg:    cfg,
+		own:    cfg.Own.Unmap(),
 		cancel: cancel,
 		pools:  newPools(ctx, namespace, cfg.Log),
 		open:   map[*Port]struct{}{},
 		source: sourceip.New(ctx, sourceip.Config{
 			Child: namespace, Backend: cfg.Backend, IPv4: cfg.IPv4, IPv6: cfg.IPv6, Log: cfg.Log,
 		}),
+	}
+}
+
+// Retarget has the ports of Forward lead to the namespace's own addresses as they are
+// now, one of which is own. Connections and listeners stay.
+func (p *Ports) Retarget(own netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.own = own.Unmap()
+	for port := range p.open {
+		if port.retarget != nil {
+			port.retarget(p.own)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -22,7 +23,7 @@ type Router interface {
 // router leads to servers in the namespace.
 type router struct {
 	ctx  context.Context
-	port *sourceip.Port
+	port atomic.Pointer[sourceip.Port]
 	// proxyHeader says that a connection begins with the PROXY protocol.
 	proxyHeader bool
 }
@@ -30,16 +31,26 @@ type router struct {
 // RouterTo returns the router to a server that the namespace can reach. proxyHeader
 // says that a connection begins with the PROXY protocol.
 func (p *Ports) RouterTo(udp bool, to netip.AddrPort, proxyHeader bool) Router {
-	return router{ctx: p.pools.ctx, port: p.source.Port(protocol(udp), to), proxyHeader: proxyHeader}
+	return p.newRouter(p.source.Port(protocol(udp), to), proxyHeader)
 }
 
-// router returns the router of a published port that leads to an address.
-func (p *Ports) router(udp bool, spec api.PortSpec, to netip.AddrPort) Router {
+func (p *Ports) newRouter(port *sourceip.Port, proxyHeader bool) *router {
+	r := &router{ctx: p.pools.ctx, proxyHeader: proxyHeader}
+	r.port.Store(port)
+	return r
+}
+
+// router returns the router of a published port that leads to an address. It needs
+// the lock.
+func (p *Ports) router(udp bool, spec api.PortSpec, to netip.AddrPort) *router {
 	port := p.source.Port(protocol(udp), to)
-	if spec.ChildIP == "" && spec.ParentIP != "" {
+	switch {
+	case p.own.IsValid():
+		port = p.source.PortOfOwn(protocol(udp), netip.AddrPortFrom(p.own, to.Port()))
+	case spec.ChildIP == "" && spec.ParentIP != "":
 		port = p.source.PortPublishedAt(protocol(udp), to)
 	}
-	return router{ctx: p.pools.ctx, port: port, proxyHeader: spec.ProxyProtocol != ""}
+	return p.newRouter(port, spec.ProxyProtocol != "")
 }
 
 func protocol(udp bool) int {
@@ -50,16 +61,16 @@ func protocol(udp bool) int {
 }
 
 // Route never blocks; without a Target, Resolve has to be asked.
-func (r router) Route(client, local netip.AddrPort) relay.Route {
-	route, ok := r.port.Route(client)
+func (r *router) Route(client, local netip.AddrPort) relay.Route {
+	route, ok := r.port.Load().Route(client)
 	if !ok {
 		return relay.Route{}
 	}
 	return r.relayRoute(route, client, local)
 }
 
-func (r router) Resolve(client, local netip.AddrPort) relay.Route {
-	return r.relayRoute(r.port.Resolve(r.ctx, client), client, local)
+func (r *router) Resolve(client, local netip.AddrPort) relay.Route {
+	return r.relayRoute(r.port.Load().Resolve(r.ctx, client), client, local)
 }
 
 // looker is a Router that looks again at flows in doubt, see relay.UDPConfig.
@@ -68,14 +79,14 @@ type looker interface {
 }
 
 // Look implements looker.
-func (r router) Look(flows []relay.Doubt) []relay.Route {
+func (r *router) Look(flows []relay.Doubt) []relay.Route {
 	doubts := make([]sourceip.Doubt, len(flows))
 	for i, f := range flows {
 		was := sourceip.Route{Source: f.Route.Source, Target: f.Route.Target, Fixed: f.Route.Fixed}
 		doubts[i] = sourceip.Doubt{Client: f.Client, Route: was, Answered: f.Answered, Mute: f.Mute}
 	}
 	routes := make([]relay.Route, len(flows))
-	for i, route := range r.port.Look(r.ctx, doubts) {
+	for i, route := range r.port.Load().Look(r.ctx, doubts) {
 		routes[i] = r.relayRoute(route, flows[i].Client, flows[i].Local)
 	}
 	return routes
@@ -84,11 +95,11 @@ func (r router) Look(flows []relay.Doubt) []relay.Route {
 // Reroute gives the client's port up and keeps its address: the port may be
 // taken inside, by a server or by an old connection of the same client. For a way
 // that is not answered Resolve may know another.
-func (r router) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
+func (r *router) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
 	if silent := (*relay.NoAnswer)(nil); errors.As(failed, &silent) {
-		return relay.Route{}, !client.Addr().Unmap().IsLoopback() && r.port.Unanswered(silent.Target)
+		return relay.Route{}, !client.Addr().Unmap().IsLoopback() && r.port.Load().Unanswered(silent.Target)
 	}
-	route, ok := r.port.Route(client)
+	route, ok := r.port.Load().Route(client)
 	if !ok || route.Source.Port() == 0 || failed != unix.EADDRINUSE && failed != unix.EADDRNOTAVAIL {
 		return relay.Route{}, false
 	}
@@ -96,7 +107,7 @@ func (r router) Reroute(client, local netip.AddrPort, failed error) (relay.Route
 	return r.relayRoute(route, client, local), true
 }
 
-func (r router) relayRoute(to sourceip.Route, client, local netip.AddrPort) relay.Route {
+func (r *router) relayRoute(to sourceip.Route, client, local netip.AddrPort) relay.Route {
 	route := relay.Route{Source: to.Source, Target: to.Target, Unserved: to.Unserved, Fixed: to.Fixed}
 	if r.proxyHeader && to.Target.IsValid() {
 		route.Prelude = proxyHeader(client, local)

@@ -19,6 +19,16 @@ var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 // wildcard. The wildcard :: leads to ::1.
 func Target(spec api.PortSpec) (netip.AddrPort, error) { return target(spec, HostIPv4()) }
 
+// target is where a port leads to at first.
+func (p *Ports) target(spec api.PortSpec) (netip.AddrPort, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.own.IsValid() {
+		return netip.AddrPortFrom(p.own, uint16(spec.ChildPort)), nil
+	}
+	return Target(spec)
+}
+
 func target(spec api.PortSpec, hostIPv4 netip.Addr) (netip.AddrPort, error) {
 	ip, err := targetIP(spec, hostIPv4)
 	return netip.AddrPortFrom(ip, uint16(spec.ChildPort)), err

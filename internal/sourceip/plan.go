@@ -63,6 +63,8 @@ type view struct {
 	udp       bool
 	target    netip.Addr // of the port
 	local     bool       // it is the namespace's own
+	own       bool       // it stands for all of them, see owned
+	private   bool       // a server listens on loopback, which own leaves out
 	listeners []netip.Addr
 	nat       bool         // there is NAT, which is not ours
 	tracked   bool         // there may be, as far as conntrack tells
@@ -91,8 +93,10 @@ func (v *view) both() [2]*family { return [2]*family{&v.v4, &v.v6} }
 
 // choose makes the plan, and tells whether it relies on marks.
 func choose(v view) (p plan, needsMarks bool) {
-	p = plan{Inner: v.inner, Found: v.found(), Local: v.nearby(), V4: v.paths(v.v4, v.v6), V6: v.paths(v.v6, v.v4)}
+	p = plan{Inner: v.inner, Found: v.found(), Local: v.nearby()}
 	p.Silent = v.local && !v.nat && !p.Found
+	v = v.inward()
+	p.V4, p.V6 = v.paths(v.v4, v.v6), v.paths(v.v6, v.v4)
 	p.Another = v.another(v.v4) || v.another(v.v6)
 	beyondLo := func(a netip.Addr) bool { return a.IsValid() && !a.IsLoopback() }
 	return p, v.tracked || beyondLo(p.V4.Real) || beyondLo(p.V6.Real)
@@ -100,7 +104,7 @@ func choose(v view) (p plan, needsMarks bool) {
 
 // found tells whether a server was.
 func (v view) found() bool {
-	if v.target.IsLoopback() {
+	if v.own || v.target.IsLoopback() {
 		return v.answers(v.v4) || v.answers(v.v6)
 	}
 	return v.local && (v.listens(v.target) || v.onAll(v.targetFamily()))
@@ -201,6 +205,7 @@ func (v view) beyondLo(f family) netip.Addr {
 			return v.target
 		}
 	case !f.carry || !f.routed: // the kernel could not answer, marks or not
+	case v.own && !v.nat: // nobody is there to be shown anything
 	case v.udp && f.own.IsValid() && !v.listens(v.target) && v.onAll(f):
 		return f.own // from where it answers
 	default:
@@ -255,7 +260,7 @@ func (v view) needsRoute(f family) bool {
 	if v.target.IsLoopback() {
 		return v.answers(f)
 	}
-	return v.local && v.target.Is4() == f.lo.Is4()
+	return v.local && v.target.Is4() == f.lo.Is4() && (!v.own || v.nat)
 }
 
 // loopback returns the loopback address to use in a family: the target, where

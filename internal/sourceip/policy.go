@@ -113,6 +113,7 @@ type Port struct {
 	proto   int
 	target  netip.AddrPort
 	implied bool
+	own     bool
 	known   atomic.Pointer[plan]       // nil where the child has to be asked
 	deaf    atomic.Pointer[netip.Addr] // see Unanswered; nil: none
 	another atomic.Bool                // of the latest plan
@@ -148,11 +149,20 @@ func (p *Policy) PortPublishedAt(proto int, target netip.AddrPort) *Port {
 	return port
 }
 
+// PortOfOwn is Port where target's address is any of the namespace's own, or none: the
+// port leads to servers on all of them, but not to those on loopback alone. No client
+// is shown as loopback.
+func (p *Policy) PortOfOwn(proto int, target netip.AddrPort) *Port {
+	port := p.Port(proto, target)
+	port.own = true
+	return port
+}
+
 // fixed tells whether clients on loopback have the same way always.
 func (p *Port) fixed() bool {
 	ip := p.target.Addr()
 	elsewhere := p.proto == unix.IPPROTO_UDP && ip != loopback4.Addr() && ip != loopback6.Addr()
-	return !p.implied && !elsewhere
+	return !p.implied && !p.own && !elsewhere
 }
 
 // Route returns the way for a client. It never blocks; ok is false where the
@@ -258,7 +268,7 @@ func (p *Port) ask(ctx context.Context, since time.Time, mute bool, known func()
 func (p *Port) call(ctx context.Context, mute bool) plan {
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Backend: p.policy.cfg.Backend, Mute: mute}
+	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Own: p.own, Backend: p.policy.cfg.Backend, Mute: mute}
 	if deaf := p.deaf.Load(); deaf != nil {
 		req.Deaf = []netip.Addr{*deaf}
 	}
@@ -302,6 +312,8 @@ func (p *Port) fallback() plan {
 	}
 	ways := paths{}
 	switch {
+	case p.own && (target.IsUnspecified() || target.IsLoopback()): // where to is not known
+		target = netip.Addr{}
 	case !target.IsLoopback():
 		ways.Plain = target
 	case own.IsValid():
