@@ -25,19 +25,50 @@ type Child struct {
 // NewChild starts a child.
 func NewChild(t testing.TB) *Child {
 	t.Helper()
-	conn, childEnd, err := wire.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), childEnv+"=3")
-	cmd.Stderr = os.Stderr
-	cmd.ExtraFiles = []*os.File{childEnd}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 	}
+	return start(t, cmd)
+}
+
+// NewChildBy starts a child by a program that executes what it is told to, such as
+// nsenter and unshare. It has to be root of its network namespace.
+func NewChildBy(t testing.TB, prefix ...string) *Child {
+	t.Helper()
+	c := start(t, Self(t, prefix...))
+	if _, err := c.Call(t.Context(), helloMethod, nil, nil); err != nil {
+		t.Fatalf("starting a child by %q: %v", prefix, err)
+	}
+	return c // which is in its namespaces by now
+}
+
+// Self returns a command that executes this program by another one, which may enter
+// namespaces where it cannot be found by its path. It has descriptors from 4 on for
+// what is added to ExtraFiles.
+func Self(t testing.TB, prefix ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { self.Close() })
+	cmd := exec.Command(prefix[0], append(prefix[1:], "/proc/self/fd/3")...)
+	cmd.ExtraFiles = []*os.File{self}
+	return cmd
+}
+
+func start(t testing.TB, cmd *exec.Cmd) *Child {
+	t.Helper()
+	conn, childEnd, err := wire.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, childEnd)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", childEnv, 2+len(cmd.ExtraFiles)))
+	cmd.Stderr = os.Stderr
 	err = cmd.Start()
 	childEnd.Close()
 	if err != nil {
@@ -60,10 +91,14 @@ type listenRequest struct {
 	Address string `json:"address"`
 }
 
-const listenMethod = "nstest.listen"
+const (
+	listenMethod = "nstest.listen"
+	helloMethod  = "nstest.hello"
+)
 
 func testHandlers(ns *netns.Namespace) wire.Handlers {
 	return wire.Handlers{
+		helloMethod: func(context.Context, wire.Message) (any, []int, error) { return nil, nil, nil },
 		listenMethod: func(_ context.Context, msg wire.Message) (any, []int, error) {
 			var req listenRequest
 			if err := msg.Decode(&req); err != nil {

@@ -36,7 +36,7 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 	if err := checkLength(path); err != nil {
 		return nil, err
 	}
-	return listen(ctx, path)
+	return listen(ctx, "unix", path)
 }
 
 // ListenIn is Listen in a directory that is open, whatever its path leads to by
@@ -45,7 +45,18 @@ func ListenIn(ctx context.Context, dir *os.File, path string) (net.Listener, err
 	if err := checkLength(path); err != nil {
 		return nil, err
 	}
-	return listen(ctx, fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
+	return listen(ctx, "unix", inDir(dir, filepath.Base(path)))
+}
+
+// ListenPackets is Listen for a SOCK_SEQPACKET socket with a name in a directory. Its
+// path may be longer than the kernel allows: clients get there as this does. The
+// directory is to stay open until the listener is closed.
+func ListenPackets(ctx context.Context, dir *os.File, name string) (net.Listener, error) {
+	return listen(ctx, "unixpacket", inDir(dir, name))
+}
+
+func inDir(dir *os.File, name string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
 }
 
 func checkLength(path string) error {
@@ -55,7 +66,7 @@ func checkLength(path string) error {
 	return nil
 }
 
-func listen(ctx context.Context, path string) (net.Listener, error) {
+func listen(ctx context.Context, network, path string) (net.Listener, error) {
 	var lc net.ListenConfig
 	lc.Control = func(_, _ string, conn syscall.RawConn) (err error) {
 		if e := conn.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), socketMode) }); e != nil {
@@ -63,9 +74,9 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 		}
 		return err
 	}
-	l, err := lc.Listen(ctx, "unix", path)
+	l, err := lc.Listen(ctx, network, path)
 	if errors.Is(err, unix.EADDRINUSE) && removeStale(path) {
-		l, err = lc.Listen(ctx, "unix", path)
+		l, err = lc.Listen(ctx, network, path)
 	}
 	if err != nil {
 		return nil, err

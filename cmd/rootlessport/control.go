@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"rootlesskit/internal/unixsock"
+)
+
+// control is the socket by which Podman tells that the container has another address:
+// podman network connect, disconnect and reload. A client sends it as a JSON string,
+// in one packet, and gets "OK" or what is wrong.
+type control struct {
+	dir      *os.File
+	listener net.Listener
+}
+
+const (
+	// maxPacket is far more than an address takes.
+	maxPacket = 1024
+	// clientPatience is how long a client may take to say it.
+	clientPatience = 10 * time.Second
+	acceptPause    = 100 * time.Millisecond
+)
+
+func listenControl(ctx context.Context, cfg *config) (*control, error) {
+	path := filepath.Join(cfg.TmpDir, "rp")
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, err
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	l, err := unixsock.ListenPackets(ctx, dir, cfg.ContainerID)
+	if err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("listening on %s: %w", filepath.Join(path, cfg.ContainerID), err)
+	}
+	return &control{dir: dir, listener: l}, nil
+}
+
+// serve answers clients until the socket is closed.
+func (c *control) serve(retarget func(netip.Addr)) {
+	for {
+		conn, err := c.listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // descriptors are short
+			time.Sleep(acceptPause)
+			continue
+		}
+		go func() {
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(clientPatience))
+			_, _ = conn.Write([]byte(answer(conn, retarget)))
+		}()
+	}
+}
+
+// answer does what a client asks for.
+func answer(conn net.Conn, retarget func(netip.Addr)) string {
+	packet := make([]byte, maxPacket)
+	n, err := conn.Read(packet)
+	if err != nil {
+		return err.Error()
+	}
+	ip, err := parseRequest(packet[:n])
+	if err != nil {
+		return err.Error()
+	}
+	retarget(ip)
+	return "OK"
+}
+
+func parseRequest(packet []byte) (netip.Addr, error) {
+	var ip string
+	if err := json.Unmarshal(packet, &ip); err != nil {
+		return netip.Addr{}, fmt.Errorf("expected a JSON string with the container's address: %w", err)
+	}
+	return parseChildIP(ip)
+}
+
+// close ends and removes the socket.
+func (c *control) close() {
+	c.listener.Close()
+	c.dir.Close()
+}

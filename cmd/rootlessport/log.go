@@ -1,0 +1,24 @@
+package main
+
+import (
+	"log/slog"
+	"log/syslog"
+)
+
+// newLog returns the log of the time that nobody reads this program's output in: the
+// system's, where there is one.
+func newLog() *slog.Logger {
+	return slog.New(slog.NewTextHandler(systemLog{}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// systemLog keeps no descriptor: what is told is seldom.
+type systemLog struct{}
+
+func (systemLog) Write(line []byte) (int, error) {
+	w, err := syslog.New(syslog.LOG_WARNING|syslog.LOG_DAEMON, "rootlessport")
+	if err != nil {
+		return 0, err
+	}
+	defer w.Close()
+	return w.Write(line)
+}
