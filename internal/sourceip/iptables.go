@@ -3,6 +3,7 @@ package sourceip
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 
@@ -65,8 +66,38 @@ func (t iptables) run(stdin, program string, args ...string) error {
 	var stderr bytes.Buffer
 	cmd := exec.Command(program, args...)
 	cmd.Stdin, cmd.Stderr = strings.NewReader(stdin), &stderr
+	lock, err := ownLock()
+	if err != nil {
+		return err
+	}
+	if lock != nil {
+		defer lock.Close()
+		cmd.ExtraFiles = []*os.File{lock}
+		cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE=/proc/self/fd/3")
+	}
 	if err := t.ns.Run(cmd); err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return nil
+}
+
+// xtablesLock keeps two programs of the older iptables from losing each other's
+// changes.
+const xtablesLock = "/run/xtables.lock"
+
+// ownLock returns a file in memory to lock instead of xtablesLock where that cannot be
+// opened: without --copy-up=/run it is the host's root's. Nobody else inside can lock
+// it then either, and our own programs run one at a time. nil: there is no need.
+func ownLock() (*os.File, error) {
+	if os.Getenv("XTABLES_LOCKFILE") != "" {
+		return nil, nil
+	}
+	if shared, err := os.OpenFile(xtablesLock, os.O_RDONLY|os.O_CREATE, 0o600); err == nil {
+		return nil, shared.Close()
+	}
+	fd, err := unix.MemfdCreate("xtables.lock", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("a lock for iptables, as %s cannot be opened: %w", xtablesLock, err)
+	}
+	return os.NewFile(uintptr(fd), "xtables.lock"), nil
 }

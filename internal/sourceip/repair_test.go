@@ -134,13 +134,14 @@ func TestIptables(t *testing.T) {
 	for _, variant := range []string{"nft", "legacy"} {
 		t.Run(variant, func(t *testing.T) {
 			w := newWorld(t, own)
-			w.run(t, "true", "XTABLES_LOCKFILE="+filepath.Join(t.TempDir(), "lock"), "PATH="+iptablesPath(t, variant))
+			w.run(t, "true", "PATH="+iptablesPath(t, variant))
 			conns := openMarked(t, w, "iptables")
 			if out := w.run(t, "nft list tables"); strings.Contains(out, "rootlesskit") {
 				t.Errorf("nf_tables was used as well:\n%s", out)
 			}
 			for _, p := range []string{"iptables", "ip6tables"} {
-				if out := w.run(t, p+"-"+variant+" -t mangle -S"); !strings.Contains(out, "ROOTLESSKIT-OUTPUT") {
+				lock := "XTABLES_LOCKFILE=" + filepath.Join(t.TempDir(), "lock")
+				if out := w.run(t, lock+" "+p+"-"+variant+" -t mangle -S"); !strings.Contains(out, "ROOTLESSKIT-OUTPUT") {
 					t.Errorf("%s has no chain of ours:\n%s", p, out)
 				}
 			}
