@@ -82,7 +82,7 @@ type looker interface {
 func (r *router) Look(flows []relay.Doubt) []relay.Route {
 	doubts := make([]sourceip.Doubt, len(flows))
 	for i, f := range flows {
-		was := sourceip.Route{Source: f.Route.Source, Target: f.Route.Target, Fixed: f.Route.Fixed}
+		was := sourceip.Route{Source: f.Route.Source, Target: f.Route.Target, Unserved: f.Route.Unserved, Fixed: f.Route.Fixed}
 		doubts[i] = sourceip.Doubt{Client: f.Client, Route: was, Answered: f.Answered, Mute: f.Mute}
 	}
 	routes := make([]relay.Route, len(flows))

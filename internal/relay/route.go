@@ -12,7 +12,7 @@ type Route struct {
 	// Target is the address in the namespace to connect to. The family of the
 	// socket is its family.
 	Target netip.AddrPort
-	// Unserved says that no server was found there: it is the best guess. Fixed
+	// Unserved says that no server is known to be there: it is the best guess. Fixed
 	// says that there is no other way, and never will be. UDP only.
 	Unserved, Fixed bool
 	// Prelude is sent to the server before the client's first byte (a PROXY

@@ -13,7 +13,10 @@ import (
 //     has come back gets there.
 //   - A flow is stale when its last reply, or look, is a while ago. That may be as it
 //     should: a server need not answer, and a client may be slow. So its datagrams
-//     are sent, and some are kept, to be sent again should the server be elsewhere.
+//     are sent, and some are kept until a reply, to be sent again should the server be
+//     elsewhere.
+//   - A flow whose way is a guess is stale until a look has found its server, even
+//     if the guess is answered.
 //
 // One look is for all flows of the port that are in doubt then.
 
@@ -50,7 +53,7 @@ func (f *udpFlow) consider(now time.Duration) {
 	if f.fd < 0 || f.inDoubt || f.route.Fixed {
 		return
 	}
-	if !f.lost && now-f.sure < staleAfter {
+	if !f.lost && !f.route.Unserved && now-f.sure < staleAfter {
 		return
 	}
 	f.inDoubt = true
@@ -118,13 +121,13 @@ func (p *UDPPort) looked(flows []*udpFlow, routes []Route) {
 }
 
 // looked takes the way that a look has found, unless the server has answered
-// since it began.
+// since it began, and the way was no guess.
 func (f *udpFlow) looked(route Route, began time.Duration) {
 	f.inDoubt = false
-	holds, replied := f.holds, !f.lost && f.sure > began
+	holds, guess, replied := f.holds, f.route.Unserved, !f.lost && f.sure > began
 	f.sure = f.port.loop.now()
 	moved := route.Target != f.route.Target || route.Source != f.route.Source || route.Pool != f.route.Pool
-	if moved && route.Target.IsValid() && !replied {
+	if moved && route.Target.IsValid() && (guess || !replied) {
 		f.closeSocket()
 		f.take(route)
 		return

@@ -1,8 +1,11 @@
 package relay
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -177,6 +180,53 @@ func TestUDPAnsweredFlowIsNotLookedUp(t *testing.T) {
 	if asked := g.asked.Load(); asked.Mute || !asked.Answered {
 		t.Errorf("asked about %+v", asked)
 	}
+}
+
+// TestUDPGuessedFlowMoves: a guess that a server answers is still one; the flow takes
+// the right way once that is known, while the server answers, and nothing is sent twice.
+func TestUDPGuessedFlowMoves(t *testing.T) {
+	guessed, guess := udpServer(t, "127.0.0.1:0")
+	right, addr := udpServer(t, "127.0.0.1:0")
+	var route atomic.Pointer[Route]
+	route.Store(&Route{Target: guess, Unserved: true})
+	answer := func(_, _ netip.AddrPort) Route { return *route.Load() }
+	p := forwardUDP(t, UDPConfig{
+		Route: func(_, _ netip.AddrPort) Route { return Route{} }, Resolve: answer,
+		Look: func(flows []Doubt) []Route { return slices.Repeat([]Route{*route.Load()}, len(flows)) },
+	})
+	c := dialPort(t, p, "")
+	echo := func(server *net.UDPConn) {
+		buf := make([]byte, 100)
+		for {
+			n, from, err := server.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteToUDPAddrPort(append([]byte(server.LocalAddr().String()+" "), buf[:n]...), from)
+		}
+	}
+	for _, server := range []*net.UDPConn{guessed, right} {
+		go echo(server)
+	}
+	exchange := func(message string) string {
+		send(t, c, message)
+		server, text, _ := strings.Cut(string(receive(t, c)), " ")
+		if text != message {
+			t.Fatalf("the answer to %q is %q", message, text)
+		}
+		return server
+	}
+	for i := range 3 {
+		if got := exchange(fmt.Sprint("guess ", i)); got != guess.String() {
+			t.Errorf("served by %s", got)
+		}
+	}
+	route.Store(&Route{Target: addr})
+	n := 0
+	eventually(t, p, "moved", func(api.PortDetails) bool {
+		n++
+		return exchange(fmt.Sprint("moved ", n)) == addr.String()
+	})
 }
 
 // TestUDPFixedFlowIsNotLookedUp.

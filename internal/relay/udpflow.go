@@ -20,7 +20,8 @@ import (
 //	served    answered  are sent                         a refusal: lost; a second without a reply: stale
 //	stale     inDoubt   are sent, copies are kept        a look: open or served; a server elsewhere: moved
 //	lost      lost      are held until a look has        a server found: open; one elsewhere: moved; none:
-//	                    answered, then sent              lost, until the next datagram; a reply: served
+//	                    answered, then sent              lost, until the next datagram; a reply: served,
+//	                                                     but stale while its way is a guess
 //	moved     fd < 0    are held; a new socket           as waiting
 //	ended     closed    begin a new flow                 -
 //
@@ -203,6 +204,9 @@ func (f *udpFlow) ready(uint32) {
 	switch {
 	case n > 0:
 		f.answered, f.refused, f.owed, f.lost = true, false, false, false
+		if !f.holds {
+			f.dropHeld() // copies of what the server has got
+		}
 	case errno != unix.EAGAIN && errno != unix.EINTR:
 		f.failed(errno)
 	}

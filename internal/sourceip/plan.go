@@ -314,7 +314,7 @@ func (p *plan) reroute(d Doubt, port uint16) Route {
 	switch {
 	case d.Route.Fixed, !p.Found, !now.Target.IsValid():
 		return stay
-	case d.Answered && slices.Contains(p.paths(d.Client.Addr()).Serving, d.Route.Target.Addr()):
+	case d.Answered && !d.Route.Unserved && slices.Contains(p.paths(d.Client.Addr()).Serving, d.Route.Target.Addr()):
 		return stay
 	}
 	return now

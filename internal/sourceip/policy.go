@@ -2,6 +2,8 @@ package sourceip
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -102,7 +104,8 @@ type Route struct {
 	// Target is what to connect to, maybe of another address family than the
 	// client's. Invalid: there is no way, the client has to be refused.
 	Target netip.AddrPort
-	// Unserved says that no server was found, so the way is a guess. Fixed says
+	// Unserved says that no server was found, or that the child did not answer, so
+	// the way is a guess. Fixed says
 	// that it is the only one there will ever be.
 	Unserved, Fixed bool
 }
@@ -131,8 +134,14 @@ type answered struct {
 // address. A plan without a server is not kept.
 const planTTL = time.Second
 
-// askTimeout bounds the wait for a child that does not answer.
-const askTimeout = 3 * time.Second
+// askTimeout bounds the wait for a child that does not answer. The kernel may have to
+// load modules for the first client, which takes seconds on a busy machine; a client
+// that waits is better off than one whose whole connection has a wrong address.
+// slowAfter is when it is said that clients wait.
+const (
+	askTimeout = 30 * time.Second
+	slowAfter  = 3 * time.Second
+)
 
 // Port returns the decisions for a port that leads to target. proto is
 // unix.IPPROTO_TCP or unix.IPPROTO_UDP. There is nothing to close.
@@ -266,17 +275,11 @@ func (p *Port) ask(ctx context.Context, since time.Time, mute bool, known func()
 
 // call asks the child and keeps its plan.
 func (p *Port) call(ctx context.Context, mute bool) plan {
-	asking, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
 	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Own: p.own, Backend: p.policy.cfg.Backend, Mute: mute}
 	if deaf := p.deaf.Load(); deaf != nil {
 		req.Deaf = []netip.Addr{*deaf}
 	}
-	var answer plan
-	_, err := p.policy.cfg.Child.Call(asking, planMethod, req, &answer)
-	if err == nil {
-		err = answer.verify()
-	}
+	answer, err := p.question(ctx, req)
 	if err != nil {
 		answer = p.fallback()
 		answer.V4.Problem, answer.V6.Problem = err.Error(), err.Error()
@@ -284,24 +287,43 @@ func (p *Port) call(ctx context.Context, mute bool) plan {
 		p.policy.backend.Store(&answer.Backend)
 		p.another.Store(answer.Another)
 	}
-	if ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+	case answer.Silent && err == nil:
+		p.known.Store(nil)
+	default: // a failure too: those that wait for the answer must not ask one by one
 		p.keep(&answer)
 	}
 	return answer
 }
 
+// question asks the child, and says so when that takes long.
+func (p *Port) question(ctx context.Context, req request) (answer plan, err error) {
+	slow := time.AfterFunc(slowAfter, func() {
+		p.policy.cfg.Log.Warn(fmt.Sprintf("clients wait: the namespace has not answered for %v how they reach a server; "+
+			"the kernel may be loading modules of nf_tables", slowAfter), "target", p.target)
+	})
+	defer slow.Stop()
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	_, err = p.policy.cfg.Child.Call(asking, planMethod, req, &answer)
+	switch {
+	case err == nil:
+		err = answer.verify()
+	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("the namespace did not answer within %v how clients reach a server at %s; it is asked again", askTimeout, p.target)
+	}
+	return answer, err
+}
+
 // keep keeps a plan for a while. A timer ends that, rather than Route read the
 // clock.
 func (p *Port) keep(plan *plan) {
-	if plan.Silent {
-		p.known.Store(nil)
-		return
-	}
 	p.known.Store(plan)
 	time.AfterFunc(planTTL, func() { p.known.CompareAndSwap(plan, nil) })
 }
 
-// fallback is the plan where the child cannot be asked.
+// fallback is the plan where the child cannot be asked, a guess.
 func (p *Port) fallback() plan {
 	target, own, lo := p.target.Addr(), p.policy.cfg.IPv4, loopback4.Addr()
 	if target.Is6() {
@@ -319,5 +341,5 @@ func (p *Port) fallback() plan {
 	case own.IsValid():
 		ways.Plain, ways.PlainSource = target, own
 	}
-	return plan{Local: target, V4: ways, V6: ways}
+	return plan{Silent: true, Local: target, V4: ways, V6: ways}
 }
