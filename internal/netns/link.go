@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -159,6 +160,7 @@ func configureLink(req LinkRequest) error {
 			return fmt.Errorf("mac %s: %w", req.MAC, err)
 		}
 	}
+	refuseAdvertised(req)
 	for _, a := range req.Addrs {
 		if err := addAddr(link, a); err != nil {
 			return err
@@ -174,6 +176,15 @@ func configureLink(req LinkRequest) error {
 		}
 	}
 	return nil
+}
+
+// refuseAdvertised has an interface with a given IPv6 address take none from a router:
+// it would come a moment later, and UDP servers would answer from it those who had
+// asked the other. Where /proc/sys cannot be written, it comes.
+func refuseAdvertised(req LinkRequest) {
+	if slices.ContainsFunc(req.Addrs, func(a netip.Prefix) bool { return a.Addr().Is6() }) {
+		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+req.Name+"/accept_ra", []byte("0"), 0o644)
+	}
 }
 
 func addAddr(link netlink.Link, p netip.Prefix) error {

@@ -45,7 +45,7 @@ const (
 // Handlers are the methods of this package that the child answers. What they have
 // made in the namespace is repaired until ctx ends.
 func Handlers(ctx context.Context, ns *netns.Namespace) wire.Handlers {
-	return newAgent(ctx, ns, nft{}, iptables{ns}).handlers()
+	return newAgent(ctx, ns, newNFT(), iptables{ns}).handlers()
 }
 
 func (a *agent) handlers() wire.Handlers {

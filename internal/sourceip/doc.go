@@ -20,7 +20,8 @@
 //     alone, and servers behind a NAT of their own, as container engines make
 //     them. Connections that start on lo are marked in conntrack; a reply that
 //     is about to leave, or comes from a bridge, takes the mark of its
-//     connection, and a rule sends marked packets to lo.
+//     connection, and a rule sends marked packets to lo. conntrack is made to
+//     remember UDP clients as long as the relay does (nftpatience.go).
 //
 // Conntrack slows down all of the namespace's traffic on lo (by about a quarter
 // of the CPU time of a small request, a third of a connection's), so the marks are

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -11,7 +12,11 @@ import (
 )
 
 // nft makes the marks with nf_tables, over netlink.
-type nft struct{}
+type nft struct {
+	patient func() bool // see nftpatience.go
+}
+
+func newNFT() nft { return nft{sync.OnceValue(canBePatient)} }
 
 func (nft) name() string { return "nft" }
 
@@ -32,6 +37,12 @@ type nftChain struct {
 
 // nftChains is what each of the two tables has:
 //
+//	chain patience {
+//		type filter hook output priority mangle + 1
+//		meta l4proto udp fib saddr type != local ct status & confirmed == 0
+//			limit rate 8/second burst 4096 packets ct timeout set "patience"
+//		(IPv6:) the same for ip6 daddr ::1 ip6 saddr != ::1
+//	}
 //	chain output {
 //		type route hook output priority mangle + 1
 //		oif lo ct mark set ct mark | MARK return
@@ -47,11 +58,11 @@ type nftChain struct {
 // networks, so that the connection starts elsewhere than on lo. None looks at
 // the direction of the connection: a UDP server may speak first after
 // conntrack has forgotten a silent client, and is the origin then.
-func nftChains() []nftChain {
+func (n nft) chains(t *nftables.Table) []nftChain {
 	priority := nftables.ChainPriorityRef(*nftables.ChainPriorityMangle + 1)
 	output := nftables.Chain{Name: "output", Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: priority}
 	prerouting := nftables.Chain{Name: "prerouting", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: priority}
-	return []nftChain{
+	chains := []nftChain{
 		{output, [][]expr.Any{
 			slices.Concat(ifaceIsLo(expr.MetaKeyOIF, expr.CmpOpEq), markConnection(), verdict(expr.VerdictReturn)),
 			slices.Concat(connectionMarked(), sourceLocal(expr.CmpOpEq), markPacket()),
@@ -61,20 +72,28 @@ func nftChains() []nftChain {
 			slices.Concat(ifaceIsLo(expr.MetaKeyIIF, expr.CmpOpNeq), connectionMarked(), markPacket()),
 		}},
 	}
+	if n.patient() {
+		chains = append(chains, patience(t))
+	}
+	return chains
 }
 
 // ensure implements backend. A table is replaced in one transaction, so that
 // it is never half there.
-func (nft) ensure(af int) error {
+func (n nft) ensure(af int) error {
 	t := nftTable(af)
-	if nftComplete(t) {
+	chains := n.chains(t)
+	if nftComplete(t, chains) {
 		return nil
 	}
 	_, err := withNFT(func(c *nftables.Conn) (any, error) {
 		c.AddTable(t) // for DelTable to find it
 		c.DelTable(t)
 		c.AddTable(t)
-		for _, chain := range nftChains() {
+		if n.patient() {
+			c.AddObj(patienceOf(t))
+		}
+		for _, chain := range chains {
 			chain.Table = t
 			c.AddChain(&chain.Chain)
 			for _, exprs := range chain.rules {
@@ -98,8 +117,8 @@ func nftTable(af int) *nftables.Table {
 }
 
 // nftComplete counts the rules of the table.
-func nftComplete(t *nftables.Table) bool {
-	for _, chain := range nftChains() {
+func nftComplete(t *nftables.Table, chains []nftChain) bool {
+	for _, chain := range chains {
 		rules, err := withNFT(func(c *nftables.Conn) ([]*nftables.Rule, error) { return c.GetRules(t, &chain.Chain) })
 		if err != nil || len(rules) != len(chain.rules) {
 			return false

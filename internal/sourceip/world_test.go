@@ -31,6 +31,8 @@ const (
 	detached = "detached." // as with --detach-netns
 	inner_   = "inner."    // a container's
 	bare     = "bare."     // the child's own, without nf_tables and iptables
+	// The child's own, with nf_tables of Linux 4.18.
+	impatient = "impatient."
 )
 
 const runMethod = "test.run"
@@ -44,9 +46,13 @@ type runRequest struct {
 // made when they are first used.
 func placeHandlers(ctx context.Context, ns *netns.Namespace) wire.Handlers {
 	without := newAgent(ctx, ns, absent{})
+	old := newAgent(ctx, ns, nft{patient: func() bool { return false }})
 	all := wire.Handlers{runMethod: runner(ns)}
 	for name, h := range without.handlers() {
 		all[bare+name] = h
+	}
+	for name, h := range old.handlers() {
+		all[impatient+name] = h
 	}
 	for _, place := range []string{detached, inner_} {
 		handlers := sync.OnceValues(func() (wire.Handlers, error) { return makePlace(ctx, place) })

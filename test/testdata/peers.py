@@ -1,8 +1,9 @@
 """Servers that answer every message with the address of the peer they see.
 
-usage: peers.py KIND/ADDRESS/PORT...   KIND: tcp, udp, or udp-connected, which
-answers each client from a connected socket of its own, as DTLS servers do; tcp6
-and udp6 are servers for IPv6 alone
+usage: peers.py KIND/ADDRESS/PORT...   KIND: tcp, udp, udp-connected, which
+answers each client from a connected socket of its own, as DTLS servers do, or
+udp-late, which answers all whenever somebody on 127.0.0.1 asks; tcp6 and udp6
+are servers for IPv6 alone
        peers.py ask KIND FROM TO PORT  a client that prints the answer
 """
 import socket
@@ -55,6 +56,19 @@ def serve_udp_connected(s):
         threading.Thread(target=answer, args=(own, peer), daemon=True).start()
 
 
+def serve_udp_late(s):
+    clients = []
+    while True:
+        _, peer = s.recvfrom(4096)
+        clients.append(peer)
+        if not name(peer).startswith(b"127."):
+            print("peers: late", flush=True)
+            continue
+        for client in clients:
+            s.sendto(name(client), client)
+        clients.pop()
+
+
 def ask(kind, source, to, port):
     with bind(kind, source, 0) as s:
         s.settimeout(10)
@@ -67,7 +81,8 @@ if sys.argv[1] == "ask":
     ask(*sys.argv[2:])
     sys.exit()
 
-serve = {"tcp": serve_tcp, "udp": serve_udp, "udp-connected": serve_udp_connected, "tcp6": serve_tcp, "udp6": serve_udp}
+serve = {"tcp": serve_tcp, "udp": serve_udp, "udp-connected": serve_udp_connected, "udp-late": serve_udp_late,
+         "tcp6": serve_tcp, "udp6": serve_udp}
 for arg in sys.argv[1:]:
     kind, address, port = arg.split("/")
     threading.Thread(target=serve[kind], args=(bind(kind, address, int(port)),)).start()
