@@ -1,7 +1,6 @@
 package sourceip
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 
@@ -42,7 +41,7 @@ func look(req request) (v view, uplinks [2]int, err error) {
 	v.v4.lo, v.v6.lo = loopback4.Addr(), loopback6.Addr()
 	for i, f := range v.both() {
 		uplinks[i] = f.look(families[i], outside[i])
-		nets, err := inner(families[i], uplinks[i])
+		nets, err := netns.NeighbourNets(families[i], uplinks[i])
 		if err != nil {
 			return v, uplinks, err
 		}
@@ -74,7 +73,7 @@ func (f *family) look(af int, outside netip.Addr) (uplink int) {
 			return routes[0].LinkIndex
 		}
 	}
-	addrs, err := undisturbed(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, af) })
+	addrs, err := netns.Undisturbed(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, af) })
 	if err != nil {
 		return 0 // a kernel without the family
 	}
@@ -118,36 +117,4 @@ func (v *view) settle(req request) error {
 func isLocal(ip netip.Addr) bool {
 	routes, err := netlink.RouteGet(ip.AsSlice())
 	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
-}
-
-// inner lists the networks in which the namespace has neighbours: of its uplink
-// those that are on the link, and all that it reaches otherwise.
-func inner(af, uplink int) ([]netip.Prefix, error) {
-	routes, err := undisturbed(func() ([]netlink.Route, error) { return netlink.RouteList(nil, af) }) // the main table
-	if err != nil {
-		return nil, fmt.Errorf("listing routes: %w", err)
-	}
-	var nets []netip.Prefix
-	for _, r := range routes {
-		beyond := r.LinkIndex == uplink && (len(r.Gw) > 0 || r.Via != nil || len(r.MultiPath) > 0)
-		if r.Dst == nil || r.Type != unix.RTN_UNICAST || r.LinkIndex == loIndex || beyond {
-			continue
-		}
-		ones, _ := r.Dst.Mask.Size()
-		ip, ok := netip.AddrFromSlice(r.Dst.IP)
-		if ok && ones > 0 && !(ip.Is6() && ip.IsLinkLocalUnicast()) {
-			nets = append(nets, netip.PrefixFrom(ip, ones))
-		}
-	}
-	return nets, nil
-}
-
-// undisturbed repeats a listing that changes have come in between of.
-func undisturbed[T any](list func() (T, error)) (all T, err error) {
-	for range 10 {
-		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return all, err
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/netns"
 )
 
 // The numbers are explained in doc.go.
@@ -60,7 +62,7 @@ func newRule(af, priority, table int) *netlink.Rule {
 // ensureRules makes a family's rules and the route that they lead to, where
 // missing, in the calling thread's namespace.
 func ensureRules(af, uplink int) error {
-	present, err := undisturbed(func() ([]netlink.Rule, error) { return netlink.RuleList(af) })
+	present, err := netns.Undisturbed(func() ([]netlink.Rule, error) { return netlink.RuleList(af) })
 	if err != nil {
 		return fmt.Errorf("listing routing rules: %w", err)
 	}

@@ -26,6 +26,7 @@ type Ports struct {
 	network *Network
 
 	ctx       context.Context
+	clients   clientSources
 	link      driver.Link
 	inherited *hostsock.Inherited
 
@@ -54,6 +55,7 @@ func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) 
 		return errors.New("the gvisor-tap-vsock network is not attached")
 	}
 	p.ctx, p.link, p.inherited = ctx, link, sb.Inherited
+	p.clients = clientSources{ctx: ctx, policy: &p.network.policy, child: sb.Child, ifname: link.Ifname}
 	// Here, and not in the network: another port driver has threads of its own.
 	limitProcessors()
 	go func() {
@@ -155,7 +157,7 @@ func (p *Ports) serve(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) 
 func (p *Ports) serveTCP(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) io.Closer {
 	n := p.network
 	port := &tcpPort{
-		log: n.log.With("port", spec.ParentPort), stack: n.stack, policy: &n.policy,
+		log: n.log.With("port", spec.ParentPort), stack: n.stack, clients: &p.clients,
 		relays: newRelayGroup(n.buffers), listeners: sockets,
 	}
 	port.ctx, port.cancel = context.WithCancel(p.ctx)
@@ -167,7 +169,7 @@ func (p *Ports) serveTCP(spec api.PortSpec, sockets []*sharedFD, child netip.Add
 }
 
 func (p *Ports) serveUDP(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) io.Closer {
-	port := &udpPort{published: p.network.published, clients: map[clientKey]*udpFlow{}}
+	port := &udpPort{published: p.network.published, sources: &p.clients, clients: map[clientKey]*udpFlow{}}
 	for _, s := range sockets {
 		port.sockets = append(port.sockets, &dgramSocket{sharedFD: s})
 	}

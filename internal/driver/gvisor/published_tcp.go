@@ -25,7 +25,7 @@ type tcpPort struct {
 	cancel   context.CancelFunc
 	log      *slog.Logger
 	stack    *stack.Stack
-	policy   *policy
+	clients  *clientSources
 	counters counters
 	relays   *relayGroup
 
@@ -165,7 +165,7 @@ func (p *tcpPort) connect(host *os.File, raw syscall.RawConn, client netip.AddrP
 // connectFrom connects to the namespace with the client's address and port as
 // the source, or, where that pair is taken, with another port.
 func (p *tcpPort) connectFrom(client, target netip.AddrPort, wq *waiter.Queue) (tcpip.Endpoint, error) {
-	source := p.policy.inboundSource(client.Addr(), target.Addr().Is6())
+	source := p.clients.source(client.Addr(), target.Addr().Is6())
 	ep, started, err := p.startConnect(netip.AddrPortFrom(source, client.Port()), target, wq)
 	if !started {
 		ep, started, err = p.startConnect(netip.AddrPortFrom(source, 0), target, wq)

@@ -141,6 +141,7 @@ func (p *publishedUDP) refused(key insideKey) bool {
 // udpPort is a published UDP port.
 type udpPort struct {
 	published *publishedUDP
+	sources   *clientSources
 	counters  counters
 	sockets   []*dgramSocket
 	readers   sync.WaitGroup
@@ -192,7 +193,7 @@ func (p *udpPort) flow(socket *dgramSocket, key clientKey, from *socketAddr, tar
 // add gives a flow its source inside: the client's own port, unless another
 // flow has it.
 func (p *publishedUDP) add(f *udpFlow, target netip.AddrPort) bool {
-	source := p.policy.inboundSource(f.client.client.Addr(), target.Addr().Is6())
+	source := f.port.sources.source(f.client.client.Addr(), target.Addr().Is6())
 	f.inside = insideKey{source: netip.AddrPortFrom(source, f.client.client.Port()), target: target}
 	const attempts = 32
 	for range attempts {
