@@ -47,7 +47,9 @@ func (p *Ports) router(udp bool, spec api.PortSpec, to netip.AddrPort) *router {
 	switch {
 	case p.own.IsValid():
 		port = p.source.PortOfOwn(protocol(udp), netip.AddrPortFrom(p.own, to.Port()))
-	case spec.ChildIP == "" && spec.ParentIP != "":
+	case spec.ChildIP != "":
+		port = p.source.PortGiven(protocol(udp), to)
+	case spec.ParentIP != "":
 		port = p.source.PortPublishedAt(protocol(udp), to)
 	}
 	return p.newRouter(port, spec.ProxyProtocol != "")

@@ -21,6 +21,8 @@ type request struct {
 	// Implied says that the target's address is that which the port is published
 	// on in the host.
 	Implied bool `json:"implied,omitempty"`
+	// Given says that the target's address was asked for.
+	Given bool `json:"given,omitempty"`
 	// Own says that the target stands for all addresses of the namespace's own.
 	Own bool `json:"own,omitempty"`
 	// Backend is "auto", "nft" or "iptables"; empty shows no real address.

@@ -3,6 +3,8 @@ package sourceip
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -53,6 +55,9 @@ func look(req request) (v view, uplinks [2]int, err error) {
 	if len(v.inner) > maxInner {
 		return v, uplinks, fmt.Errorf("the namespace has %d routes, more than %d", len(v.inner), maxInner)
 	}
+	if req.Given {
+		v.keepFamily()
+	}
 	v.v4.ensureOwn(dummy4)
 	if v.target.Is6() && v.answers(v.v6) {
 		v.v6.ensureOwn(dummy6)
@@ -89,9 +94,25 @@ func (f *family) look(af int, outside netip.Addr) (uplink int) {
 
 // ensureOwn gives the namespace an address where it has none.
 func (f *family) ensureOwn(dummy netip.Prefix) {
+	if f.own.IsValid() {
+		return
+	}
 	lo := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: loIndex, Name: "lo"}}
-	if !f.own.IsValid() && netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(dummy), Flags: unix.IFA_F_NODAD}) == nil {
+	if netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(dummy), Flags: unix.IFA_F_NODAD}) == nil && becomesLocal(dummy.Addr()) {
 		f.own = dummy.Addr()
+	}
+}
+
+// becomesLocal waits for the route to a new address: the kernel makes that of an IPv6
+// one in a worker of its own (addrconf_dad_work).
+func becomesLocal(ip netip.Addr) bool {
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		if isLocal(ip) {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
 	}
 }
 
@@ -111,6 +132,14 @@ func (v *view) settle(req request) error {
 	}
 	v.target, v.local = v.targetFamily().lo, true
 	return nil
+}
+
+// keepFamily forgets the servers of the other address family where those of the
+// target's own are asked for, and there are none.
+func (v *view) keepFamily() {
+	if v.target.IsLoopback() && !v.answers(v.targetFamily()) {
+		v.listeners = slices.DeleteFunc(v.listeners, func(a netip.Addr) bool { return a.Is4() != v.target.Is4() })
+	}
 }
 
 // isLocal tells whether an address is the namespace's own.

@@ -116,6 +116,7 @@ type Port struct {
 	proto   int
 	target  netip.AddrPort
 	implied bool
+	given   bool
 	own     bool
 	known   atomic.Pointer[plan]       // nil where the child has to be asked
 	deaf    atomic.Pointer[netip.Addr] // see Unanswered; nil: none
@@ -155,6 +156,14 @@ func (p *Policy) Port(proto int, target netip.AddrPort) *Port {
 func (p *Policy) PortPublishedAt(proto int, target netip.AddrPort) *Port {
 	port := p.Port(proto, target)
 	port.implied = !target.Addr().IsLoopback()
+	return port
+}
+
+// PortGiven is Port where target's address was asked for, and not found by a rule: the
+// port never leads to a server of the other address family alone.
+func (p *Policy) PortGiven(proto int, target netip.AddrPort) *Port {
+	port := p.Port(proto, target)
+	port.given = true
 	return port
 }
 
@@ -275,7 +284,7 @@ func (p *Port) ask(ctx context.Context, since time.Time, mute bool, known func()
 
 // call asks the child and keeps its plan.
 func (p *Port) call(ctx context.Context, mute bool) plan {
-	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Own: p.own, Backend: p.policy.cfg.Backend, Mute: mute}
+	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Given: p.given, Own: p.own, Backend: p.policy.cfg.Backend, Mute: mute}
 	if deaf := p.deaf.Load(); deaf != nil {
 		req.Deaf = []netip.Addr{*deaf}
 	}
