@@ -39,8 +39,10 @@ func Render(cmd *cli.Command, extra ...Section) []byte {
 		p.section("DESCRIPTION")
 		p.text(cmd.Description)
 	}
-	p.section("OPTIONS")
-	p.flagGroups(withBuiltin(cmd))
+	if flags := withBuiltin(cmd); len(flags) > 0 {
+		p.section("OPTIONS")
+		p.flagGroups(flags)
+	}
 	if len(cmd.Commands) > 0 {
 		p.section("COMMANDS")
 		p.commands(cmd)
