@@ -135,7 +135,13 @@ func (w *world) run(t *testing.T, peers int, args ...string) *kit {
 // said is logged where the test fails.
 func (w *world) launch(t *testing.T, k *kit) {
 	t.Helper()
-	k.under("nsenter", w.nsenter(w.host)...).start(t)
+	w.launchIn(t, w.host, k)
+}
+
+// launchIn is launch in the network of a process.
+func (w *world) launchIn(t *testing.T, pid int, k *kit) {
+	t.Helper()
+	k.under("nsenter", w.nsenter(pid)...).start(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("rootlesskit: %s", k.output)

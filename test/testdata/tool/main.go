@@ -3,6 +3,8 @@
 //	tool true                   nothing
 //	tool serve ADDR...          an HTTP server that answers with its client's address
 //	tool answer ADDR...         the same, and a server that does so for datagrams
+//	tool echo ADDR              sends back what comes, by TCP and UDP
+//	tool carry ADDR FLOWS       has a server of tool echo send back data, on so many flows
 //	tool deny SYSCALL CMD...    CMD, to which a system call is refused (EPERM)
 package main
 
@@ -13,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +30,16 @@ func main() {
 		err = serve(os.Args[2:])
 	case "answer":
 		err = answer(os.Args[2:])
+	case "echo":
+		err = echo(os.Args[2])
+	case "carry":
+		var flows int
+		if flows, err = strconv.Atoi(os.Args[3]); err == nil {
+			err = carry(os.Args[2], flows)
+		}
+		if err == nil {
+			return
+		}
 	case "deny":
 		err = deny(os.Args[2], os.Args[3:])
 	}
