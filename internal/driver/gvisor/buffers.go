@@ -40,6 +40,13 @@ func (b *socketBuffers) add(n int) {
 	}
 }
 
+// tuneSend gives the send buffer of a connection its share, no more than most.
+// The stack's own tuning is off from then on: it forgets a writer who waits for
+// room when the limit falls below the size that the buffer has.
+func (b *socketBuffers) tuneSend(ep tcpip.Endpoint, most int) {
+	ep.SocketOptions().SetSendBufferSize(int64(min(socketBufferSize(b.count()), most)), true)
+}
+
 // count is how many connections there are.
 func (b *socketBuffers) count() int {
 	b.mu.Lock()

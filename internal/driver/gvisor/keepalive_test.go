@@ -72,7 +72,7 @@ func TestPeersThatVanish(t *testing.T) {
 			at := to.String()
 			if c.published {
 				port := s.published(api.PortSpec{Proto: "tcp", ParentIP: c.address.String(), ParentPort: 80, ChildPort: 80})
-				group = port.(*published).Closer.(*tcpPort).relays
+				group = tcpPortOf(port).relays
 				from, listen, at = s.host, s.child, "[::]:80"
 			}
 			var serving sync.WaitGroup

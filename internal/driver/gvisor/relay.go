@@ -44,7 +44,8 @@ type relay struct {
 	// bytesIn and bytesOut count towards and from the namespace.
 	bytesIn, bytesOut *atomic.Uint64
 
-	copied int // bytes since the receive buffer was last adjusted
+	buffers *socketBuffers
+	copied  int // bytes since the receive buffer was last adjusted
 
 	closeOnce sync.Once
 	reason    error // why it was aborted
@@ -71,6 +72,7 @@ func (r *relay) run() error {
 	})
 	r.wq.EventRegister(&reset)
 	defer r.wq.EventUnregister(&reset)
+	r.buffers.tuneSend(r.ep, initialSocketBuffer)
 
 	var up sync.WaitGroup
 	up.Go(func() { r.finish(r.up(), unix.SHUT_WR) })
@@ -141,6 +143,7 @@ func (r *relay) down() error {
 		case err != nil:
 			return r.waitError(err)
 		}
+		r.buffers.tuneSend(r.ep, maxSocketBuffer)
 		<-ready
 	}
 }

@@ -56,6 +56,7 @@ func (g *relayGroup) leave() {
 
 // run runs a relay to its end, which close brings about.
 func (g *relayGroup) run(r *relay) error {
+	r.buffers = g.buffers
 	g.mu.Lock()
 	if g.closed {
 		g.mu.Unlock()
