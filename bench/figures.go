@@ -50,7 +50,7 @@ func (m Metric) label() string {
 
 func allFigures() []Figure {
 	return slices.Concat(throughputFigures(), connectionFigures(), requestFigures(), udpFigures(), httpFigures(),
-		memoryFigures(), memoryLoadFigures(), startupFigures(), idleFigures(), faultFigures())
+		memoryFigures(), memoryLoadFigures(), startupFigures(), idleFigures(), faultFigures(), stormFigures())
 }
 
 // inward is a figure of a load that comes from the host through a published
@@ -98,6 +98,7 @@ const (
 	requests    = "requests"
 	udpEcho     = "udp-echo"
 	udpFlood    = "udp-flood"
+	storm       = "storm"
 )
 
 func (l Load) during(d time.Duration) Load {
@@ -114,7 +115,7 @@ const grace = 5 * time.Second
 func (l Load) run() (Values, error) {
 	run := map[string]func(Load) (Values, error){
 		upload: runUpload, download: runDownload, connections: runConnections,
-		requests: runRequests, udpEcho: runUDPEcho, udpFlood: runUDPFlood,
+		requests: runRequests, storm: runStorm, udpEcho: runUDPEcho, udpFlood: runUDPFlood,
 		httpConnections: runHTTPConnections, httpRequests: runHTTPRequests, httpDownload: runHTTPDownload,
 	}
 	return run[l.Kind](l)

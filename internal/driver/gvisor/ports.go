@@ -158,7 +158,7 @@ func (p *Ports) serveTCP(spec api.PortSpec, sockets []*sharedFD, child netip.Add
 	n := p.network
 	port := &tcpPort{
 		log: n.log.With("port", spec.ParentPort), stack: n.stack, clients: &p.clients,
-		relays: newRelayGroup(n.buffers), listeners: sockets,
+		relays: newRelayGroup(n.buffers), admission: newAdmission(), listeners: sockets,
 	}
 	port.ctx, port.cancel = context.WithCancel(p.ctx)
 	for _, s := range sockets {

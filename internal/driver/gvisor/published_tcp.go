@@ -21,13 +21,14 @@ import (
 
 // tcpPort is a published TCP port.
 type tcpPort struct {
-	ctx      context.Context
-	cancel   context.CancelFunc
-	log      *slog.Logger
-	stack    *stack.Stack
-	clients  *clientSources
-	counters counters
-	relays   *relayGroup
+	ctx       context.Context
+	cancel    context.CancelFunc
+	log       *slog.Logger
+	stack     *stack.Stack
+	clients   *clientSources
+	counters  counters
+	relays    *relayGroup
+	admission *admission
 
 	listeners []*sharedFD
 	accepting sync.WaitGroup
@@ -90,14 +91,17 @@ func (p *tcpPort) shortage(before bool) error {
 
 // acceptAll accepts what there is, nil, or what there is a place for.
 func (p *tcpPort) acceptAll(fd int, targets []netip.AddrPort, ceiling int) error {
-	for p.ctx.Err() == nil {
+	for p.admission.wait(p.ctx) {
 		conn, sa, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		switch err {
-		case nil:
+		if err == nil {
 			p.admit(conn, addrPort(sa), targets)
 			if err := p.shortage(conn >= ceiling); err != nil {
 				return err
 			}
+			continue
+		}
+		p.admission.leave()
+		switch err {
 		case unix.EAGAIN:
 			return nil
 		case unix.EINTR, unix.ECONNABORTED, unix.EPROTO, unix.EPERM:
@@ -113,26 +117,30 @@ func (p *tcpPort) acceptAll(fd int, targets []netip.AddrPort, ceiling int) error
 func (p *tcpPort) admit(fd int, client netip.AddrPort, targets []netip.AddrPort) {
 	host := os.NewFile(uintptr(fd), "tcp")
 	if !p.relays.enter() { // closed, or another listener was faster
+		p.admission.leave()
 		abortFile(host)
 		return
 	}
 	p.counters.accepted.Add(1)
 	p.counters.active.Add(1)
+	endTurn := p.admission.begin()
 	go func() {
 		defer p.relays.leave()
-		p.forward(host, client, targets)
+		p.forward(host, client, targets, endTurn)
 	}()
 }
 
 // forward serves one connection.
-func (p *tcpPort) forward(host *os.File, client netip.AddrPort, targets []netip.AddrPort) {
+func (p *tcpPort) forward(host *os.File, client netip.AddrPort, targets []netip.AddrPort, endTurn func()) {
 	raw, err := host.SyscallConn()
 	if err != nil {
+		endTurn()
 		host.Close()
 		p.counters.active.Add(-1)
 		return
 	}
 	r, err := p.connect(host, raw, client, targets)
+	endTurn()
 	if err != nil {
 		p.counters.refused.Add(1)
 		p.counters.active.Add(-1)
