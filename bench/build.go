@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -120,7 +121,7 @@ func moduleDir(ctx context.Context) (string, error) {
 }
 
 // measureApart runs the measuring process.
-func measureApart(ctx context.Context, t tools) (Results, error) {
+func measureApart(ctx context.Context, opts options, t tools) (Results, error) {
 	cmd := exec.CommandContext(ctx, t.bench(), append(os.Args[1:], "--measure")...)
 	cmd.Dir = "/"
 	cmd.Stderr = os.Stderr
@@ -133,7 +134,7 @@ func measureApart(ctx context.Context, t tools) (Results, error) {
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM // it has launchers to end
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
-	out, err := cmd.Output()
+	out, err := outputOf(ctx, opts, t, cmd)
 	if ctx.Err() != nil {
 		return Results{}, errors.New("interrupted: nothing is recorded")
 	}
@@ -145,4 +146,22 @@ func measureApart(ctx context.Context, t tools) (Results, error) {
 		return Results{}, fmt.Errorf("reading what was measured: %w", err)
 	}
 	return r, nil
+}
+
+// outputOf runs the measuring process: where root started it for the group
+// outbound, on a LAN.
+func outputOf(ctx context.Context, opts options, t tools, cmd *exec.Cmd) (out []byte, err error) {
+	figures, _, err := opts.selection()
+	if err != nil {
+		return nil, err
+	}
+	if os.Geteuid() != 0 || !slices.ContainsFunc(figures, func(f Figure) bool { return f.Group == "outbound" }) {
+		return cmd.Output()
+	}
+	cmd.Env = append(cmd.Environ(), lanEnv+"=1")
+	err = onLAN(ctx, t, func() error {
+		out, err = cmd.Output()
+		return err
+	})
+	return out, err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -19,23 +20,27 @@ func connectionFigures() []Figure {
 // request, its reply, and the end of file. The server closes first, so it has
 // the TIME_WAIT and the client's ports can be used again at once.
 func runConnections(l Load) (Values, error) {
-	var done, failed atomic.Uint64
+	times := make([][]time.Duration, l.Clients)
+	var failed atomic.Uint64
 	var lastErr atomic.Value
-	took, _ := l.parallel(func(_ int, end time.Time) error {
-		for time.Now().Before(end) {
+	took, _ := l.parallel(func(i int, end time.Time) error {
+		for start := time.Now(); start.Before(end); start = time.Now() {
 			if err := l.oneConnection(); err != nil {
 				failed.Add(1)
 				lastErr.Store(fmt.Errorf("a connection failed: %w", err))
 				continue
 			}
-			done.Add(1)
+			times[i] = append(times[i], time.Since(start))
 		}
 		return nil
 	})
-	if done.Load() == 0 {
+	all := slices.Concat(times...)
+	if len(all) == 0 {
 		return nil, lastErr.Load().(error)
 	}
-	return Values{"rate": perSecond(done.Load(), took), "failed": perSecond(failed.Load(), took)}, nil
+	v := latencies(all, took)
+	v["failed"] = perSecond(failed.Load(), took)
+	return v, nil
 }
 
 func (l Load) oneConnection() error {

@@ -49,7 +49,7 @@ func (m Metric) label() string {
 }
 
 func allFigures() []Figure {
-	return slices.Concat(throughputFigures(), connectionFigures(), requestFigures(), udpFigures(), httpFigures(),
+	return slices.Concat(throughputFigures(), connectionFigures(), requestFigures(), udpFigures(), outboundFigures(), httpFigures(),
 		memoryFigures(), memoryLoadFigures(), startupFigures(), idleFigures(), faultFigures(), stormFigures())
 }
 
@@ -99,6 +99,7 @@ const (
 	udpEcho     = "udp-echo"
 	udpFlood    = "udp-flood"
 	storm       = "storm"
+	dnsQueries  = "dns"
 )
 
 func (l Load) during(d time.Duration) Load {
@@ -115,7 +116,7 @@ const grace = 5 * time.Second
 func (l Load) run() (Values, error) {
 	run := map[string]func(Load) (Values, error){
 		upload: runUpload, download: runDownload, connections: runConnections,
-		requests: runRequests, storm: runStorm, udpEcho: runUDPEcho, udpFlood: runUDPFlood,
+		requests: runRequests, storm: runStorm, dnsQueries: runDNS, udpEcho: runUDPEcho, udpFlood: runUDPFlood,
 		httpConnections: runHTTPConnections, httpRequests: runHTTPRequests, httpDownload: runHTTPDownload,
 	}
 	return run[l.Kind](l)

@@ -44,6 +44,10 @@ func main() {
 		exitOn(runWebServer(os.Args[2], os.Args[3]))
 		return
 	}
+	if len(os.Args) == 2 && os.Args[1] == lanArg {
+		exitOn(runLANServer())
+		return
+	}
 	opts, err := parseFlags(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return
@@ -138,7 +142,7 @@ func buildAndMeasure(ctx context.Context, opts options, moduleDir string) (Resul
 		return Results{}, err
 	}
 	defer tools.remove()
-	results, err := measureApart(ctx, tools)
+	results, err := measureApart(ctx, opts, tools)
 	if err != nil {
 		return Results{}, err
 	}

@@ -20,32 +20,41 @@ const (
 )
 
 func stormFigures() []Figure {
-	return []Figure{{
-		ID: "storm", Group: "storm", For: everyTarget,
-		Title: fmt.Sprintf("%d transfers of %d MiB at a time in a storm of %d clients that connect", stormStreams, stormTransfer>>20, stormClients),
-		Metrics: []Metric{rate("transfers/s"), loss("not done in time", "%"), {Name: "connections", Unit: "/s"},
-			loss("connections failed", "/s"), cost("peak", "MiB")},
-		MaxRounds: 3,
-		Sample:    sampleStorm,
-	}}
+	what := fmt.Sprintf("%d transfers of %d MiB at a time in a storm of %d clients that connect", stormStreams, stormTransfer>>20, stormClients)
+	metrics := []Metric{rate("transfers/s"), loss("not done in time", "%"), {Name: "connections", Unit: "/s"},
+		loss("connections failed", "/s"), cost("peak", "MiB")}
+	return []Figure{
+		{ID: "storm", Group: "storm", For: everyTarget, Title: what, Metrics: metrics, MaxRounds: 3, Sample: stormSampler(false)},
+		{ID: "out-storm", Group: "storm", For: hasNetwork, Title: "outbound: " + what, Metrics: metrics, MaxRounds: 3, Sample: stormSampler(true)},
+	}
 }
 
-// sampleStorm runs both loads at once, and reads the launcher's largest resident
+// stormSampler runs both loads at once, and reads the launcher's largest resident
 // set at the end.
-func sampleStorm(ctx context.Context, r *runner, t Target) (Values, error) {
-	s, err := r.open(ctx, t)
-	if err != nil {
-		return nil, err
-	}
-	defer s.close()
-	v, err := s.loadIn(ctx, Load{Kind: storm, Clients: stormClients, Duration: r.opts.duration})
-	if err != nil || t.Launcher == "" {
+func stormSampler(out bool) func(context.Context, *runner, Target) (Values, error) {
+	return func(ctx context.Context, r *runner, t Target) (Values, error) {
+		s, err := r.open(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		defer s.close()
+		load := Load{Kind: storm, Clients: stormClients, Duration: r.opts.duration}
+		v, err := s.stormLoad(ctx, load, out)
+		if err != nil || t.Launcher == "" {
+			return v, err
+		}
+		launcher, helpers := s.processes(r.tools)
+		peak, err := peakRSS(append(launcher, helpers...))
+		v["peak"] = mib(peak)
 		return v, err
 	}
-	launcher, helpers := s.processes(r.tools)
-	peak, err := peakRSS(append(launcher, helpers...))
-	v["peak"] = mib(peak)
-	return v, err
+}
+
+func (s *session) stormLoad(ctx context.Context, l Load, out bool) (Values, error) {
+	if out {
+		return s.loadOut(l)
+	}
+	return s.loadIn(ctx, l)
 }
 
 // transfers counts what became of them.

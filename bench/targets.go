@@ -38,6 +38,8 @@ var allTargets = []Target{
 	{Name: "ours-bypass", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "bypass4netns"},
 	{Name: "ours-bypass-isolated", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "bypass4netns", Flags: []string{"--disable-host-loopback"}, OnDemand: true},
 	{Name: "upstream-builtin", Launcher: upstream, Net: "none", Ports: "builtin"},
+	{Name: "ours-docker", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "builtin", OnDemand: true},
+	{Name: "upstream-docker", Launcher: upstream, Net: "gvisor-tap-vsock", Ports: "builtin", OnDemand: true},
 	{Name: "ours-gvisor", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock"},
 	{Name: "ours-gvisor-1500", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock", Flags: []string{"--mtu=1500"}},
 	{Name: "upstream-gvisor", Launcher: upstream, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock"},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"rootlesskit/internal/fdlimit"
+	"rootlesskit/internal/procs"
 )
 
 // Options configure an Engine.
@@ -48,17 +49,14 @@ type Engine struct {
 	loops []*loop
 	log   *slog.Logger
 	next  atomic.Uint32 // the loop that pick returns next
-	procs int           // that GOMAXPROCS was raised by
 	flows flowBudget
 	close sync.Once
 }
 
-// New starts the loops. They live until Close. It raises GOMAXPROCS by their
-// number until then: a busy loop gives its processor away only now and then, and the other
-// goroutines must not wait for that.
+// New starts the loops. They live until Close.
 func New(o Options) (*Engine, error) {
 	if o.Loops <= 0 {
-		o.Loops = max(min(runtime.GOMAXPROCS(0), maxLoops, fdlimit.Get()/loopShare), 1)
+		o.Loops = max(min(procs.Own(), maxLoops, fdlimit.Get()/loopShare), 1)
 	}
 	if o.Spin == 0 && runtime.NumCPU() >= spinCPUs {
 		o.Spin = DefaultSpin
@@ -66,8 +64,7 @@ func New(o Options) (*Engine, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + o.Loops)
-	e := &Engine{log: o.Log, procs: o.Loops}
+	e := &Engine{log: o.Log}
 	for range o.Loops {
 		l, err := newLoop(max(o.Spin, 0))
 		if err != nil {
@@ -90,7 +87,6 @@ func (e *Engine) Close() error {
 		for _, l := range e.loops {
 			<-l.done
 		}
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) - e.procs)
 	})
 	return nil
 }

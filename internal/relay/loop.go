@@ -35,6 +35,7 @@ type loop struct {
 	timers timerHeap
 	spin   spinner
 	conns  int // TCP connections on the loop
+	proc   processor
 	events [128]unix.EpollEvent
 	// buf is scratch space for one read and the write after it; nothing is kept
 	// in it when a handler returns.
@@ -113,6 +114,7 @@ func (l *loop) run() {
 			ev := &l.events[i]
 			l.dispatch(token{uint32(ev.Fd), uint32(ev.Pad)}, ev.Events)
 		}
+		l.proc.use(l, n)
 		l.runResumed()
 		l.timers.fire(l.now())
 	}
@@ -126,6 +128,7 @@ func (l *loop) end() {
 	l.mu.Unlock()
 	l.runPosted()
 	l.pipes.close()
+	l.proc.giveBack()
 	l.spin.cpus.close()
 	unix.Close(l.wakefd)
 	unix.Close(l.epfd)
@@ -242,6 +245,7 @@ type waker struct{ l *loop }
 
 func (w waker) ready(uint32) {
 	drainWake(w.l.wakefd)
+	w.l.proc.posts++
 	w.l.runPosted()
 }
 

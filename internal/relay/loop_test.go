@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"runtime"
 	"testing"
 	"time"
 
@@ -162,5 +163,60 @@ func TestParseIdle(t *testing.T) {
 		if got := parseIdle([]byte(text)); got != want {
 			t.Errorf("%q: %v, want %v", text, got, want)
 		}
+	}
+}
+
+// TestLoopsProcessor: a loop has a processor of its own while there is traffic, and
+// none for what is posted.
+func TestLoopsProcessor(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	l := startLoop(t)
+	r, w := pipeFDs(t)
+	events := make(chan uint32, 1)
+	do(t, l, func() {
+		_, _ = l.register(r, unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(e uint32) { events <- e }))
+	})
+	do(t, l, func() {})
+	if n := runtime.GOMAXPROCS(0); n != before {
+		t.Errorf("an idle loop makes it %d processors, want %d", n, before)
+	}
+	if _, err := unix.Write(w, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	<-events
+	do(t, l, func() {}) // the round is over
+	do(t, l, func() {
+		if l.proc.restore == nil || runtime.GOMAXPROCS(0) != before+1 {
+			t.Errorf("a loop with traffic makes it %d processors, want %d", runtime.GOMAXPROCS(0), before+1)
+		}
+		l.proc.seen = l.proc.uses // as after a second without traffic
+		l.proc.look(l)
+	})
+	if n := runtime.GOMAXPROCS(0); n != before {
+		t.Errorf("after the traffic there are %d processors, want %d", n, before)
+	}
+	if _, err := unix.Write(w, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	<-events
+	do(t, l, func() {})
+}
+
+// TestEngineGivesProcessorsBack runs after loops that were busy to their end.
+func TestEngineGivesProcessorsBack(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	e, err := New(Options{Loops: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range e.loops {
+		do(t, l, func() { l.proc.use(l, 2) }) // beside what was posted
+	}
+	if n := runtime.GOMAXPROCS(0); n != before+2 {
+		t.Errorf("two busy loops make it %d processors, want %d", n, before+2)
+	}
+	_ = e.Close()
+	if n := runtime.GOMAXPROCS(0); n != before {
+		t.Errorf("after Close there are %d processors, want %d", n, before)
 	}
 }

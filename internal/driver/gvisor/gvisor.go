@@ -34,6 +34,7 @@ import (
 
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/netns"
+	"rootlesskit/internal/procs"
 )
 
 // DisableLinkLocalFlag is the driver's only flag, a bool: it closes link-local
@@ -149,6 +150,7 @@ func (n *Network) start(ctx context.Context, tap int) (err error) {
 func (n *Network) run(ctx context.Context, cancel context.CancelFunc) {
 	defer close(n.done)
 	defer cancel()
+	defer procs.Single()()
 	var workers sync.WaitGroup
 	workers.Go(func() { n.upkeep(ctx) })
 	workers.Go(func() {

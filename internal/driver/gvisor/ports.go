@@ -56,8 +56,6 @@ func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) 
 	}
 	p.ctx, p.link, p.inherited = ctx, link, sb.Inherited
 	p.clients = clientSources{ctx: ctx, policy: &p.network.policy, child: sb.Child, ifname: link.Ifname}
-	// Here, and not in the network: another port driver has threads of its own.
-	limitProcessors()
 	go func() {
 		defer close(p.done)
 		<-ctx.Done()
