@@ -34,7 +34,7 @@ func newApp(stdout, stderr io.Writer) *cli.Command {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "debug", Usage: "debug mode"},
 			&cli.StringFlag{
-				Name:  "socket",
+				Name: "socket", TakesFile: true,
 				Usage: "`PATH` to api.sock (under the \"rootlesskit --state-dir\" directory), defaults to $" + stateDirEnv + "/api.sock",
 			},
 		},

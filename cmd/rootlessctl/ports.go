@@ -114,7 +114,7 @@ func addPortsCommand() *cli.Command {
 		Flags: []cli.Flag{jsonFlag(), &cli.StringFlag{
 			Name: "proxy-protocol",
 			Usage: "begin each connection towards the namespace with a header of this version of the PROXY protocol, " +
-				"which names the client (v2; TCP with the port driver builtin; the server must expect it)",
+				"which names the client (v2, of TCP alone; GET /v1/info says whether the port driver has it, and the server must expect it)",
 		}},
 		Action: addPorts,
 	}

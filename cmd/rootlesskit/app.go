@@ -53,7 +53,7 @@ func (a *app) cli() *cli.Command {
 		Usage:           "run a command as fake root in namespaces made by an ordinary user",
 		UsageText:       "rootlesskit [options] COMMAND [ARGUMENT...]",
 		Version:         api.Version,
-		Description:     description,
+		Description:     description(a.registry),
 		HideHelpCommand: true,
 		Flags:           flags(a.registry),
 		Writer:          a.stdout,

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"os/exec"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,23 +15,6 @@ import (
 	"rootlesskit/internal/launch"
 	"rootlesskit/internal/userns"
 )
-
-// helperProgram is a program that a driver executes.
-type helperProgram struct {
-	network, ports string // the driver: a network's, or that of ports on it
-	pkg            string // the distributions' package
-	limits         string // what it cannot do, and no version can; may be empty
-}
-
-var helperPrograms = []helperProgram{
-	{network: "slirp4netns", pkg: "slirp4netns"},
-	{network: "pasta", pkg: "passt", limits: "with --port-driver=implicit, a server on 127.0.0.2 and such inside has TCP, not UDP"},
-	{network: "pasta", ports: "pesto", pkg: "passt", limits: "a server on 127.0.0.1 inside is not reached by its ports"},
-	{network: "lxc-user-nic", pkg: "lxc"},
-}
-
-// networksOnTAP need /dev/net/tun.
-var networksOnTAP = []string{"gvisor-tap-vsock", "slirp4netns", "pasta"}
 
 // check reports on the host. What only a driver needs is an error where the
 // options ask for that driver, else a warning.
@@ -45,13 +27,9 @@ func (a *app) check(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	host.NeedsTUN = slices.Contains(networksOnTAP, c.String("net"))
-	results := host.Results(ctx)
-	for _, h := range helperPrograms {
-		if d := a.registry.Network(h.network); d != nil {
-			results = append(results, a.checkHelper(ctx, c, h, d))
-		}
-	}
+	role := a.registry.Network(c.String("net"))
+	host.NeedsTUN = role != nil && role.TUN
+	results := append(host.Results(ctx), a.checkHelpers(ctx, c)...)
 	report := check.NewReport(append(results, a.checkOptions(ctx, c)...))
 	if !report.OK {
 		a.code = 1
@@ -81,43 +59,68 @@ func (a *app) checkOptions(ctx context.Context, c *cli.Command) []check.Result {
 		results = []check.Result{{Name: "options", Status: check.OK, Message: "a run accepts them"}}
 	}
 	if cidr, err := parseCIDR(c.String("cidr")); err == nil {
-		if text, fix := overlap(cfg.NetworkName, cidr); text != "" {
+		if text, fix := a.overlap(cfg.NetworkName, cidr); text != "" {
 			results = append(results, check.Result{Name: "cidr", Status: check.Warning, Message: text, Fix: fix})
 		}
 	}
 	return results
 }
 
-// checkHelper lets the driver itself judge whether it can use the program.
-func (a *app) checkHelper(ctx context.Context, c *cli.Command, h helperProgram, d *driver.NetworkDriver) check.Result {
-	cidr, _ := parseCIDR("") // the default
-	network, err := d.New(driver.NetworkConfig{MTU: d.MTU, Ifname: d.Ifname, CIDR: cidr}, c)
-	result := check.Result{Name: h.network, Status: check.OK}
-	chosen := c.String("net") == h.network
-	if h.ports != "" {
-		result.Name = h.ports
-		chosen = c.String("port-driver") == h.ports
-		if err == nil {
-			_, err = a.registry.PortDriver(h.ports).New(network, c)
+// helperUse is a program that a driver executes, and the drivers that use it.
+type helperUse struct {
+	*driver.Helper
+	name, network, ports string
+	chosen               bool
+}
+
+func (a *app) checkHelpers(ctx context.Context, c *cli.Command) []check.Result {
+	var results []check.Result
+	for d := range a.registry.Drivers {
+		if d.Network != nil && d.Network.Helper != nil {
+			h := helperUse{d.Network.Helper, d.Name, d.Name, driver.NoPorts, c.String("net") == d.Name}
+			results = append(results, a.checkHelper(ctx, c, h))
+		}
+		for _, p := range d.Ports {
+			if p.Helper != nil {
+				h := helperUse{p.Helper, p.Name, networkOf(d), p.Name, c.String("port-driver") == p.Name}
+				results = append(results, a.checkHelper(ctx, c, h))
+			}
 		}
 	}
+	return results
+}
+
+// networkOf is the network to try a driver's ports with.
+func networkOf(d *driver.Driver) string {
+	if d.Network == nil {
+		return driver.Host
+	}
+	return d.Name
+}
+
+// checkHelper lets the driver itself judge whether it can use the program.
+func (a *app) checkHelper(ctx context.Context, c *cli.Command, h helperUse) check.Result {
+	result := check.Result{Name: h.name, Status: check.OK}
+	cidr, _ := parseCIDR("") // the default
+	network, err := a.registry.NewNetwork(h.network, driver.NetworkConfig{CIDR: cidr, Ports: h.ports}, c)
+	if err == nil {
+		_, err = a.registry.NewPorts(h.ports, network, driver.PortsConfig{}, c)
+	}
 	if err != nil {
-		result.Status, result.Message, result.Fix = check.Warning, err.Error(), "install a current version of the package "+h.pkg
-		if chosen {
+		result.Status, result.Message, result.Fix = check.Warning, err.Error(), "install a current version of the package "+h.Package
+		if h.chosen {
 			result.Status = check.Error
 		}
 		return result
 	}
-	result.Message = version(ctx, c.String(result.Name+"-binary"))
-	if h.limits != "" {
-		result.Message += "; " + h.limits
+	result.Message = version(ctx, c.String(h.Flag))
+	if h.Limits != "" {
+		result.Message += "; " + h.Limits
 	}
-	if text := leak(result.Name); text != "" && chosen && c.Bool("disable-host-loopback") {
-		result.Status, result.Fix = check.Warning, "choose --net=gvisor-tap-vsock or --net=pasta for commands that are not trusted"
+	if text := a.leak(h.name); text != "" && h.chosen && c.Bool("disable-host-loopback") {
+		result.Status = check.Warning
+		result.Fix = "for commands that are not trusted, choose --net=" + enumerate(a.registry.Isolating(), "or")
 		result.Message += "; " + text
-	}
-	if h.limits != "" {
-		result.Message += "; " + h.limits
 	}
 	return result
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"rootlesskit/internal/driver"
 	"rootlesskit/internal/suggest"
 )
 
@@ -28,13 +29,17 @@ func hint(err error) string {
 	return ""
 }
 
-// unknownName is the error for a name that is none of the known ones.
-func unknownName(what, name string, known []string) error {
-	text := "known: " + strings.Join(known, ", ")
-	if near := suggest.Nearest(name, known); near != "" {
+// unknownName adds advice to the error of a name that no driver has.
+func unknownName(err error) error {
+	var unknown *driver.UnknownError
+	if !errors.As(err, &unknown) {
+		return err
+	}
+	text := "known: " + strings.Join(unknown.Known, ", ")
+	if near := suggest.Nearest(unknown.Name, unknown.Known); near != "" {
 		text = fmt.Sprintf("did you mean %q? %s", near, text)
 	}
-	return &hintedError{fmt.Errorf("unknown %s: %s", what, name), text}
+	return &hintedError{err, text}
 }
 
 // flagHint names the flag that is most like a mistyped one.

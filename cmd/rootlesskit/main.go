@@ -31,7 +31,7 @@ func main() {
 
 func childMain() int {
 	code, err := launch.Child(os.Args, launch.ChildOptions{
-		Handlers: all.Registry().Child,
+		Handlers: all.Registry().Child(),
 		NewLog:   func(debug bool) *slog.Logger { return newLog(childTag, debug) },
 	})
 	if err != nil && !errors.Is(err, launch.ErrReported) {

@@ -10,8 +10,8 @@ import (
 // overlap says that the host has an address in the network that a driver lays out
 // inside, "" if it has none: what is there cannot be reached from inside. fix is
 // the option that avoids it.
-func overlap(network string, cidr netip.Prefix) (text, fix string) {
-	if !slices.Contains(networksOnTAP, network) {
+func (a *app) overlap(network string, cidr netip.Prefix) (text, fix string) {
+	if role := a.registry.Network(network); role == nil || !role.CIDR {
 		return "", ""
 	}
 	addrs, err := net.InterfaceAddrs()
@@ -19,8 +19,8 @@ func overlap(network string, cidr netip.Prefix) (text, fix string) {
 		return "", "" // a hint less
 	}
 	var prefixes []netip.Prefix
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
+	for _, addr := range addrs {
+		if p, err := netip.ParsePrefix(addr.String()); err == nil {
 			prefixes = append(prefixes, p)
 		}
 	}

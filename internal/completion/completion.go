@@ -72,7 +72,9 @@ func newOption(f cli.Flag) option {
 		o.choices = strings.Split(m[1], ", ")
 	}
 	long := o.names[0]
-	o.files = strings.HasSuffix(long, "-binary") || long == "--socket"
+	if s, ok := f.(*cli.StringFlag); ok {
+		o.files = s.TakesFile
+	}
 	o.directory = long == "--state-dir" || long == "--copy-up"
 	return o
 }

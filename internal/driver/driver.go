@@ -41,7 +41,8 @@ type Sandbox struct {
 	Log *slog.Logger
 }
 
-// Network connects the child's network namespace to the world.
+// Network connects the child's network namespace to the world. It may be Changing,
+// and a Publisher.
 type Network interface {
 	// Attach sets the network up and returns once packets can flow. The
 	// backend lives until ctx ends.
@@ -56,6 +57,13 @@ type Network interface {
 type Changing interface {
 	// Link is the network as it is now.
 	Link() Link
+}
+
+// Publisher is implemented by a Network that publishes ports itself, for the port
+// drivers that go with no other.
+type Publisher interface {
+	// Ports is the port driver that NetworkConfig.Ports names.
+	Ports() Ports
 }
 
 // Link is the network as the child sees it.
@@ -75,7 +83,8 @@ type HostName struct {
 	Name string
 }
 
-// Ports publishes ports of the namespace on the host.
+// Ports publishes ports of the namespace on the host. It may be a Supervisor, and
+// Serving; the Closers of Forward may be Detailers.
 type Ports interface {
 	// Start readies the driver; it is called once, after the network was
 	// attached. The driver lives until ctx ends, and has closed everything by

@@ -1,80 +1,265 @@
 package driver
 
 import (
-	"context"
-	"net/netip"
+	"cmp"
+	"fmt"
+	"reflect"
 	"slices"
-
-	"rootlesskit/internal/netns"
-	"rootlesskit/internal/wire"
 )
 
-// Flags is how a driver reads its own command-line flags, so that no option
-// struct has to list them all. A *cli.Command is one.
-type Flags interface {
-	String(name string) string
-	Bool(name string) bool
-}
+// What the command line calls the absence of a driver.
+const (
+	Host    = "host" // --net: the host's own network
+	NoPorts = "none" // --port-driver: no ports
+)
 
-// NetworkConfig holds the flags that all network drivers share, validated.
-type NetworkConfig struct {
-	MTU                 int          // never 0
-	CIDR                netip.Prefix // the network, e.g. 10.0.2.0/24
-	Ifname              string       // never empty
-	IPv6                bool
-	DisableHostLoopback bool
-	Detached            bool
-}
-
-// NetworkDriver is the registration of a network driver.
-type NetworkDriver struct {
+// Known is what a binary knows of a driver that it was built without: enough to say
+// so, and to accept the driver's flags.
+type Known struct {
 	Name string
-	// MTU and Ifname are the defaults of --mtu and --ifname.
-	MTU    int
-	Ifname string
-	// IPv6 says whether --ipv6 is supported.
-	IPv6 bool
-	// New validates the driver's own flags. It must not touch the system
-	// beyond looking binaries up.
-	New func(cfg NetworkConfig, flags Flags) (Network, error)
+	// Tag is the build tag that leaves the driver out; empty: none does.
+	Tag string
+	// Summary is what the tag leaves out, for packagers.
+	Summary string
+	// Network says that the driver has a network; Ports are its port drivers.
+	Network bool
+	Ports   []string
+	// Meant is the port driver that is meant by the name of the network; empty: the
+	// name is that of a port driver, or nobody means one.
+	Meant string
+	// Flags have their name, kind and default alone.
+	Flags []Flag
+	// Retired says what to use in place of a driver that no build has.
+	Retired string
 }
 
-// PortDriver is the registration of a port driver.
-type PortDriver struct {
-	Name string
-	// Networks lists the network drivers that it works with; empty means any
-	// but host.
-	Networks []string
-	// New validates the driver's own flags. network is the driver of the same
-	// run, for backends that serve both roles. A backend that publishes ports
-	// unasked returns nil: there is no driver to speak to.
-	New func(network Network, flags Flags) (Ports, error)
-}
-
-// Registry lists the drivers that this binary was built with.
+// Registry has the drivers of this binary, and what it knows of others.
 type Registry struct {
-	Networks []NetworkDriver
-	Ports    []PortDriver
-	// Child holds the handlers that drivers run inside the child.
-	Child []ChildHandlers
+	entries []entry
 }
 
-// ChildHandlers makes a driver's handlers for the network namespace that the
-// run is about. What they start lives until ctx ends.
-type ChildHandlers = func(ctx context.Context, ns *netns.Namespace) wire.Handlers
+// entry is a driver that is known, and registered unless it was left out.
+type entry struct {
+	Known
+	driver *Driver
+}
 
-// Network returns the network driver of that name, or nil.
-func (r *Registry) Network(name string) *NetworkDriver {
-	if i := slices.IndexFunc(r.Networks, func(d NetworkDriver) bool { return d.Name == name }); i >= 0 {
-		return &r.Networks[i]
+// NewRegistry returns a registry without drivers. The order of the known ones is
+// that of help; others come behind them.
+func NewRegistry(known ...Known) *Registry {
+	r := &Registry{}
+	for _, k := range known {
+		r.entries = append(r.entries, entry{Known: k})
+	}
+	return r
+}
+
+// Register adds a driver. It panics where two drivers have a name in common.
+func (r *Registry) Register(d Driver) {
+	at := slices.IndexFunc(r.entries, func(e entry) bool { return e.Name == d.Name })
+	if at < 0 {
+		r.entries = append(r.entries, entry{Known: Known{Name: d.Name, Network: d.Network != nil, Ports: portNames(d)}})
+		at = len(r.entries) - 1
+	}
+	if r.entries[at].driver != nil {
+		panic("the driver " + d.Name + " is registered twice")
+	}
+	for _, role := range d.Ports {
+		if owner, _ := r.portRole(role.Name); owner != nil {
+			panic(fmt.Sprintf("the port driver %s is registered twice, by %s and %s", role.Name, owner.Name, d.Name))
+		}
+	}
+	for _, f := range d.Flags {
+		if other, ok := r.flag(f.Name); ok && !reflect.DeepEqual(f, other) {
+			panic(fmt.Sprintf("the driver %s declares the flag --%s, which another one has declared as something else", d.Name, f.Name))
+		}
+	}
+	r.entries[at].driver = &d
+}
+
+func portNames(d Driver) []string {
+	var names []string
+	for _, role := range d.Ports {
+		names = append(names, role.Name)
+	}
+	return names
+}
+
+func (r *Registry) flag(name string) (Flag, bool) {
+	for d := range r.Drivers {
+		if i := slices.IndexFunc(d.Flags, func(f Flag) bool { return f.Name == name }); i >= 0 {
+			return d.Flags[i], true
+		}
+	}
+	return Flag{}, false
+}
+
+// Flags yields the flags of all drivers with the name of the first that has them.
+// Those of drivers that were left out are accepted too, for command lines that go
+// with any build: hidden, unless the driver has retired.
+func (r *Registry) Flags(yield func(owner string, f Flag) bool) {
+	seen := map[string]bool{}
+	for _, e := range r.entries {
+		flags := e.Known.Flags
+		if e.driver != nil {
+			flags = e.driver.Flags
+		}
+		for _, f := range flags {
+			if _, has := r.flag(f.Name); seen[f.Name] || has && e.driver == nil {
+				continue
+			}
+			seen[f.Name] = true
+			f.Hidden = f.Hidden || e.driver == nil && e.Retired == ""
+			f.Category = cmp.Or(f.Category, e.category())
+			if !yield(e.Name, f) {
+				return
+			}
+		}
+	}
+}
+
+// category is where help lists a driver's flags.
+func (e *entry) category() string {
+	if e.Network {
+		return "Network [" + e.Name + "]"
+	}
+	return "Port"
+}
+
+// Drivers yields the registered drivers in the order of help.
+func (r *Registry) Drivers(yield func(*Driver) bool) {
+	for _, e := range r.entries {
+		if e.driver != nil && !yield(e.driver) {
+			return
+		}
+	}
+}
+
+// Omitted yields the known drivers that are not registered.
+func (r *Registry) Omitted(yield func(Known) bool) {
+	for _, e := range r.entries {
+		if e.driver == nil && !yield(e.Known) {
+			return
+		}
+	}
+}
+
+// Networks returns the values of --net that this binary has drivers for.
+func (r *Registry) Networks() []string {
+	var names []string
+	for d := range r.Drivers {
+		if d.Network != nil {
+			names = append(names, d.Name)
+		}
+	}
+	return names
+}
+
+// PortDrivers returns the values of --port-driver that this binary has drivers for.
+func (r *Registry) PortDrivers() []string {
+	var names []string
+	for d := range r.Drivers {
+		names = append(names, portNames(*d)...)
+	}
+	return names
+}
+
+// Network returns the role of a network driver, or nil.
+func (r *Registry) Network(name string) *NetworkRole {
+	if d := r.network(name); d != nil {
+		return d.Network
 	}
 	return nil
 }
 
-// PortDriver returns the port driver of that name, or nil.
-func (r *Registry) PortDriver(name string) *PortDriver {
-	if i := slices.IndexFunc(r.Ports, func(d PortDriver) bool { return d.Name == name }); i >= 0 {
-		return &r.Ports[i]
+func (r *Registry) network(name string) *Driver {
+	for d := range r.Drivers {
+		if d.Name == name && d.Network != nil {
+			return d
+		}
 	}
 	return nil
+}
+
+// Ports returns the role of a port driver, or nil.
+func (r *Registry) Ports(name string) *PortRole {
+	_, role := r.portRole(name)
+	return role
+}
+
+func (r *Registry) portRole(name string) (*Driver, *PortRole) {
+	for d := range r.Drivers {
+		for i := range d.Ports {
+			if d.Ports[i].Name == name {
+				return d, &d.Ports[i]
+			}
+		}
+	}
+	return nil, nil
+}
+
+// knowsNetwork returns what is known of a network driver.
+func (r *Registry) knowsNetwork(name string) (Known, bool) {
+	i := slices.IndexFunc(r.entries, func(e entry) bool { return e.Network && e.Name == name })
+	if i < 0 {
+		return Known{}, false
+	}
+	return r.entries[i].Known, true
+}
+
+// knowsPorts returns what is known of the driver that has a port role.
+func (r *Registry) knowsPorts(name string) (Known, bool) {
+	i := slices.IndexFunc(r.entries, func(e entry) bool { return slices.Contains(e.Ports, name) })
+	if i < 0 {
+		return Known{}, false
+	}
+	return r.entries[i].Known, true
+}
+
+// Child returns what makes the handlers of all drivers.
+func (r *Registry) Child() []ChildHandlers {
+	var all []ChildHandlers
+	for d := range r.Drivers {
+		if d.Child != nil {
+			all = append(all, d.Child)
+		}
+	}
+	return all
+}
+
+// NewNetwork makes a network driver; the host's network is nil. values are the
+// flags of the command line.
+func (r *Registry) NewNetwork(name string, cfg NetworkConfig, values Flags) (Network, error) {
+	if name == Host {
+		return nil, nil
+	}
+	d := r.network(name)
+	if d == nil {
+		if known, _ := r.knowsNetwork(name); known.Retired != "" {
+			return nil, fmt.Errorf("network driver %q is retired: %s", name, known.Retired)
+		}
+		return nil, r.CheckNetwork(name)
+	}
+	cfg.MTU = cmp.Or(cfg.MTU, d.Network.MTU)
+	cfg.Ifname = cmp.Or(cfg.Ifname, d.Network.Ifname)
+	cfg.IPv6 = cfg.IPv6 && d.Network.IPv6
+	return d.Network.New(cfg, DeclaredFlags(d.Flags, values))
+}
+
+// NewPorts makes a port driver for a network of the same registry. It is nil where
+// there is nobody to ask for a port.
+func (r *Registry) NewPorts(name string, network Network, cfg PortsConfig, values Flags) (Ports, error) {
+	if name == NoPorts {
+		return nil, nil
+	}
+	d, role := r.portRole(name)
+	switch {
+	case d == nil:
+		return nil, r.omittedPorts(name)
+	case role.Unasked:
+		return nil, nil
+	case role.ofNetwork():
+		return network.(Publisher).Ports(), nil
+	}
+	return role.New(cfg, DeclaredFlags(d.Flags, values))
 }

@@ -22,7 +22,9 @@ type Config struct {
 	// network namespace.
 	NetworkName string
 	Network     driver.Network
-	IPv6        bool
+	// Isolated says that the network is a loopback interface alone; /sys stays as it
+	// is then.
+	Isolated bool
 	// NetworkReason and PortsReason say why these drivers were chosen; empty
 	// where the user chose.
 	NetworkReason, PortsReason string
@@ -30,8 +32,10 @@ type Config struct {
 	// the new one as $StateDir/netns only.
 	DetachNetns bool
 
-	// Ports is the port driver; nil is none.
-	Ports driver.Ports
+	// PortsName and Ports are the port driver; nil is one that nobody can ask for a
+	// port.
+	PortsName string
+	Ports     driver.Ports
 	// Publish lists the ports to publish before the command starts.
 	Publish []api.PortSpec
 

@@ -93,7 +93,7 @@ func newChildSetup(cfg *Config, state *stateDir) childSetup {
 		WipeStateDir: state.leftovers,
 		NewNetns:     cfg.Network != nil || cfg.DetachNetns,
 		DetachNetns:  cfg.DetachNetns,
-		MountSys:     cfg.joinsNetns() && cfg.NetworkName != "none",
+		MountSys:     cfg.joinsNetns() && !cfg.Isolated,
 		MountCgroup2: cfg.EvacuateCgroup2 != "",
 		Propagation:  cfg.Propagation,
 		CopyUp:       cfg.CopyUp,

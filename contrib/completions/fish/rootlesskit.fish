@@ -5,7 +5,7 @@ function __rootlesskit_in_options --description 'no command was given so far'
     set -e tokens[1]
     while set -q tokens[1]
         switch $tokens[1]
-            case --print-semver --copy-up --copy-up-mode --propagation --net --mtu --cidr --ifname --lxc-user-nic-binary --lxc-user-nic-bridge --pasta-binary --pesto-binary --slirp4netns-binary --slirp4netns-sandbox --slirp4netns-seccomp --vpnkit-binary --port-driver --publish -p --bypass4netnsd-socket --source-ip-transparent-backend --reaper --sdnotify --evacuate-cgroup2 --state-dir --subid-source
+            case --print-semver --copy-up --copy-up-mode --propagation --net --mtu --cidr --ifname --port-driver --publish -p --source-ip-transparent-backend --pasta-binary --pesto-binary --slirp4netns-binary --slirp4netns-sandbox --slirp4netns-seccomp --vpnkit-binary --lxc-user-nic-binary --lxc-user-nic-bridge --bypass4netnsd-socket --reaper --sdnotify --evacuate-cgroup2 --state-dir --subid-source
                 set -e tokens[1]
             case '-*'
             case '*'
@@ -30,20 +30,20 @@ complete -c rootlesskit -n __rootlesskit_in_options -l ifname -x -d 'name of the
 complete -c rootlesskit -n __rootlesskit_in_options -l disable-host-loopback -d 'prohibit connections to 127.0.0.1 of the host from inside'
 complete -c rootlesskit -n __rootlesskit_in_options -l ipv6 -d 'give the network IPv6'
 complete -c rootlesskit -n __rootlesskit_in_options -l detach-netns -d 'leave the command in the host\'s network namespace'
-complete -c rootlesskit -n __rootlesskit_in_options -l disable-link-local -d 'prohibit connections to link-local addresses'
-complete -c rootlesskit -n __rootlesskit_in_options -l lxc-user-nic-binary -r -F -d 'path of the lxc-user-nic binary'
-complete -c rootlesskit -n __rootlesskit_in_options -l lxc-user-nic-bridge -x -d 'bridge that lxc-user-nic attaches to'
+complete -c rootlesskit -n __rootlesskit_in_options -l port-driver -x -a 'none auto builtin implicit pesto slirp4netns gvisor-tap-vsock bypass4netns' -d 'port driver for a network other than host'
+complete -c rootlesskit -n __rootlesskit_in_options -l publish -s p -x -d 'publish ports'
+complete -c rootlesskit -n __rootlesskit_in_options -l source-ip-transparent -d 'show the command the real address of clients'
+complete -c rootlesskit -n __rootlesskit_in_options -l source-ip-transparent-backend -x -a 'auto nft iptables' -d 'firewall used for --source-ip-transparent'
 complete -c rootlesskit -n __rootlesskit_in_options -l pasta-binary -r -F -d 'path of the pasta binary'
 complete -c rootlesskit -n __rootlesskit_in_options -l pesto-binary -r -F -d 'path of the pesto binary for --port-driver=pesto'
 complete -c rootlesskit -n __rootlesskit_in_options -l slirp4netns-binary -r -F -d 'path of the slirp4netns binary'
 complete -c rootlesskit -n __rootlesskit_in_options -l slirp4netns-sandbox -x -a 'auto true false' -d 'enable slirp4netns\'s sandbox'
 complete -c rootlesskit -n __rootlesskit_in_options -l slirp4netns-seccomp -x -a 'auto true false' -d 'enable slirp4netns\'s seccomp filter'
 complete -c rootlesskit -n __rootlesskit_in_options -l vpnkit-binary -r -F -d 'accepted for compatibility'
-complete -c rootlesskit -n __rootlesskit_in_options -l port-driver -x -a 'none auto implicit builtin slirp4netns gvisor-tap-vsock pesto bypass4netns' -d 'port driver for a network other than host'
-complete -c rootlesskit -n __rootlesskit_in_options -l publish -s p -x -d 'publish ports'
-complete -c rootlesskit -n __rootlesskit_in_options -l bypass4netnsd-socket -x -d 'serve the API of bypass4netnsd at this path, through which container tools ask for native ports of containers'
-complete -c rootlesskit -n __rootlesskit_in_options -l source-ip-transparent -d 'show the command the real address of clients'
-complete -c rootlesskit -n __rootlesskit_in_options -l source-ip-transparent-backend -x -a 'auto nft iptables' -d 'firewall used for --source-ip-transparent'
+complete -c rootlesskit -n __rootlesskit_in_options -l lxc-user-nic-binary -r -F -d 'path of the lxc-user-nic binary'
+complete -c rootlesskit -n __rootlesskit_in_options -l lxc-user-nic-bridge -x -d 'bridge that lxc-user-nic attaches to'
+complete -c rootlesskit -n __rootlesskit_in_options -l disable-link-local -d 'prohibit connections to link-local addresses'
+complete -c rootlesskit -n __rootlesskit_in_options -l bypass4netnsd-socket -r -F -d 'serve the API of bypass4netnsd at this path, through which container tools ask for native ports of containers'
 complete -c rootlesskit -n __rootlesskit_in_options -l pidns -d 'make a PID namespace'
 complete -c rootlesskit -n __rootlesskit_in_options -l cgroupns -d 'make a cgroup namespace'
 complete -c rootlesskit -n __rootlesskit_in_options -l utsns -d 'make a UTS namespace'
@@ -55,4 +55,4 @@ complete -c rootlesskit -n __rootlesskit_in_options -l state-dir -x -a '(__fish_
 complete -c rootlesskit -n __rootlesskit_in_options -l subid-source -x -a 'auto dynamic static' -d 'where subordinate ids come from'
 complete -c rootlesskit -n __rootlesskit_in_options -l help -s h -d 'show help'
 complete -c rootlesskit -n __rootlesskit_in_options -l version -s v -d 'print the version'
-complete -c rootlesskit -x -a '(__fish_complete_subcommand - --print-semver --copy-up --copy-up-mode --propagation --net --mtu --cidr --ifname --lxc-user-nic-binary --lxc-user-nic-bridge --pasta-binary --pesto-binary --slirp4netns-binary --slirp4netns-sandbox --slirp4netns-seccomp --vpnkit-binary --port-driver --publish -p --bypass4netnsd-socket --source-ip-transparent-backend --reaper --sdnotify --evacuate-cgroup2 --state-dir --subid-source)'
+complete -c rootlesskit -x -a '(__fish_complete_subcommand - --print-semver --copy-up --copy-up-mode --propagation --net --mtu --cidr --ifname --port-driver --publish -p --source-ip-transparent-backend --pasta-binary --pesto-binary --slirp4netns-binary --slirp4netns-sandbox --slirp4netns-seccomp --vpnkit-binary --lxc-user-nic-binary --lxc-user-nic-bridge --bypass4netnsd-socket --reaper --sdnotify --evacuate-cgroup2 --state-dir --subid-source)'

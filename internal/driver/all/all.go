@@ -1,17 +1,20 @@
 // Package all is the list of the drivers that this binary is built with. Each
-// driver has a file here that holds its registration and its build tag, and
-// nothing else does.
+// driver has a file here with its build tag, and a line in the catalog, which
+// knows the drivers that were left out.
 package all
 
 import "rootlesskit/internal/driver"
 
-// Registry returns the drivers in the order in which help lists them.
+// Registry returns the drivers, in the order of the catalog.
 func Registry() *driver.Registry {
-	r := &driver.Registry{}
-	for _, register := range registrations {
-		register(r)
+	r := driver.NewRegistry(Catalog()...)
+	for _, describe := range included {
+		r.Register(describe())
 	}
 	return r
 }
 
-var registrations []func(*driver.Registry)
+// included are the drivers of this build.
+var included []func() driver.Driver
+
+func include(describe func() driver.Driver) { included = append(included, describe) }

@@ -2,6 +2,7 @@ package all_test
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"os"
 	"os/exec"
@@ -11,27 +12,30 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"rootlesskit/internal/driver"
+	"rootlesskit/internal/driver/all"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/linked.txt")
 
 const program = "rootlesskit/cmd/rootlesskit"
 
-// omitted is, for each build tag, the drivers that it leaves out: a value of
-// --net, then values of --port-driver.
-var omitted = map[string][]string{
-	"no_gvisortapvsock": {"gvisor-tap-vsock", "gvisor-tap-vsock"},
-	"no_slirp4netns":    {"slirp4netns", "slirp4netns"},
-	"no_pasta":          {"pasta", "implicit", "pesto"},
-	"no_lxcusernic":     {"lxc-user-nic"},
-	"no_vpnkit":         nil,                  // retired; the tag is known to packagers
-	"no_bypass4netns":   {"", "bypass4netns"}, // a port driver alone
+// omitted is, for each build tag, the driver that it leaves out.
+func omitted() map[string]driver.Known {
+	tags := map[string]driver.Known{}
+	for _, known := range all.Catalog() {
+		if known.Tag != "" {
+			tags[known.Tag] = known
+		}
+	}
+	return tags
 }
 
 func allTags() []string {
 	var tags []string
-	for tag := range omitted {
+	for tag := range omitted() {
 		tags = append(tags, tag)
 	}
 	slices.Sort(tags)
@@ -46,11 +50,11 @@ func TestBuildTags(t *testing.T) {
 			bin := build(t, tags)
 			help := run(t, bin, "--help")
 			for _, tag := range tags {
-				checkOmitted(t, bin, help, omitted[tag])
+				checkOmitted(t, bin, help, omitted()[tag])
 			}
-			for _, tag := range allTags() {
-				if d := omitted[tag]; len(d) > 0 && d[0] != "" && !slices.Contains(tags, tag) && !listed(help, "--net", d[0]) {
-					t.Errorf("--net=%s is missing in help", d[0])
+			for tag, d := range omitted() {
+				if d.Network && d.Retired == "" && !slices.Contains(tags, tag) && !listed(help, "--net", d.Name) {
+					t.Errorf("--net=%s is missing in help", d.Name)
 				}
 			}
 			logSize(t, bin)
@@ -58,30 +62,35 @@ func TestBuildTags(t *testing.T) {
 	}
 }
 
-func checkOmitted(t *testing.T, bin, help string, drivers []string) {
+// checkOmitted looks at a driver that was left out. Its flags are accepted
+// nevertheless.
+func checkOmitted(t *testing.T, bin, help string, d driver.Known) {
 	t.Helper()
-	for i, name := range drivers {
-		if name == "" {
-			continue
+	if d.Retired != "" {
+		return
+	}
+	var args []string
+	for _, f := range d.Flags {
+		args = append(args, "--"+f.Name+"="+cmp.Or(f.Default, "true"))
+	}
+	asked := d.Name
+	if d.Network {
+		args = append(args, "--net="+d.Name)
+		if listed(help, "--net", d.Name) {
+			t.Errorf("--net=%s was left out, and is in help", d.Name)
 		}
-		if drivers[0] == "" {
-			// The network may have been left out as well, which is told first.
-			out := run(t, bin, "--net=slirp4netns", "--port-driver="+name, "true")
-			if listed(help, "--port-driver", name) || !strings.Contains(out, " was left out at build time: this binary has ") {
-				t.Errorf("%s was left out: %s", name, out)
-			}
-			continue
+	} else {
+		args, asked = append(args, "--net=none"), ""
+	}
+	for _, name := range d.Ports {
+		args = append(args, "--port-driver="+name)
+		if listed(help, "--port-driver", name) {
+			t.Errorf("--port-driver=%s was left out, and is in help", name)
 		}
-		args, kind := []string{"--net=" + drivers[0], "--port-driver=" + name, "true"}, "--port-driver"
-		if i == 0 {
-			args, kind = []string{"--net=" + name, "true"}, "--net"
-		}
-		if listed(help, kind, name) {
-			t.Errorf("%s=%s was left out, and is in help", kind, name)
-		}
-		if out := run(t, bin, args...); !strings.Contains(out, "\""+drivers[0]+"\" was left out at build time: this binary has ") {
-			t.Errorf("%v: %s", args, out)
-		}
+	}
+	out := run(t, bin, append(args, "true")...)
+	if !strings.Contains(out, asked+"\" was left out at build time: this binary has ") {
+		t.Errorf("%v: %s", args, out)
 	}
 }
 
@@ -112,7 +121,7 @@ func TestLinkedModules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(string(want), b.String()); d != "" {
+	if d := gocmp.Diff(string(want), b.String()); d != "" {
 		t.Errorf("%s is not what is linked now: %s", file, d)
 	}
 }

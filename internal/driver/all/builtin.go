@@ -1,14 +1,5 @@
 package all
 
-import (
-	"rootlesskit/internal/driver"
-	"rootlesskit/internal/driver/builtin"
-	"rootlesskit/internal/sourceip"
-)
+import "rootlesskit/internal/driver/builtin"
 
-func init() {
-	registrations = append(registrations, func(r *driver.Registry) {
-		r.Child = append(r.Child, sourceip.Handlers)
-		r.Ports = append(r.Ports, driver.PortDriver{Name: "builtin", New: builtin.New})
-	})
-}
+func init() { include(builtin.Driver) }

@@ -1,12 +1,5 @@
 package all
 
-import (
-	"rootlesskit/internal/driver"
-	"rootlesskit/internal/driver/none"
-)
+import "rootlesskit/internal/driver/none"
 
-func init() {
-	registrations = append(registrations, func(r *driver.Registry) {
-		r.Networks = append(r.Networks, driver.NetworkDriver{Name: none.Name, MTU: 1500, New: none.New})
-	})
-}
+func init() { include(none.Driver) }

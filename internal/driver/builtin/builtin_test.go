@@ -3,8 +3,10 @@ package builtin_test
 import (
 	"testing"
 
+	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/builtin"
 	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/sourceip"
 )
@@ -17,7 +19,7 @@ func TestPorts(t *testing.T) {
 
 func setup(t *testing.T) drivertest.Setup {
 	sb, child := drivertest.Sandbox(t)
-	ports, err := builtin.New(nil, nil)
+	ports, err := builtin.New(driver.PortsConfig{}, driver.FlagValues(relayed.Flags(), nil))
 	if err != nil {
 		t.Fatal(err)
 	}

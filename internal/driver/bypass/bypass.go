@@ -77,20 +77,37 @@ type Ports struct {
 	byTarget map[target][]*port
 }
 
+// socketFlag is the driver's own flag; the others are those of the relay.
+const socketFlag = "bypass4netnsd-socket"
+
+// Driver is the driver's registration.
+func Driver() driver.Driver {
+	return driver.Driver{
+		Name: Name,
+		Flags: append(relayed.Flags(), driver.Flag{
+			Name: socketFlag, Kind: driver.File, Strict: true,
+			Usage: "serve the API of bypass4netnsd at this path, through which container tools ask for native ports of containers; the command is a container engine then, and has none itself (port driver bypass4netns)",
+		}),
+		Ports: []driver.PortRole{{Name: Name, New: New}},
+		Child: Handlers,
+	}
+}
+
 // New returns the driver.
-func New(_ driver.Network, flags driver.Flags) (driver.Ports, error) {
+func New(cfg driver.PortsConfig, flags driver.Flags) (driver.Ports, error) {
+	if err := relayed.CheckFlags(flags); err != nil {
+		return nil, err
+	}
 	p := &Ports{
 		Ports:     relayed.New(Name, flags),
+		isolate:   cfg.DisableHostLoopback,
+		socket:    flags.String(socketFlag),
 		hostPools: map[int]*relay.Pool{},
 		byTarget:  map[target][]*port{},
 		relaying:  errors.New("the command has not started"),
 	}
-	if flags != nil {
-		p.isolate = flags.Bool("disable-host-loopback")
-		p.socket = flags.String("bypass4netnsd-socket")
-	}
 	if p.socket != "" && !filepath.IsAbs(p.socket) {
-		return nil, fmt.Errorf("--bypass4netnsd-socket must be an absolute path, got %q", p.socket)
+		return nil, fmt.Errorf("--%s must be an absolute path, got %q", socketFlag, p.socket)
 	}
 	p.containers = containers.New(p)
 	return p, nil

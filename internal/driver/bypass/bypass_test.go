@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/drivertest"
 	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/sourceip"
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers, Handlers) }
 func TestPorts(t *testing.T) {
 	drivertest.RunPorts(t, func(t *testing.T) drivertest.Setup {
 		sb, child := drivertest.Sandbox(t)
-		ports, err := New(nil, nil)
+		ports, err := New(driver.PortsConfig{}, driver.FlagValues(Driver().Flags, nil))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,6 +20,7 @@ import (
 var (
 	_ containers.Driver = (*Ports)(nil)
 	_ driver.Serving    = (*Ports)(nil)
+	_ driver.Supervisor = (*Ports)(nil)
 )
 
 // Socket implements driver.Serving.

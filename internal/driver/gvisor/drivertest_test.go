@@ -39,9 +39,5 @@ func attachedSetup(t *testing.T, mtu int) drivertest.Setup {
 			t.Errorf("the network ended with: %v", err)
 		}
 	})
-	ports, err := NewPorts(network, flags{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return drivertest.Setup{Ports: ports, Sandbox: sb, Child: child, Link: link}
+	return drivertest.Setup{Ports: network.(*Network).Ports(), Sandbox: sb, Child: child, Link: link}
 }

@@ -26,6 +26,7 @@ package gvisor
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -37,9 +38,29 @@ import (
 	"rootlesskit/internal/procs"
 )
 
-// DisableLinkLocalFlag is the driver's only flag, a bool: it closes link-local
-// addresses, such as 169.254.169.254.
+// Name is the name of both drivers on the command line.
+const Name = "gvisor-tap-vsock"
+
+// DisableLinkLocalFlag closes link-local addresses, such as 169.254.169.254.
 const DisableLinkLocalFlag = "disable-link-local"
+
+// Driver is the drivers' registration.
+func Driver() driver.Driver {
+	return driver.Driver{
+		Name: Name,
+		Flags: []driver.Flag{
+			{Name: "allow-link-local", Kind: driver.Bool, Hidden: true, Usage: "accepted: link-local addresses are open unless --disable-link-local"},
+			{Name: DisableLinkLocalFlag, Kind: driver.Bool, Usage: "prohibit connections to link-local addresses (169.254.0.0/16, and fd00:ec2::/32 of the same purpose) from inside: where clouds serve metadata, and credentials of the machine"},
+		},
+		Network: &driver.NetworkRole{
+			MTU: 65520, Ifname: "tap0", CIDR: true, IPv6: true, TUN: true, New: New,
+			Auto: driver.Auto{Rank: 1, Why: "embedded, and the fastest outbound"},
+		},
+		Ports: []driver.PortRole{{Name: Name}},
+	}
+}
+
+var _ driver.Publisher = (*Network)(nil)
 
 // Network is the network driver.
 type Network struct {
@@ -78,6 +99,11 @@ func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
 	}
 	n.policy = newPolicy(&n.plan, cfg.DisableHostLoopback, flags.Bool(DisableLinkLocalFlag))
 	return n, nil
+}
+
+// Ports implements driver.Publisher.
+func (n *Network) Ports() driver.Ports {
+	return &Ports{network: n, open: map[io.Closer]struct{}{}, done: make(chan struct{})}
 }
 
 // Attach implements driver.Network.

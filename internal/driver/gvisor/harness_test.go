@@ -151,10 +151,7 @@ func (s *sandbox) attach() {
 	if s.link, err = s.network.Attach(ctx, sb); err != nil {
 		s.t.Fatal(err)
 	}
-	ports, err := NewPorts(s.network, flags{})
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	ports := s.network.Ports()
 	if err := ports.Start(ctx, sb, s.link); err != nil {
 		s.t.Fatal(err)
 	}

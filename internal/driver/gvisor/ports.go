@@ -39,16 +39,6 @@ type Ports struct {
 // errClosed is what is asked of a driver that has ended.
 var errClosed = errors.New("the gvisor-tap-vsock driver has ended")
 
-// NewPorts makes the port driver. It works with the Network of this package
-// alone.
-func NewPorts(network driver.Network, _ driver.Flags) (driver.Ports, error) {
-	n, ok := network.(*Network)
-	if !ok {
-		return nil, errors.New("port driver requires gvisor-tap-vsock network")
-	}
-	return &Ports{network: n, open: map[io.Closer]struct{}{}, done: make(chan struct{})}, nil
-}
-
 // Start implements driver.Ports.
 func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) error {
 	if p.network.stack == nil {

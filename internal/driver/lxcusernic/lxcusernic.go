@@ -22,6 +22,30 @@ import (
 // Name is the driver's name on the command line.
 const Name = "lxc-user-nic"
 
+const (
+	binaryFlag = "lxc-user-nic-binary"
+	bridgeFlag = "lxc-user-nic-bridge"
+)
+
+// Driver is the driver's registration.
+func Driver() driver.Driver {
+	return driver.Driver{
+		Name: Name,
+		Flags: []driver.Flag{
+			{Name: binaryFlag, Kind: driver.File, Usage: "path of the lxc-user-nic binary (default: on PATH, else where distributions have it)"},
+			{Name: bridgeFlag, Default: "lxcbr0", Usage: "bridge that lxc-user-nic attaches to"},
+		},
+		Network: &driver.NetworkRole{
+			MTU: 1500, Ifname: "eth0", New: New,
+			Helper: &driver.Helper{Flag: binaryFlag, Package: "lxc"},
+		},
+		Child: Handlers,
+	}
+}
+
+// The lease may change the link.
+var _ driver.Changing = (*Network)(nil)
+
 // Network is the network driver.
 type Network struct {
 	cfg    driver.NetworkConfig
@@ -37,11 +61,11 @@ type Network struct {
 
 // New makes the network driver.
 func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
-	binary, err := findBinary(flags.String("lxc-user-nic-binary"))
+	binary, err := findBinary(flags.String(binaryFlag))
 	if err != nil {
 		return nil, err
 	}
-	bridge := cmp.Or(flags.String("lxc-user-nic-bridge"), "lxcbr0")
+	bridge := cmp.Or(flags.String(bridgeFlag), "lxcbr0")
 	return &Network{cfg: cfg, binary: binary, bridge: bridge, ended: make(chan struct{})}, nil
 }
 

@@ -19,10 +19,7 @@ import (
 	"rootlesskit/internal/nstest"
 )
 
-type flags map[string]string
-
-func (f flags) Bool(string) bool          { return false }
-func (f flags) String(name string) string { return f[name] }
+func flags(set map[string]string) driver.Flags { return driver.FlagValues(Driver().Flags, set) }
 
 func needWorld(t *testing.T) {
 	t.Helper()
@@ -31,7 +28,7 @@ func needWorld(t *testing.T) {
 	}
 }
 
-func attach(t *testing.T, f flags) (*Network, *nstest.Child, driver.Link, error) {
+func attach(t *testing.T, f driver.Flags) (*Network, *nstest.Child, driver.Link, error) {
 	t.Helper()
 	needWorld(t)
 	child := nstest.NewChild(t)
@@ -58,7 +55,7 @@ func attach(t *testing.T, f flags) (*Network, *nstest.Child, driver.Link, error)
 // TestLease: an address, a way to the bridge, a renewal, and another address
 // when the server refuses to renew.
 func TestLease(t *testing.T) {
-	n, child, link, err := attach(t, nil)
+	n, child, link, err := attach(t, flags(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,14 +112,14 @@ func reach(t *testing.T, child *nstest.Child, ip netip.Addr) {
 }
 
 func TestNoBridge(t *testing.T) {
-	_, _, _, err := attach(t, flags{"lxc-user-nic-bridge": "nosuch0"})
+	_, _, _, err := attach(t, flags(map[string]string{bridgeFlag: "nosuch0"}))
 	if err == nil || !strings.Contains(err.Error(), `there is no bridge "nosuch0" in the host`) {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestNoProgram(t *testing.T) {
-	_, err := New(driver.NetworkConfig{}, flags{"lxc-user-nic-binary": "nosuch"})
+	_, err := New(driver.NetworkConfig{}, flags(map[string]string{binaryFlag: "nosuch"}))
 	if err == nil || err.Error() != `exec: "nosuch": executable file not found in $PATH` {
 		t.Errorf("got %v", err)
 	}

@@ -8,8 +8,12 @@ import (
 	"rootlesskit/internal/driver"
 )
 
-// Name is the driver's name on the command line.
-const Name = "none"
+// Driver is the driver's registration.
+func Driver() driver.Driver {
+	return driver.Driver{Name: "none", Network: &driver.NetworkRole{
+		MTU: 1500, Isolated: true, PortDrivers: []string{"builtin"}, New: New,
+	}}
+}
 
 // Network is a driver.Network without a backend.
 type Network struct{ ended chan struct{} }

@@ -17,7 +17,7 @@ var required = []string{
 }
 
 func probe(flags driver.Flags) (*helper.Binary, error) {
-	binary, err := helper.Probe(flags.String("pasta-binary"))
+	binary, err := helper.Probe(flags.String(binaryFlag))
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (n *Network) loopbackArgs() []string {
 
 func (n *Network) portArgs() []string {
 	switch {
-	case n.implicit:
+	case n.implicit():
 		args := []string{"--tcp-ports=auto", "--udp-ports=auto"}
 		// Versions without the option do so anyway.
 		if n.binary.Has("--host-lo-to-ns-lo") {

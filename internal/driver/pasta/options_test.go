@@ -11,46 +11,47 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/driver"
 )
 
 // fake makes a pasta that only prints these options as its help.
-func fake(t *testing.T, options ...string) flags {
+func fake(t *testing.T, options ...string) driver.Flags {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "pasta")
 	if err := os.WriteFile(path, []byte("#!/bin/sh\necho '"+strings.Join(options, "\n")+"'\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return flags{"pasta-binary": path}
+	return flags(map[string]string{binaryFlag: path})
 }
 
 // TestOldVersion: the version of March 2023 works, but publishes no ports.
 func TestOldVersion(t *testing.T) {
 	f := fake(t, required...)
-	network, err := New(config(), f)
-	if err != nil {
+	cfg := config()
+	if _, err := New(cfg, f); err != nil {
 		t.Fatal(err)
 	}
+	cfg.Ports = Pesto
 	want := `port driver "pesto" requires pasta with --conf-path support (passt >= 2026_05_07.1afd4ed)`
-	if _, err := NewPorts(network, f); err == nil || err.Error() != want {
+	if _, err := New(cfg, f); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	want = `port driver "implicit" requires passt >= 2023_12_04: ` + f["pasta-binary"] + ` is older, and does not notice the ports of a namespace that it joins`
-	if _, err := NewImplicit(network, f); err == nil || err.Error() != want {
+	cfg.Ports = Implicit
+	want = `port driver "implicit" requires passt >= 2023_12_04: ` + f.String(binaryFlag) + ` is older, and does not notice the ports of a namespace that it joins`
+	if _, err := New(cfg, f); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	f = fake(t, append(required, "--no-copy-routes")...)
-	if network, err = New(config(), f); err != nil {
+	network, err := New(cfg, f)
+	if err != nil {
 		t.Fatal(err)
-	}
-	if ports, err := NewImplicit(network, f); ports != nil || err != nil {
-		t.Errorf("implicit: %v, %v", ports, err)
 	}
 	args := network.(*Network).args()
 	if !slices.Contains(args, "--tcp-ports=auto") || slices.Contains(args, "--host-lo-to-ns-lo") {
 		t.Errorf("args %q", args)
 	}
 	f = fake(t, "--foreground", "--netns")
-	if _, err := New(config(), f); err == nil || !strings.HasPrefix(err.Error(), "pasta is too old: "+f["pasta-binary"]+" has no --pid") {
+	if _, err := New(config(), f); err == nil || !strings.HasPrefix(err.Error(), "pasta is too old: "+f.String(binaryFlag)+" has no --pid") {
 		t.Errorf("got %v", err)
 	}
 }

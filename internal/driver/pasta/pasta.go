@@ -21,17 +21,53 @@ import (
 	"rootlesskit/internal/driver/helper"
 )
 
-// Name is the network driver's name on the command line.
-const Name = "pasta"
+// The names of the network driver and of its port drivers on the command line.
+const (
+	Name     = "pasta"
+	Implicit = "implicit"
+	Pesto    = "pesto"
+)
+
+const (
+	binaryFlag = "pasta-binary"
+	pestoFlag  = "pesto-binary"
+)
+
+// Driver is the drivers' registration.
+func Driver() driver.Driver {
+	return driver.Driver{
+		Name: Name,
+		Flags: []driver.Flag{
+			{Name: binaryFlag, Kind: driver.File, Default: "pasta", Usage: "path of the pasta binary"},
+			{Name: pestoFlag, Kind: driver.File, Default: "pesto", Usage: "path of the pesto binary for --port-driver=pesto"},
+		},
+		Network: &driver.NetworkRole{
+			MTU: 65520, Ifname: "tap0", CIDR: true, IPv6: true, TUN: true, PortDrivers: []string{Implicit, Pesto}, New: New,
+			Auto: driver.Auto{Rank: 3, Why: "present"},
+			Helper: &driver.Helper{
+				Flag: binaryFlag, Package: "passt",
+				Limits: "with --port-driver=implicit, a server on 127.0.0.2 and such inside has TCP, not UDP",
+			},
+		},
+		// auto never chooses implicit: what it publishes, nobody asked for.
+		Ports: []driver.PortRole{{Name: Implicit, Unasked: true}, {
+			Name: Pesto,
+			Auto: driver.Auto{Rank: 2, Why: "pasta's own"},
+			Helper: &driver.Helper{
+				Flag: pestoFlag, Package: "passt", Limits: "a server on 127.0.0.1 inside is not reached by its ports",
+			},
+		}},
+	}
+}
+
+var _ driver.Publisher = (*Network)(nil)
 
 // Network is the network driver.
 type Network struct {
 	cfg    driver.NetworkConfig
 	plan   helper.Plan
 	binary *helper.Binary
-	// implicit has pasta publish all ports that the namespace listens on.
-	implicit bool
-	pesto    *Ports // nil without --port-driver=pesto
+	pesto  *Ports // nil without --port-driver=pesto
 
 	dir     string // of sockets
 	program *helper.Program
@@ -43,22 +79,31 @@ func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Network{cfg: cfg, plan: helper.NewPlan(cfg), binary: binary}, nil
+	n := &Network{cfg: cfg, plan: helper.NewPlan(cfg), binary: binary}
+	switch cfg.Ports {
+	case Implicit:
+		err = checkImplicit(binary)
+	case Pesto:
+		n.pesto, err = newPorts(n, flags)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
-// NewImplicit makes the network publish every port that is listened on inside,
-// as --port-driver=implicit. There is no driver to speak to.
-func NewImplicit(network driver.Network, _ driver.Flags) (driver.Ports, error) {
-	n, ok := network.(*Network)
-	if !ok {
-		return nil, errors.New("port driver \"implicit\" requires --net=pasta")
+// implicit reports whether pasta publishes every port that is listened on inside.
+func (n *Network) implicit() bool { return n.cfg.Ports == Implicit }
+
+func checkImplicit(binary *helper.Binary) error {
+	if binary.Has("--host-lo-to-ns-lo") || binary.Has("--no-copy-routes") {
+		return nil
 	}
-	if !n.binary.Has("--host-lo-to-ns-lo") && !n.binary.Has("--no-copy-routes") {
-		return nil, fmt.Errorf("port driver \"implicit\" requires passt >= 2023_12_04: %s is older, and does not notice the ports of a namespace that it joins", n.binary.Path)
-	}
-	n.implicit = true
-	return nil, nil
+	return fmt.Errorf("port driver \"implicit\" requires passt >= 2023_12_04: %s is older, and does not notice the ports of a namespace that it joins", binary.Path)
 }
+
+// Ports implements driver.Publisher.
+func (n *Network) Ports() driver.Ports { return n.pesto }
 
 // Attach implements driver.Network.
 func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (link driver.Link, err error) {
@@ -75,7 +120,7 @@ func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (link driver.Li
 		Command: func() (*helper.Command, error) { return n.command(sb) },
 		Log:     sb.Log,
 	}
-	if n.implicit {
+	if n.implicit() {
 		sb.Log.Info("pasta's limit: a server on an address of 127.0.0.0/8 other than 127.0.0.1 is reached by TCP, not by UDP")
 	}
 	if n.pesto != nil {

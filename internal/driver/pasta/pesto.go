@@ -31,14 +31,8 @@ type Ports struct {
 	binary  *helper.Binary
 }
 
-// NewPorts makes the port driver. It works with the Network of this package
-// alone.
-func NewPorts(network driver.Network, flags driver.Flags) (driver.Ports, error) {
-	n, ok := network.(*Network)
-	if !ok {
-		return nil, errors.New("port driver \"pesto\" requires --net=pasta")
-	}
-	binary, err := helper.Probe(flags.String("pesto-binary"))
+func newPorts(n *Network, flags driver.Flags) (*Ports, error) {
+	binary, err := helper.Probe(flags.String(pestoFlag))
 	if err != nil {
 		return nil, err
 	}
@@ -48,9 +42,9 @@ func NewPorts(network driver.Network, flags driver.Flags) (driver.Ports, error) 
 	if lacks := binary.Lacks("--add", "--delete", "--tcp-ports", "--udp-ports"); lacks != "" {
 		return nil, fmt.Errorf("%s has no %s: this is no pesto that can publish ports", binary.Path, lacks)
 	}
-	n.pesto = &Ports{network: n, binary: binary}
-	n.pesto.Forwards = helper.NewForwards(n.pesto)
-	return n.pesto, nil
+	p := &Ports{network: n, binary: binary}
+	p.Forwards = helper.NewForwards(p)
+	return p, nil
 }
 
 // Start implements driver.Ports.
@@ -61,7 +55,7 @@ func (p *Ports) Start(ctx context.Context, _ driver.Sandbox, _ driver.Link) erro
 // Info implements driver.Ports.
 func (p *Ports) Info() api.PortDriverInfo {
 	info := api.PortDriverInfo{
-		Driver:                  "pesto",
+		Driver:                  Pesto,
 		Protos:                  []string{"tcp", "tcp4", "udp", "udp4"},
 		DisallowLoopbackChildIP: true,
 	}

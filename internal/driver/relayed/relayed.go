@@ -21,7 +21,7 @@ type Ports struct {
 	ended          chan struct{} // closed when everything is
 }
 
-// New returns a driver of that name. nil flags are the defaults.
+// New returns a driver of that name; flags are those of Flags, or more.
 func New(name string, flags driver.Flags) *Ports {
 	return &Ports{name: name, backend: readBackend(flags), ended: make(chan struct{})}
 }

@@ -2,19 +2,42 @@ package relayed
 
 import (
 	"cmp"
+	"fmt"
+	"slices"
 
 	"rootlesskit/internal/driver"
 )
 
+// Flags are the flags of every driver that uses the relay.
+func Flags() []driver.Flag {
+	const category = "Port"
+	return []driver.Flag{
+		{Name: transparentFlag, Kind: driver.Bool, Default: "true", Category: category, Usage: "show the command the real address of clients (port drivers builtin and bypass4netns)"},
+		{Name: backendFlag, Default: "auto", Values: backends, Category: category, Usage: "firewall used for --source-ip-transparent"},
+	}
+}
+
+const (
+	transparentFlag = "source-ip-transparent"
+	backendFlag     = "source-ip-transparent-backend"
+)
+
+var backends = []string{"auto", "nft", "iptables"}
+
+// CheckFlags judges the values of Flags.
+func CheckFlags(flags driver.Flags) error {
+	if backend := flags.String(backendFlag); backend != "" && !slices.Contains(backends, backend) {
+		return fmt.Errorf("unknown %s: %s", backendFlag, backend)
+	}
+	return nil
+}
+
 // readBackend returns the backend for publish.Config, by the driver's own flags.
 func readBackend(flags driver.Flags) string {
-	switch {
-	case flags == nil: // tests
-		return "auto"
-	case !flags.Bool("source-ip-transparent"):
+	if !flags.Bool(transparentFlag) {
 		return ""
 	}
-	return cmp.Or(flags.String("source-ip-transparent-backend"), "auto")
+	return cmp.Or(flags.String(backendFlag), "auto")
 }
 
 // sourceExtra says by what, and for which protocols, servers see clients.

@@ -21,8 +21,8 @@ type options struct {
 
 func newOptions(cfg driver.NetworkConfig, flags driver.Flags) (options, error) {
 	// The modes are judged first: that needs no program.
-	sandbox, seccomp := flags.String("slirp4netns-sandbox"), flags.String("slirp4netns-seccomp")
-	for _, f := range []struct{ name, mode string }{{"slirp4netns-sandbox", sandbox}, {"slirp4netns-seccomp", seccomp}} {
+	sandbox, seccomp := flags.String(sandboxFlag), flags.String(seccompFlag)
+	for _, f := range []struct{ name, mode string }{{sandboxFlag, sandbox}, {seccompFlag, seccomp}} {
 		switch f.mode {
 		case "auto", "true", "false", "":
 		default:
@@ -32,7 +32,7 @@ func newOptions(cfg driver.NetworkConfig, flags driver.Flags) (options, error) {
 	if sandbox == "true" && cfg.Detached {
 		return options{}, errors.New("--slirp4netns-sandbox conflicts with --detach-netns (https://github.com/rootless-containers/slirp4netns/issues/317)")
 	}
-	binary, err := helper.Probe(flags.String("slirp4netns-binary"))
+	binary, err := helper.Probe(flags.String(binaryFlag))
 	if err != nil {
 		return options{}, err
 	}

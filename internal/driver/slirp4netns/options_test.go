@@ -10,7 +10,7 @@ import (
 func TestOptions(t *testing.T) {
 	cfg := config()
 	cfg.IPv6, cfg.DisableHostLoopback = true, true
-	o, err := newOptions(cfg, flags{"slirp4netns-sandbox": "auto", "slirp4netns-seccomp": "true"})
+	o, err := newOptions(cfg, flags(map[string]string{"slirp4netns-sandbox": "auto", "slirp4netns-seccomp": "true"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -19,7 +19,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("args %q", got)
 	}
 	cfg.Detached = true
-	if o, err = newOptions(cfg, flags{"slirp4netns-sandbox": "auto"}); err != nil || o.sandbox {
+	if o, err = newOptions(cfg, flags(map[string]string{"slirp4netns-sandbox": "auto"})); err != nil || o.sandbox {
 		t.Errorf("a sandbox that is chosen with a detached namespace: %v, %v", o.sandbox, err)
 	}
 }
@@ -31,7 +31,7 @@ func TestOldVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "slirp4netns seems older than v0.4.0: " + path + " has no --userns-path"
-	if _, err := New(config(), flags{"slirp4netns-binary": path}); err == nil || err.Error() != want {
+	if _, err := New(config(), flags(map[string]string{"slirp4netns-binary": path})); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -32,16 +32,10 @@ type Ports struct {
 	relay   *relayed.Ports
 }
 
-// NewPorts makes the port driver. It works with the Network of this package
-// alone.
-func NewPorts(network driver.Network, flags driver.Flags) (driver.Ports, error) {
-	n, ok := network.(*Network)
-	if !ok {
-		return nil, errors.New("port driver requires slirp4netns network")
-	}
-	n.ports = &Ports{network: n, child: n.plan.Child4.Addr(), relay: relayed.New(Name, flags)}
-	n.ports.Forwards = helper.NewForwards(n.ports)
-	return n.ports, nil
+func newPorts(n *Network, flags driver.Flags) *Ports {
+	p := &Ports{network: n, child: n.plan.Child4.Addr(), relay: relayed.New(Name, flags)}
+	p.Forwards = helper.NewForwards(p)
+	return p
 }
 
 // prepare finds a place for the API socket.

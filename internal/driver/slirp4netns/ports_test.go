@@ -14,31 +14,17 @@ import (
 func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers) }
 
 // flags are the driver's own flags at their defaults, unless set.
-type flags map[string]string
-
-func (f flags) String(name string) string {
-	if v, ok := f[name]; ok {
-		return v
-	}
-	return map[string]string{
-		"slirp4netns-binary": "slirp4netns", "slirp4netns-sandbox": "false", "slirp4netns-seccomp": "false",
-	}[name]
-}
-
-func (f flags) Bool(string) bool { return false }
+func flags(set map[string]string) driver.Flags { return driver.FlagValues(Driver().Flags, set) }
 
 func config() driver.NetworkConfig {
 	return driver.NetworkConfig{MTU: 65520, CIDR: netip.MustParsePrefix("10.0.2.0/24"), Ifname: "tap0"}
 }
 
 // attach starts the drivers in a new namespace.
-func attach(t *testing.T, cfg driver.NetworkConfig, f flags) (*Network, drivertest.Setup) {
+func attach(t *testing.T, cfg driver.NetworkConfig) (*Network, drivertest.Setup) {
 	t.Helper()
-	network, err := New(cfg, f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ports, err := NewPorts(network, f)
+	cfg.Ports = Name
+	network, err := New(cfg, flags(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +42,7 @@ func attach(t *testing.T, cfg driver.NetworkConfig, f flags) (*Network, driverte
 		}
 	})
 	return network.(*Network), drivertest.Setup{
-		Ports: ports, Sandbox: sb, Child: child, Link: link,
+		Ports: network.(*Network).Ports(), Sandbox: sb, Child: child, Link: link,
 		Lacks: []drivertest.Ability{
 			drivertest.Reset, drivertest.Refuse, // it ends the connection in order
 			drivertest.Burst, // its backlog is one connection
@@ -67,7 +53,7 @@ func attach(t *testing.T, cfg driver.NetworkConfig, f flags) (*Network, driverte
 
 func TestPorts(t *testing.T) {
 	drivertest.RunPorts(t, func(t *testing.T) drivertest.Setup {
-		_, setup := attach(t, config(), nil)
+		_, setup := attach(t, config())
 		return setup
 	})
 }

@@ -15,10 +15,40 @@ import (
 
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/helper"
+	"rootlesskit/internal/driver/relayed"
 )
 
 // Name is the name of both drivers on the command line.
 const Name = "slirp4netns"
+
+const (
+	binaryFlag  = "slirp4netns-binary"
+	sandboxFlag = "slirp4netns-sandbox"
+	seccompFlag = "slirp4netns-seccomp"
+)
+
+// Driver is the drivers' registration.
+func Driver() driver.Driver {
+	modes := []string{"auto", "true", "false"}
+	return driver.Driver{
+		Name: Name,
+		Flags: append([]driver.Flag{
+			{Name: binaryFlag, Kind: driver.File, Default: "slirp4netns", Usage: "path of the slirp4netns binary"},
+			{Name: sandboxFlag, Default: "false", Values: modes, Usage: "enable slirp4netns's sandbox; conflicts with --detach-netns, where auto is off"},
+			{Name: seccompFlag, Default: "false", Values: modes, Usage: "enable slirp4netns's seccomp filter"},
+		}, relayed.Flags()...),
+		Network: &driver.NetworkRole{
+			MTU: 65520, Ifname: "tap0", CIDR: true, IPv6: true, TUN: true, New: New,
+			Auto:   driver.Auto{Rank: 2, Why: "the fastest outbound of those that are present"},
+			Helper: &driver.Helper{Flag: binaryFlag, Package: "slirp4netns"},
+			Leak: "with --net=slirp4netns a program inside that writes frames to the network device itself reaches the host's 127.0.0.1" +
+				" in spite of --disable-host-loopback",
+		},
+		Ports: []driver.PortRole{{Name: Name}},
+	}
+}
+
+var _ driver.Publisher = (*Network)(nil)
 
 // Network is the network driver.
 type Network struct {
@@ -36,8 +66,15 @@ func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Network{cfg: cfg, plan: helper.NewPlan(cfg), options: o}, nil
+	n := &Network{cfg: cfg, plan: helper.NewPlan(cfg), options: o}
+	if cfg.Ports == Name {
+		n.ports = newPorts(n, flags)
+	}
+	return n, nil
 }
+
+// Ports implements driver.Publisher.
+func (n *Network) Ports() driver.Ports { return n.ports }
 
 // Attach implements driver.Network.
 func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, error) {

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/bypass"
 	"rootlesskit/internal/driver/drivertest"
 	"rootlesskit/internal/nstest"
@@ -45,7 +46,7 @@ func startEngine(t *testing.T) *engine {
 	sb, child := drivertest.Sandbox(t)
 	e := &engine{child: child, log: &lockedBuffer{}}
 	sb.Log = slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), e.log), nil))
-	p, err := bypass.New(nil, nil)
+	p, err := bypass.New(driver.PortsConfig{}, driver.FlagValues(bypass.Driver().Flags, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
