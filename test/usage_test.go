@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // TestBadInput holds every refusal to its exact text, and to leaving nothing
@@ -133,6 +134,30 @@ func TestMeaninglessOptions(t *testing.T) {
 		r := runKit(t, "--net="+network, "--disable-host-loopback", "true")
 		if r.code != 0 || strings.Count(r.stderr, "--disable-host-loopback has no meaning for --net="+network) != 1 {
 			t.Errorf("code %d, %q", r.code, r.stderr)
+		}
+	}
+}
+
+// TestHelpFits: help has lines of 80 columns at most, and is the same however it is
+// asked for.
+func TestHelpFits(t *testing.T) {
+	for _, args := range []string{
+		"rootlesskit --help", "rootlessctl --help", "rootlesskit-docker-proxy --help",
+		"rootlessctl list-ports --help", "rootlessctl add-ports --help", "rootlessctl remove-ports --help", "rootlessctl info --help",
+	} {
+		words := strings.Fields(args)
+		r := runCmd(t, exec.Command(bin(words[0]), words[1:]...))
+		if r.code != 0 || len(r.stdout)+len(r.stderr) < 300 {
+			t.Errorf("%s: code %d, and help of %d bytes", args, r.code, len(r.stdout)+len(r.stderr))
+		}
+		for line := range strings.Lines(r.stdout + r.stderr) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+				t.Errorf("%s: %d columns: %s", args, n, line)
+			}
+		}
+		words[len(words)-1] = "-h"
+		if again := runCmd(t, exec.Command(bin(words[0]), words[1:]...)); again != r {
+			t.Errorf("%v prints something else than %s", words, args)
 		}
 	}
 }

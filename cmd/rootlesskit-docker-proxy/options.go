@@ -21,13 +21,7 @@ type options struct {
 
 func parseOptions(args []string) (options, error) {
 	var o options
-	set := flag.NewFlagSet("rootlesskit-docker-proxy", flag.ContinueOnError)
-	set.StringVar(&o.proto, "proto", "tcp", "proxy protocol")
-	set.StringVar(&o.hostIP, "host-ip", "", "host ip")
-	set.IntVar(&o.hostPort, "host-port", -1, "host port")
-	set.StringVar(&o.containerIP, "container-ip", "", "container ip")
-	set.IntVar(&o.containerPort, "container-port", -1, "container port")
-	set.Bool("use-listen-fd", false, "ignored")
+	set := o.flags()
 	if err := set.Parse(args); err != nil {
 		return o, err
 	}
@@ -35,6 +29,18 @@ func parseOptions(args []string) (options, error) {
 		return o, fmt.Errorf("unexpected argument %q", set.Arg(0))
 	}
 	return o, nil
+}
+
+// flags are those of docker-proxy, which dockerd writes with one dash.
+func (o *options) flags() *flag.FlagSet {
+	set := flag.NewFlagSet("rootlesskit-docker-proxy", flag.ContinueOnError)
+	set.StringVar(&o.proto, "proto", "tcp", "`PROTOCOL` of the port: tcp or udp")
+	set.StringVar(&o.hostIP, "host-ip", "", "`ADDRESS` of the host to publish on (default: all of its IPv4 addresses)")
+	set.IntVar(&o.hostPort, "host-port", -1, "`PORT` of the host")
+	set.StringVar(&o.containerIP, "container-ip", "", "`ADDRESS` of the container")
+	set.IntVar(&o.containerPort, "container-port", -1, "`PORT` of the container")
+	set.Bool("use-listen-fd", false, "ignored")
+	return set
 }
 
 func (o options) hostAddr() string { return net.JoinHostPort(o.hostIP, strconv.Itoa(o.hostPort)) }

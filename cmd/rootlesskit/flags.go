@@ -34,9 +34,9 @@ func miscFlags() []cli.Flag {
 func mountFlags() []cli.Flag {
 	const category = "Mount"
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "copy-up", Category: category, Usage: "make a directory writable by mounting a tmpfs with symlinks to its contents, e.g. \"--copy-up=/etc\" (typically needed with a network other than host); /tmp is refused"},
-		&cli.StringFlag{Name: "copy-up-mode", Category: category, Value: copyUpMode, Usage: "how --copy-up works [" + copyUpMode + "]"},
-		&cli.StringFlag{Name: "propagation", Category: category, Value: "rprivate", Usage: "mount propagation of / [private, rprivate, shared, rshared, slave, rslave]; shared ones exclude --copy-up"},
+		&cli.StringSliceFlag{Name: "copy-up", Category: category, Usage: "make a directory `DIR` writable by mounting a tmpfs with symlinks to its contents, e.g. \"--copy-up=/etc\" (typically needed with a network other than host); /tmp is refused"},
+		&cli.StringFlag{Name: "copy-up-mode", Category: category, Value: copyUpMode, Usage: "`MODE` of --copy-up [" + copyUpMode + "]"},
+		&cli.StringFlag{Name: "propagation", Category: category, Value: "rprivate", Usage: "mount propagation `MODE` of / [private, rprivate, shared, rshared, slave, rslave]; shared ones exclude --copy-up"},
 	}
 }
 
@@ -48,10 +48,10 @@ func networkFlags(reg *driver.Registry) []cli.Flag {
 	cidr := enumerate(networksThat(reg, func(n *driver.NetworkRole) bool { return n.CIDR }), "and")
 	ipv6 := strings.Join(networksThat(reg, func(n *driver.NetworkRole) bool { return n.IPv6 }), ", ")
 	return []cli.Flag{
-		&cli.StringFlag{Name: "net", Category: category, Value: driver.Host, Usage: "network driver [" + strings.Join(names, ", ") + "]; auto chooses among those that work here and says why in the log"},
-		&cli.IntFlag{Name: "mtu", Category: category, Usage: "MTU in bytes, at most 65521; 0 is the driver's default (" + defaults(reg, mtu) + ")"},
-		&cli.StringFlag{Name: "cidr", Category: category, Usage: "network of " + cidr + " (default: " + defaultCIDR + ")"},
-		&cli.StringFlag{Name: "ifname", Category: category, Usage: "name of the network interface (default: " + defaults(reg, ifname) + ")"},
+		&cli.StringFlag{Name: "net", Category: category, Value: driver.Host, Usage: "network `DRIVER` [" + strings.Join(names, ", ") + "]; auto chooses among those that work here and says why in the log"},
+		&cli.IntFlag{Name: "mtu", Category: category, Usage: "MTU in `BYTES`, at most 65521; 0 is the driver's default (" + defaults(reg, mtu) + ")"},
+		&cli.StringFlag{Name: "cidr", Category: category, Usage: "`NETWORK` of " + cidr + " (default: " + defaultCIDR + ")"},
+		&cli.StringFlag{Name: "ifname", Category: category, Usage: "`NAME` of the network interface (default: " + defaults(reg, ifname) + ")"},
 		&cli.BoolFlag{Name: "disable-host-loopback", Category: category, Usage: "prohibit connections to 127.0.0.1 of the host from inside"},
 		&cli.BoolFlag{Name: "ipv6", Category: category, Usage: "give the network IPv6 (" + ipv6 + "); published ports have IPv6 without it"},
 		&cli.BoolFlag{Name: "detach-netns", Category: category, Usage: "leave the command in the host's network namespace; the new one is $ROOTLESSKIT_STATE_DIR/netns"},
@@ -79,8 +79,8 @@ func portFlags(reg *driver.Registry) []cli.Flag {
 	const category = "Port"
 	names := append([]string{driver.NoPorts, driver.AutoName}, reg.PortDrivers()...)
 	return []cli.Flag{
-		&cli.StringFlag{Name: "port-driver", Category: category, Value: driver.NoPorts, Usage: "port driver for a network other than host [" + strings.Join(names, ", ") + "]"},
-		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Category: category, Usage: "publish ports, [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO, e.g. \"127.0.0.1:8080:80/tcp\"; 8080:80 is :8080:80/tcp, on all addresses"},
+		&cli.StringFlag{Name: "port-driver", Category: category, Value: driver.NoPorts, Usage: "port `DRIVER` for a network other than host [" + strings.Join(names, ", ") + "]"},
+		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Category: category, Usage: "publish a port, `SPEC` is [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO, e.g. \"127.0.0.1:8080:80/tcp\"; 8080:80 is :8080:80/tcp, on all addresses"},
 	}
 }
 
@@ -99,7 +99,7 @@ func processFlags() []cli.Flag {
 
 func stateFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "state-dir", Category: "State", Usage: "state directory, made where missing and removed at the end; what a killed run left in it is removed at the start, and one with other files is refused (default: a temporary directory in $XDG_RUNTIME_DIR, $TMPDIR or /tmp)"},
+		&cli.StringFlag{Name: "state-dir", Category: "State", Usage: "state directory `DIR`, made where missing and removed at the end; what a killed run left in it is removed at the start, and one with other files is refused (default: a temporary directory in $XDG_RUNTIME_DIR, $TMPDIR or /tmp)"},
 		&cli.StringFlag{Name: "subid-source", Category: "SubID", Value: "auto", Usage: "where subordinate ids come from: dynamic executes getsubids(1), static reads /etc/subuid and /etc/subgid [auto, dynamic, static]; auto is dynamic where nsswitch.conf(5) says so"},
 	}
 }

@@ -9,8 +9,11 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/urfave/cli/v3"
+
 	"rootlesskit/internal/check"
 	"rootlesskit/internal/driver/all"
+	"rootlesskit/internal/helptext"
 	"rootlesskit/internal/launch"
 )
 
@@ -21,6 +24,7 @@ func main() {
 	if launch.IsChild(os.Args) {
 		os.Exit(childMain())
 	}
+	cli.HelpPrinter = helptext.Print
 	inherited, err := launch.InheritedFDs()
 	if err != nil {
 		fail(parentTag, err)

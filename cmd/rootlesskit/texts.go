@@ -24,8 +24,10 @@ Examples:
   # make /etc writable
   rootlesskit --copy-up=/etc bash
 
-  # a network namespace of its own, and port 80 of it published as port 8080 of the host
-  rootlesskit --copy-up=/etc ` + best + ` -p 127.0.0.1:8080:80/tcp bash
+  # a network namespace of its own, whose port 80 is the host's port 8080
+  rootlesskit --copy-up=/etc \
+    ` + best + ` \
+    -p 127.0.0.1:8080:80/tcp bash
 
 /etc/subuid and /etc/subgid should give the user subordinate ids, see subuid(5).`
 }

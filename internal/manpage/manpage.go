@@ -5,11 +5,11 @@ package manpage
 
 import (
 	"cmp"
-	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
+
+	"rootlesskit/internal/flagdoc"
 )
 
 // Section is an extra section, such as EXIT STATUS: text, then a list of
@@ -39,7 +39,7 @@ func Render(cmd *cli.Command, extra ...Section) []byte {
 		p.section("DESCRIPTION")
 		p.text(cmd.Description)
 	}
-	if flags := withBuiltin(cmd); len(flags) > 0 {
+	if flags := flagdoc.Groups(flagdoc.WithBuiltin(cmd)); len(flags) > 0 {
 		p.section("OPTIONS")
 		p.flagGroups(flags)
 	}
@@ -57,18 +57,6 @@ func Render(cmd *cli.Command, extra ...Section) []byte {
 	return p.roff
 }
 
-// withBuiltin adds the flags that the library adds when the command runs.
-func withBuiltin(cmd *cli.Command) []cli.Flag {
-	flags := slices.Clone(cmd.Flags)
-	if !cmd.HideHelp {
-		flags = append(flags, cli.HelpFlag)
-	}
-	if !cmd.HideVersion && cmd.Version != "" {
-		flags = append(flags, cli.VersionFlag)
-	}
-	return flags
-}
-
 func (p *page) commands(cmd *cli.Command) {
 	for _, sub := range cmd.Commands {
 		if sub.Hidden {
@@ -78,9 +66,7 @@ func (p *page) commands(cmd *cli.Command) {
 		p.synopsis(cmd.Name+" "+sub.Name, sub, false)
 		p.line(".PP")
 		p.text(cmp.Or(sub.Description, sub.Usage))
-		for _, f := range sub.Flags {
-			p.flag(f)
-		}
+		p.flagGroups(flagdoc.Groups(sub.Flags))
 	}
 }
 
@@ -102,80 +88,25 @@ func (p *page) synopsis(name string, cmd *cli.Command, hasCommands bool) {
 }
 
 // flagGroups renders the flags by category, those without one first.
-func (p *page) flagGroups(flags []cli.Flag) {
-	categories := []string{""}
-	groups := map[string][]cli.Flag{}
-	for _, f := range flags {
-		c := category(f)
-		if !slices.Contains(categories, c) {
-			categories = append(categories, c)
+func (p *page) flagGroups(groups []flagdoc.Group) {
+	for _, g := range groups {
+		if g.Name != "" {
+			p.macro(".SS", g.Name)
 		}
-		groups[c] = append(groups[c], f)
-	}
-	for _, c := range categories {
-		if c != "" {
-			p.macro(".SS", c)
-		}
-		for _, f := range groups[c] {
+		for _, f := range g.Flags {
 			p.flag(f)
 		}
 	}
 }
 
-func category(f cli.Flag) string {
-	if c, ok := f.(cli.CategorizableFlag); ok {
-		return c.GetCategory()
-	}
-	return ""
-}
-
-func (p *page) flag(f cli.Flag) {
-	if v, ok := f.(cli.VisibleFlag); ok && !v.IsVisible() {
-		return
-	}
-	doc, ok := f.(cli.DocGenerationFlag)
-	if !ok {
-		return
-	}
-	value, usage := placeholder(doc.GetUsage())
+func (p *page) flag(f flagdoc.Doc) {
 	var names []string
-	for _, n := range f.Names() {
-		names = append(names, `\fB`+escape(dashed(n))+`\fR`)
+	for _, n := range f.Names {
+		names = append(names, `\fB`+escape(n)+`\fR`)
 	}
 	term := strings.Join(names, ", ")
-	if doc.TakesValue() {
-		term += ` \fI` + escape(cmp.Or(value, strings.ToUpper(doc.TypeName()))) + `\fR`
+	if f.Value != "" {
+		term += ` \fI` + escape(f.Value) + `\fR`
 	}
-	p.term(term, usage+notes(f, doc))
-}
-
-func dashed(name string) string {
-	if len(name) == 1 {
-		return "-" + name
-	}
-	return "--" + name
-}
-
-// notes are the default and whether the flag can be repeated.
-func notes(f cli.Flag, doc cli.DocGenerationFlag) string {
-	var s strings.Builder
-	if m, ok := f.(cli.DocGenerationMultiValueFlag); ok && m.IsMultiValueFlag() {
-		s.WriteString(" (can be repeated)")
-	}
-	value := cmp.Or(doc.GetDefaultText(), strings.Trim(doc.GetValue(), `"`))
-	off := value == "" || value == "false" && !doc.TakesValue()
-	if doc.IsDefaultVisible() && !off {
-		fmt.Fprintf(&s, " (default: %s)", value)
-	}
-	return s.String()
-}
-
-// placeholder finds the name of the flag's value, which is in back quotes.
-func placeholder(usage string) (name, plain string) {
-	before, rest, found := strings.Cut(usage, "`")
-	name, after, closed := strings.Cut(rest, "`")
-	if !found || !closed {
-		return "", usage
-	}
-	return name, before + name + after
+	p.term(term, f.Usage)
 }

@@ -42,16 +42,16 @@ show help
 print the version
 .SS "A \(dqcategory\(dq"
 .TP
-\fB\-\-list\fR \fISTRING\fR
+\fB\-\-list\fR \fIVALUE\fR
 some (can be repeated)
 .TP
 \fB\-\-on\fR
-switch it on (default: true)
+switch it on (default: on; \fB\-\-on\fR=false turns it off)
 .TP
 \fB\-\-off\fR
 switch it off
 .TP
-\fB\-\-mode\fR \fISTRING\fR
+\fB\-\-mode\fR \fIVALUE\fR
 how (default: false)
 .SH "COMMANDS"
 .SS "sub\-one"
