@@ -20,18 +20,22 @@ PACKAGES  ?= ./...
 
 # The parts of make test-clients: see docs/clients.md.
 CLIENTS ?= all
+# The suites of make test-podman: see docs/podman.md.
+PODMAN  ?= all
 
 COMMANDS := rootlesskit rootlessctl rootlesskit-docker-proxy
+# Programs that others start, which are not to be on anybody's PATH.
+HELPERS  := rootlessport
 TOOL      = $(GO) tool -modfile=tools/go.mod
 
 ARCHS    := amd64 arm64 arm riscv64 ppc64le s390x
 
-.PHONY: all build modules test test-bare test-clients test-compat mutants lint fmt demo bench install dist clean help
+.PHONY: all build modules test test-bare test-clients test-podman test-compat mutants lint fmt demo bench install dist clean help
 
 all: build
 
 build: modules ## build the commands into bin/
-	$(GOBUILD) -o bin/ $(COMMANDS:%=./cmd/%)
+	$(GOBUILD) -o bin/ $(COMMANDS:%=./cmd/%) $(HELPERS:%=./cmd/%)
 
 modules:
 	@scripts/fetch-modules $(GO)
@@ -60,6 +64,9 @@ test-bare: ## the demo and the tests on a bare Debian 12, made with debootstrap 
 test-clients: ## run Docker, BuildKit and other clients on the launcher (CLIENTS="ci", "all" or parts); needs root
 	test/clients/run $(CLIENTS)
 
+test-podman: ## run rootless Podman of Debian's suites with our rootlessport and with its own (PODMAN="ci", "all" or suites); needs root
+	test/podman/run $(PODMAN)
+
 lint: ## check format, vet, staticcheck, and which package may import which
 	@unformatted=$$(gofmt -l .) || exit; \
 	if [ -n "$$unformatted" ]; then echo "gofmt is needed on:"; echo "$$unformatted"; exit 1; fi
@@ -77,8 +84,9 @@ bench: ## measure against other port and network drivers (see bench/)
 	$(GO) run ./bench
 
 install: build ## install commands, man pages, completions, systemd units under DESTDIR/PREFIX
-	install -d $(BIN) $(SHARE)/man/man1 $(LIB)/systemd/user $(LIB)/systemd/system
+	install -d $(BIN) $(LIBEXEC) $(SHARE)/man/man1 $(LIB)/systemd/user $(LIB)/systemd/system
 	install -m 0755 $(COMMANDS:%=bin/%) $(BIN)
+	install -m 0755 $(HELPERS:%=bin/%) $(LIBEXEC)
 	install -m 0644 docs/man/*.1 $(SHARE)/man/man1
 	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
 	install -m 0644 contrib/completions/bash/* $(SHARE)/bash-completion/completions
@@ -95,17 +103,19 @@ endif
 
 BIN   = $(DESTDIR)$(PREFIX)/bin
 LIB   = $(DESTDIR)$(PREFIX)/lib
+# Not where Podman looks by itself: see docs/podman.md.
+LIBEXEC = $(DESTDIR)$(PREFIX)/libexec/rootlesskit
 SHARE = $(DESTDIR)$(PREFIX)/share
 
 # $(call install_with_path,FILE,DIRECTORY) installs a file that names the binary.
 install_with_path = sed 's|@BINDIR@|$(PREFIX)/bin|g' $1 > '$2/$(notdir $1)' && chmod 0644 '$2/$(notdir $1)'
 
 dist: $(ARCHS:%=dist/%) ## build the commands for all architectures into dist/, with checksums
-	cd dist && sha256sum $(foreach a,$(ARCHS),$(COMMANDS:%=$a/%)) > SHA256SUMS
+	cd dist && sha256sum $(foreach a,$(ARCHS),$(COMMANDS:%=$a/%) $(HELPERS:%=$a/%)) > SHA256SUMS
 
 dist/%: force
 	mkdir -p $@
-	GOOS=linux GOARCH=$* GOARM=7 $(GOBUILD) -o $@/ $(COMMANDS:%=./cmd/%)
+	GOOS=linux GOARCH=$* GOARM=7 $(GOBUILD) -o $@/ $(COMMANDS:%=./cmd/%) $(HELPERS:%=./cmd/%)
 
 .PHONY: force
 force:
