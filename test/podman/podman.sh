@@ -40,10 +40,10 @@ as_user() {
 }
 pod() { as_user podman "$@"; }
 
-# pod_quiet shows the last line, of what went wrong.
+# pod_quiet shows the last line, of what went wrong. Daemons that Podman starts keep its
+# output open, so it is no pipe.
 pod_quiet() {
-	local out
-	out=$(pod "$@" 2>&1) || { echo "podman $*: $(tail -n 1 <<<"$out")"; return 1; }
+	pod "$@" >/tmp/out 2>&1 || { echo "podman $*: $(tail -n 1 /tmp/out)"; return 1; }
 }
 
 configure() {

@@ -151,6 +151,7 @@ func many(times, addr string) error {
 	answered := 0
 	var seen []string
 	for range n {
+		time.Sleep(10 * time.Millisecond) // for something to happen meanwhile
 		answer, err := ask("tcp", addr)
 		if err != nil {
 			continue
