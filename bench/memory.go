@@ -9,7 +9,7 @@ import (
 
 const (
 	// A connection costs what idleConnections more than warmConnections add: the
-	// first ones bring the program's pages back that an idle launcher has given up.
+	// first ones also cost what the program needs for any.
 	warmConnections = 100
 	idleConnections = 1000
 	settleStep      = 100 * time.Millisecond
@@ -23,7 +23,7 @@ func memoryFigures() []Figure {
 	return []Figure{{
 		ID: "memory", Group: "memory", Title: "resident memory", For: launched,
 		Metrics: []Metric{
-			cost("launcher", "MiB"), cost("helpers", "MiB"), cost("total", "MiB"),
+			cost("launcher", "MiB"), cost("helpers", "MiB"), cost("total", "MiB"), cost("total, private", "MiB"),
 			cost("peak", "MiB"), cost("total with 1,100 idle connections", "MiB"), cost("per idle connection", "KiB"),
 		},
 		Sample: sampleMemory,
@@ -52,13 +52,17 @@ func sampleMemory(ctx context.Context, r *runner, t Target) (Values, error) {
 	if err != nil {
 		return nil, err
 	}
+	processes := append(launcher, helpers...)
+	private, err := uss(processes)
+	if err != nil {
+		return nil, err
+	}
 	peak, err := peakRSS(launcher)
 	if err != nil {
 		return nil, err
 	}
 	conns := idleConns{addr: s.addr()}
 	defer conns.close()
-	processes := append(launcher, helpers...)
 	warm, err := conns.pssWith(warmConnections, processes)
 	if err != nil {
 		return nil, err
@@ -68,7 +72,7 @@ func sampleMemory(ctx context.Context, r *runner, t Target) (Values, error) {
 		return nil, err
 	}
 	return Values{
-		"launcher": mib(own), "helpers": mib(others), "total": mib(own + others), "peak": mib(peak),
+		"launcher": mib(own), "helpers": mib(others), "total": mib(own + others), "total, private": mib(private), "peak": mib(peak),
 		"total with 1,100 idle connections": mib(loaded),
 		"per idle connection":               (float64(loaded) - float64(warm)) / idleConnections,
 	}, nil

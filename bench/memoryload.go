@@ -13,7 +13,7 @@ const (
 func memoryLoadFigures() []Figure {
 	return []Figure{{
 		ID: "memory-load", Group: "memory", Title: "resident memory and 10 s at full speed", For: launched,
-		Metrics:   []Metric{cost("during", "MiB"), cost("10 s later", "MiB")},
+		Metrics:   []Metric{cost("during", "MiB"), cost("10 s later", "MiB"), cost("10 s later, private", "MiB")},
 		MaxRounds: 1,
 		Sample:    sampleMemoryLoad,
 	}}
@@ -48,7 +48,11 @@ func sampleMemoryLoad(ctx context.Context, r *runner, t Target) (Values, error) 
 	case <-time.After(load.Duration):
 	}
 	after, err := pss(processes)
-	return Values{"during": mib(highest), "10 s later": mib(after)}, err
+	if err != nil {
+		return nil, err
+	}
+	private, err := uss(processes)
+	return Values{"during": mib(highest), "10 s later": mib(after), "10 s later, private": mib(private)}, err
 }
 
 // highestPSS reads Pss until the load has ended.

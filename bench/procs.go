@@ -139,6 +139,23 @@ func pss(pids []int) (uint64, error) {
 	})
 }
 
+// uss is the private memory in KiB: that of no other process, which the system gets
+// back when these end. Of a program that hides its memory map it is what is not of a
+// file.
+func uss(pids []int) (uint64, error) {
+	return sum(pids, func(pid int) (uint64, error) {
+		clean, err := readKiB(pid, "smaps_rollup", "Private_Clean:")
+		if errors.Is(err, fs.ErrPermission) {
+			return readKiB(pid, "status", "RssAnon:")
+		}
+		if err != nil {
+			return 0, err
+		}
+		dirty, err := readKiB(pid, "smaps_rollup", "Private_Dirty:")
+		return clean + dirty, err
+	})
+}
+
 // peakRSS is the largest resident set so far, in KiB.
 func peakRSS(pids []int) (uint64, error) {
 	return sum(pids, func(pid int) (uint64, error) { return readKiB(pid, "status", "VmHWM:") })

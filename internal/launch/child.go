@@ -307,7 +307,7 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	if result.err != nil {
 		return 1, c.commandError(result.err)
 	}
-	defer trimLater(c.log)()
+	defer trimLater()()
 	go c.signals.run(pid)
 	status := c.reaper.wait(pid)
 	if len(result.listener) > 0 {

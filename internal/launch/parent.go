@@ -159,7 +159,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		return nil
 	}
 	r.notify("READY=1", fmt.Sprintf("STATUS=Running %s, published ports: %d", r.cfg.Command[0], len(r.cfg.Publish)))
-	context.AfterFunc(ctx, trimLater(r.cfg.Log))
+	context.AfterFunc(ctx, trimLater())
 	return nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"rootlesskit/internal/fdlimit"
 	"rootlesskit/internal/procs"
@@ -20,29 +19,15 @@ type Options struct {
 	// Loops is the number of event loops; 0 is one per CPU that the process may
 	// use, at most 8, and fewer where descriptors are few.
 	Loops int
-	// Spin is the longest time that a loop polls for the next event before it
-	// blocks, while traffic is hot and CPUs have time to spare; 0 is DefaultSpin
-	// where there are three CPUs or more, else never, as is a negative one.
-	Spin time.Duration
 	// Log is where faults are told; nil drops them.
 	Log *slog.Logger
 }
-
-// DefaultSpin is a little more than what a small request takes to be answered
-// on the same machine.
-const DefaultSpin = 50 * time.Microsecond
 
 const maxLoops = 8
 
 // loopShare bounds the loops to one for each so many descriptors that the process
 // may have: a loop has three for itself.
 const loopShare = 512
-
-// spinCPUs is the least number of CPUs for a loop to poll by default: one that
-// polls takes a CPU for itself, and the client and the server need one each. With
-// fewer they push it aside, or wait for it: one client's requests a second fall by
-// a tenth on two CPUs, and by half on one.
-const spinCPUs = 3
 
 // Engine owns the event loops.
 type Engine struct {
@@ -58,15 +43,12 @@ func New(o Options) (*Engine, error) {
 	if o.Loops <= 0 {
 		o.Loops = max(min(procs.Own(), maxLoops, fdlimit.Get()/loopShare), 1)
 	}
-	if o.Spin == 0 && runtime.NumCPU() >= spinCPUs {
-		o.Spin = DefaultSpin
-	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{log: o.Log}
 	for range o.Loops {
-		l, err := newLoop(max(o.Spin, 0))
+		l, err := newLoop()
 		if err != nil {
 			_ = e.Close()
 			return nil, fmt.Errorf("starting an event loop: %w", err)

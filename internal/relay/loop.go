@@ -13,7 +13,7 @@ import (
 // registered with it is owned by that goroutine: its methods may be called there
 // only, except post and call, which are how every other goroutine gets in.
 //
-//	wait (spin, then block) -> handlers of the events -> resumed handlers -> timers
+//	wait -> handlers of the events -> resumed handlers -> timers
 //
 // Handlers must not block and should not run for long: one that has more to do
 // after its budget calls resume and returns. Descriptors that are waited for
@@ -33,7 +33,6 @@ type loop struct {
 	resume []token  // handlers to call again in this round
 	spare  []token  // the other half of the double buffer of resume
 	timers timerHeap
-	spin   spinner
 	conns  int // TCP connections on the loop
 	proc   processor
 	events [128]unix.EpollEvent
@@ -74,7 +73,7 @@ const loopBufferSize = 256 << 10
 // after 10 ms it would take the processor away in every single wait.
 const yieldEvery = 128
 
-func newLoop(spin time.Duration) (*loop, error) {
+func newLoop() (*loop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
@@ -87,7 +86,6 @@ func newLoop(spin time.Duration) (*loop, error) {
 	l := &loop{
 		epfd:   epfd,
 		start:  time.Now(),
-		spin:   spinner{max: spin, cpus: newIdleMeter(spin)},
 		buf:    make([]byte, loopBufferSize),
 		wakefd: wakefd,
 		done:   make(chan struct{}),
@@ -129,7 +127,6 @@ func (l *loop) end() {
 	l.runPosted()
 	l.pipes.close()
 	l.proc.giveBack()
-	l.spin.cpus.close()
 	unix.Close(l.wakefd)
 	unix.Close(l.epfd)
 }
@@ -143,19 +140,10 @@ func (l *loop) dispatch(t token, events uint32) {
 // wait returns the number of events in l.events.
 func (l *loop) wait() int {
 	if len(l.resume) > 0 {
-		return l.poll()
+		return epollPoll(l.epfd, l.events[:])
 	}
-	if n := l.spin.poll(l); n > 0 {
-		return n
-	}
-	blocked := l.now()
-	n := epollWait(l.epfd, l.events[:], l.timers.timeout(blocked))
-	l.spin.blocked(l.now() - blocked)
-	return n
+	return epollWait(l.epfd, l.events[:], l.timers.timeout(l.now()))
 }
-
-// poll takes what is ready, without waiting.
-func (l *loop) poll() int { return epollPoll(l.epfd, l.events[:]) }
 
 // register calls h whenever one of the events happens on fd, until unregister
 // or forget. EPOLLERR and EPOLLHUP are always among them.

@@ -153,19 +153,6 @@ func TestIdleLoopUsesNoCPU(t *testing.T) {
 	}
 }
 
-func TestParseIdle(t *testing.T) {
-	for text, want := range map[string]time.Duration{
-		"9045.29 12345.67\n": 12345670 * time.Millisecond,
-		"0.01 0.00\n":        0,
-		"":                   0,
-		"garbage":            0,
-	} {
-		if got := parseIdle([]byte(text)); got != want {
-			t.Errorf("%q: %v, want %v", text, got, want)
-		}
-	}
-}
-
 // TestLoopsProcessor: a loop has a processor of its own while there is traffic, and
 // none for what is posted.
 func TestLoopsProcessor(t *testing.T) {

@@ -50,9 +50,3 @@ func drainWake(fd int) {
 	var count uint64
 	unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&count)), 8)
 }
-
-// sysPread reads from the start of a file.
-func sysPread(fd int, b []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
-	return count(n, errno)
-}
