@@ -1,4 +1,4 @@
-package builtin_test
+package relayed_test
 
 import (
 	"bytes"
@@ -18,9 +18,19 @@ import (
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sourceip"
 	"rootlesskit/internal/wire"
 )
+
+func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers) }
+
+func setup(t *testing.T) drivertest.Setup {
+	sb, child := drivertest.Sandbox(t)
+	ports := relayed.New("relayed", driver.FlagValues(relayed.Flags(), nil))
+	return drivertest.Setup{Ports: ports, Sandbox: sb, Child: child}
+}
 
 const patience = 10 * time.Second
 
@@ -125,9 +135,9 @@ func TestStartCostsNothing(t *testing.T) {
 	}
 }
 
-// TestBurstOfResets has clients that open and reset at once while others use
-// the same port.
-func TestBurstOfResets(t *testing.T) {
+// TestBesideResets has clients that open and reset at once while others use the same
+// port, who are served.
+func TestBesideResets(t *testing.T) {
 	b := start(t, nil)
 	b.echo(t)
 	port := b.forward(t)
@@ -258,7 +268,7 @@ func TestNoDescriptors(t *testing.T) {
 	defer warm.Close()
 	eventually(t, port, "the first client", func(d api.PortDetails) bool { return d.Accepted == 1 })
 	clients := rawClients(t, 20)
-	lowerLimit(t)
+	raiseLimit := nstest.LimitFDs(t, 0) // no descriptor more
 	for _, fd := range clients {
 		err := unix.Connect(fd, &unix.SockaddrInet4{Port: b.spec.ParentPort, Addr: [4]byte{127, 0, 0, 1}})
 		if err == nil {
@@ -269,7 +279,7 @@ func TestNoDescriptors(t *testing.T) {
 		}
 	}
 	eventually(t, port, "the shortage is noticed", func(d api.PortDetails) bool { return d.AcceptErrors > 0 && d.LastError != "" })
-	raiseLimit(t)
+	raiseLimit()
 	b.echo(t)
 	for i, fd := range clients {
 		got := make([]byte, 1)
@@ -296,26 +306,6 @@ func rawClients(t *testing.T, n int) []int {
 		fds = append(fds, fd)
 	}
 	return fds
-}
-
-// lowerLimit forbids every further descriptor.
-func lowerLimit(t *testing.T) {
-	t.Cleanup(func() { raiseLimit(t) })
-	setLimit(t, func(l *unix.Rlimit) { l.Cur = 0 })
-}
-
-func raiseLimit(t *testing.T) { setLimit(t, func(l *unix.Rlimit) { l.Cur = l.Max }) }
-
-func setLimit(t *testing.T, change func(*unix.Rlimit)) {
-	var limit unix.Rlimit
-	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
-	if err == nil {
-		change(&limit)
-		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
-	}
-	if err != nil {
-		t.Error(err)
-	}
 }
 
 // The header names the client before its first byte, and before it sends any.
