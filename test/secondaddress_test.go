@@ -38,9 +38,10 @@ func TestSecondHostAddress(t *testing.T) {
 				}
 				servers := []string{"tcp/::/18002", "udp/::/18002"}
 				runServer(t, w.command(w.host, append([]string{"env", "SAY=the host", "python3", "-I", testdata(t, "peers.py")}, servers...)...).Args)
-				poll(t, "the host's server", func() bool {
-					return w.ask(t, "udp", endpoint(neighbour4, clientPort), endpoint(host4, 18002)) == "the host"
-				})
+				poll(t, "the host's server", func() bool { return w.shell(t, w.host, "ss -Hltn sport = :18002") != "" })
+				if got := w.ask(t, "tcp", endpoint(neighbour4, clientPort), endpoint(host4, 18002)); got != "the host" {
+					t.Fatalf("the host's own server says %q", got)
+				}
 				inside := append([]string{"env", "SAY=inside", "python3", "-I", testdata(t, "peers.py")}, servers...)
 				w.run(t, 1, append(append(flags, insideOf(detach)...), inside...)...)
 				for _, to := range ports {

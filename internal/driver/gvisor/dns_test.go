@@ -161,6 +161,50 @@ func TestDNSTriesTheNextServerAndFollowsTheFile(t *testing.T) {
 	eventually(t, "the new server", func() bool { return answer() == "other" })
 }
 
+// TestDNSFollowsASwitchedFile: it may be replaced by another, or be a link that comes to
+// lead elsewhere, to a file of the same size and the same time (NixOS and others give all
+// files one).
+func TestDNSFollowsASwitchedFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "resolv.conf")
+	for name, content := range map[string]string{
+		"first": "nameserver 127.0.0.53\n", "second": "nameserver 127.0.0.54\n", "renamed": "nameserver 127.0.0.55\n",
+	} {
+		writeResolvConf(t, filepath.Join(dir, name), content)
+		if err := os.Chtimes(filepath.Join(dir, name), time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Symlink("first", path))
+	s := newSandbox(t, withResolvConf(path))
+	for ip, text := range map[string]string{"127.0.0.53": "first", "127.0.0.54": "second", "127.0.0.55": "renamed"} {
+		nameServer(t, s, ip, text)
+	}
+	udp := connectUDP(t, s.child, netip.MustParseAddrPort("10.0.2.1:53"))
+	answered := func(want string) {
+		t.Helper()
+		eventually(t, "an answer of the "+want+" server", func() bool {
+			return query(t, udp, "0.test.", 0).Answer[0].(*dns.TXT).Txt[0] == want
+		})
+	}
+	answered("first")
+	must(os.Symlink("second", path+".new"))
+	must(os.Rename(path+".new", path))
+	answered("second")
+	must(os.Rename(filepath.Join(dir, "renamed"), path))
+	answered("renamed")
+	must(os.Remove(path)) // for a while there may be none
+	answered("renamed")
+	must(os.Symlink("first", path))
+	answered("first")
+}
+
 // TestDNSMixesNothingUp has many queries of the same ID under way.
 func TestDNSMixesNothingUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "resolv.conf")

@@ -27,8 +27,7 @@ type resolvers struct {
 
 	mu      sync.Mutex
 	checked time.Time
-	mtime   time.Time
-	size    int64
+	file    os.FileInfo // that the list is of
 	list    []netip.AddrPort
 }
 
@@ -43,21 +42,25 @@ func (r *resolvers) servers() []netip.AddrPort {
 	}
 	r.checked = now
 	info, err := os.Stat(r.path)
-	if err == nil && info.ModTime().Equal(r.mtime) && info.Size() == r.size && len(r.list) > 0 {
+	if err == nil && r.unchanged(info) {
 		return r.list
 	}
 	content, err := os.ReadFile(r.path)
 	if err != nil && len(r.list) > 0 {
 		return r.list // being replaced: keep what was
 	}
-	if info != nil {
-		r.mtime, r.size = info.ModTime(), info.Size()
-	}
+	r.file = info
 	r.list = parseResolvConf(content, r.port)
 	if len(r.list) == 0 {
 		r.list = []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), r.port)}
 	}
 	return r.list
+}
+
+// unchanged tells whether the list is of this file as it is now. A link may lead to
+// another that was made at the same time.
+func (r *resolvers) unchanged(now os.FileInfo) bool {
+	return r.file != nil && os.SameFile(r.file, now) && now.ModTime().Equal(r.file.ModTime()) && now.Size() == r.file.Size()
 }
 
 // parseResolvConf returns the name servers of a resolv.conf.
