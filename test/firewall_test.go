@@ -1,10 +1,15 @@
 package test
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"rootlesskit/internal/relay"
 )
 
 // firewallsInside are those of hardened nodes and of the kubelet.
@@ -36,12 +41,7 @@ func TestFirewallsInside(t *testing.T) {
 			}
 			k := newKit(t, append(flags, "sleep", "infinity")...)
 			w.launch(t, k)
-			nft := exec.CommandContext(t.Context(), "nsenter", "-U", "--preserve-credentials", "-n", "-t", k.childPID(t),
-				"sh", "-c", "PATH=$PATH:/usr/sbin exec nft -f -")
-			nft.Stdin = strings.NewReader(rules)
-			if r := runCmd(t, nft); r.code != 0 {
-				t.Fatalf("nft: %s", r.stderr)
-			}
+			k.inside(t, rules, "nft -f -")
 			defer startInside(t, k, "tcp/0.0.0.0/21001", "udp/0.0.0.0/21001", "tcp/::/21002", "udp/::/21002")()
 			for family, port := range map[string]uint16{"4": 21001, "6": 21002} {
 				from, to := clients(family)
@@ -56,4 +56,101 @@ func TestFirewallsInside(t *testing.T) {
 			}
 		})
 	}
+}
+
+// inside runs a shell's command in the namespace of a run, and returns what it prints.
+func (k *kit) inside(t *testing.T, stdin, command string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "nsenter", "-U", "--preserve-credentials", "-n", "-t", k.childPID(t),
+		"sh", "-c", "PATH=$PATH:/usr/sbin; "+command)
+	cmd.Stdin = strings.NewReader(stdin)
+	r := runCmd(t, cmd)
+	if r.code != 0 {
+		t.Fatalf("%s: code %d: %s", command, r.code, r.stderr)
+	}
+	return r.stdout
+}
+
+// TestFirewallTellsOnce: what lets nobody but loopback get to loopback costs the first
+// clients a moment and the log a line, and no descriptors.
+func TestFirewallTellsOnce(t *testing.T) {
+	w := newWorld(t)
+	k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=builtin", "--disable-host-loopback",
+		"--publish=0.0.0.0:21001:21001/tcp", "sleep", "infinity")
+	w.launch(t, k)
+	k.inside(t, firewallsInside["nobody but loopback gets to loopback"], "nft -f -")
+	defer startInside(t, k, "tcp/0.0.0.0/21001")()
+	idle := k.descriptors(t)
+	for range 2 {
+		for i, c := range w.crowd(t) {
+			if got := w.exchange(c); got != c.LocalAddr().String() {
+				t.Errorf("client %d: got %q", i, got)
+			}
+			c.Close()
+		}
+		k.awaitIdle(t, idle)
+	}
+	if n := strings.Count(k.output.String(), "are not answered"); n != 1 {
+		t.Errorf("it was said %d times: %s", n, k.output)
+	}
+}
+
+// TestFirewallAgainstAll: clients of a server that is behind a firewall in every way
+// leave nothing behind when they give up.
+func TestFirewallAgainstAll(t *testing.T) {
+	w := newWorld(t)
+	k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=builtin", "--disable-host-loopback",
+		"--publish=0.0.0.0:21001:21001/tcp", "sleep", "infinity")
+	w.launch(t, k)
+	k.inside(t, `table inet closed {
+	chain input { type filter hook input priority filter; tcp dport 21001 drop; }
+}`, "nft -f -")
+	defer startInside(t, k, "tcp/0.0.0.0/21001")()
+	idle := k.descriptors(t)
+	atOnce, late := w.crowd(t), w.crowd(t)
+	for _, c := range atOnce {
+		c.Close()
+	}
+	poll(t, "the first way to be given up", func() bool {
+		return strings.Contains(k.output.String(), "are not answered")
+	})
+	for _, c := range late {
+		if _, err := c.Write([]byte("is anybody there?")); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+	}
+	k.awaitIdle(t, idle)
+}
+
+// crowd connects more clients to port 21001 of the host than the relay keeps sockets
+// ready for.
+func (w *world) crowd(t *testing.T) (conns []net.Conn) {
+	t.Helper()
+	for range 2 * relay.PoolSize {
+		c, err := w.dial(t, "tcp", netip.MustParseAddrPort(neighbour4+":0"), netip.MustParseAddrPort(host4+":21001"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+func (k *kit) descriptors(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", k.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
+}
+
+// awaitIdle waits until a crowd has left nothing but the sockets that are kept ready.
+func (k *kit) awaitIdle(t *testing.T, idle int) {
+	t.Helper()
+	poll(t, "the descriptors of clients that have left to be closed", func() bool { return k.descriptors(t) < idle+relay.PoolSize+25 })
+	poll(t, "connections to the server to end", func() bool {
+		return k.inside(t, "", "ss -Htn state syn-sent state close-wait dport = 21001") == ""
+	})
 }

@@ -107,8 +107,8 @@ func (w *world) startPod(t *testing.T, flags []string, tunnel string, number, mt
 	return p
 }
 
-// inside runs a program in the network of a pod.
-func (p *pod) inside(t *testing.T, args ...string) result {
+// inPod runs a program in the network of a pod.
+func (p *pod) inPod(t *testing.T, args ...string) result {
 	t.Helper()
 	return runCmd(t, exec.CommandContext(t.Context(), "nsenter", append([]string{"--user", "--preserve-credentials",
 		"--target=" + p.childPID(t), "--net=/proc/" + p.pid + "/ns/net"}, args...)...))
@@ -117,7 +117,7 @@ func (p *pod) inside(t *testing.T, args ...string) result {
 // carry has data go from a pod to an address and back.
 func (p *pod) carry(t *testing.T, address string, flows int) {
 	t.Helper()
-	r := p.inside(t, bin("tool"), "carry", "["+address+"]:7", strconv.Itoa(flows))
+	r := p.inPod(t, bin("tool"), "carry", "["+address+"]:7", strconv.Itoa(flows))
 	t.Logf("to %s:\n%s", address, r.stdout)
 	if r.code != 0 {
 		t.Fatalf("to %s: %s", address, r.stderr)
@@ -129,9 +129,9 @@ func (p *pod) reaches(t *testing.T, number int) {
 	t.Helper()
 	for address, headers := range map[string]int{"10.244.0.%d": 28, "fd00:244::%d": 48} { // of IP and ICMP
 		address = fmt.Sprintf(address, number)
-		poll(t, "an echo", func() bool { return p.inside(t, "ping", "-c1", "-W1", address).code == 0 })
+		poll(t, "an echo", func() bool { return p.inPod(t, "ping", "-c1", "-W1", address).code == 0 })
 		for _, size := range []int{0, 1000, p.mtu - headers} {
-			if r := p.inside(t, "ping", "-c3", "-i0.01", "-W10", "-Mdo", fmt.Sprint("-s", size), address); r.code != 0 {
+			if r := p.inPod(t, "ping", "-c3", "-i0.01", "-W10", "-Mdo", fmt.Sprint("-s", size), address); r.code != 0 {
 				t.Errorf("ping %s with %d bytes: code %d: %s%s", address, size, r.code, r.stdout, r.stderr)
 			}
 		}

@@ -146,6 +146,7 @@ func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, r Rout
 		Route:     r.Route,
 		Resolve:   r.Resolve,
 		Reroute:   r.Reroute,
+		Answered:  r.Answered,
 		Log:       p.cfg.Log,
 	})
 }

@@ -18,6 +18,7 @@ type Router interface {
 	Route(client, local netip.AddrPort) relay.Route
 	Resolve(client, local netip.AddrPort) relay.Route
 	Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool)
+	Answered(client, target netip.AddrPort)
 }
 
 // router leads to servers in the namespace.
@@ -74,6 +75,9 @@ func (r *router) Route(client, local netip.AddrPort) relay.Route {
 func (r *router) Resolve(client, local netip.AddrPort) relay.Route {
 	return r.relayRoute(r.port.Load().Resolve(r.ctx, client), client, local)
 }
+
+// Answered implements Router.
+func (r *router) Answered(client, target netip.AddrPort) { r.port.Load().Answered(client, target) }
 
 // looker is a Router that looks again at flows in doubt, see relay.UDPConfig.
 type looker interface {

@@ -37,6 +37,9 @@ type TCPConfig struct {
 	// taken; false gives it up. Where it returns no Target, Resolve is asked. A
 	// *NoAnswer leaves the way as it is where there is no other. It may be nil.
 	Reroute func(client, local netip.AddrPort, failed error) (Route, bool)
+	// Answered is told where a connection was accepted. It is called on a loop and
+	// must not block. It may be nil.
+	Answered func(client, target netip.AddrPort)
 	// Log is where faults are told; nil is the engine's.
 	Log *slog.Logger
 }

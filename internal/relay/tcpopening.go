@@ -87,8 +87,11 @@ func (c *tcpConn) connectFailed(errno unix.Errno) {
 
 // answered notes that the server has accepted.
 func (c *tcpConn) answered() {
-	if c.opening != nil {
-		c.part.loop.stopTimer(c.opening.deadline)
+	if o := c.opening; o != nil {
+		c.part.loop.stopTimer(o.deadline)
+		if tell := c.part.port.cfg.Answered; tell != nil {
+			tell(o.client, o.route.Target)
+		}
 		c.opening = nil
 	}
 }

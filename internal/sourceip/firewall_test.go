@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"rootlesskit/internal/netns"
@@ -211,7 +212,8 @@ func TestConnectionsAreNotAnswered(t *testing.T) {
 		w.serve(t, "tcp", c.listen)
 		p := policy.Port(protoNumber("tcp"), addrPort(c.target))
 		first := p.Resolve(t.Context(), c.client)
-		if !first.Target.Addr().IsLoopback() { // marks that are there make the other one the first
+		p.Answered(addrPort("127.0.0.1:4000"), first.Target) // for whom there is no firewall
+		if !first.Target.Addr().IsLoopback() {               // marks that are there make the other one the first
 			w.expectReal(t, "tcp", p, c.client)
 			continue
 		}
@@ -221,6 +223,11 @@ func TestConnectionsAreNotAnswered(t *testing.T) {
 			}
 		}
 		w.expectReal(t, "tcp", p, c.client)
+		p.Answered(c.client, p.Resolve(t.Context(), c.client).Target)
+		if way := p.Resolve(t.Context(), c.client); p.Unanswered(way.Target) || p.Resolve(t.Context(), c.client) != way {
+			t.Errorf("%s: a server that is busy is given up", c.listen)
+		}
+		p.answered = [2]atomic.Int64{}
 		if second := p.Resolve(t.Context(), c.client); p.Unanswered(second.Target) {
 			t.Errorf("%s: a third way was found", c.listen)
 		}

@@ -121,8 +121,11 @@ type Port struct {
 	known   atomic.Pointer[plan]       // nil where the child has to be asked
 	deaf    atomic.Pointer[netip.Addr] // see Unanswered; nil: none
 	another atomic.Bool                // of the latest plan
-	asking  chan struct{}              // a semaphore: one question at a time
-	latest  answered                   // of its holder
+	// answered is when a remote client's connection was accepted last, in Unix
+	// nanoseconds: at an address beyond lo, and on lo.
+	answered [2]atomic.Int64
+	asking   chan struct{} // a semaphore: one question at a time
+	latest   answered      // of its holder
 }
 
 // answered is a plan, and when it was asked for.
@@ -213,11 +216,31 @@ func (p *Port) Resolve(ctx context.Context, client netip.AddrPort) Route {
 	return plan.route(client, p.target.Port())
 }
 
+// busyFor is how long after an answer a server that gives none is believed to be busy:
+// the kernel drops connections that its queue has no room for.
+const busyFor = 2 * time.Second
+
+// Answered notes that a client's connection to a target of a route was accepted.
+func (p *Port) Answered(client, target netip.AddrPort) {
+	if !client.Addr().Unmap().IsLoopback() {
+		p.lastAnswer(target).Store(time.Now().UnixNano())
+	}
+}
+
+func (p *Port) lastAnswer(target netip.AddrPort) *atomic.Int64 {
+	if target.Addr().IsLoopback() {
+		return &p.answered[1]
+	}
+	return &p.answered[0]
+}
+
 // Unanswered notes that a connection to a target of a route was neither accepted nor
 // refused, and tells whether Resolve may know another way to the server: it is
 // remembered, and said once. Where that way is not answered either, both are as good.
+// A server that has answered others lately is only busy.
 func (p *Port) Unanswered(target netip.AddrPort) bool {
-	if !p.another.Load() {
+	busy := time.Since(time.Unix(0, p.lastAnswer(target).Load())) < busyFor
+	if busy || !p.another.Load() {
 		return false
 	}
 	deaf := target.Addr()

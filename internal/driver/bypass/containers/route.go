@@ -67,6 +67,13 @@ func (r *router) Reroute(client, local netip.AddrPort, failed error) (relay.Rout
 	return relay.Route{}, false
 }
 
+// Answered implements relayed.Router.
+func (r *router) Answered(client, target netip.AddrPort) {
+	if w := r.known.Load(); w != nil {
+		w.Answered(client, target)
+	}
+}
+
 // find asks the child for the way, and keeps it for a while; nil: there is none yet.
 func (r *router) find() *way {
 	c := r.container
@@ -154,3 +161,6 @@ func (i inner) Resolve(client, local netip.AddrPort) relay.Route { return i.Rout
 
 // Reroute implements publish.Router.
 func (i inner) Reroute(_, _ netip.AddrPort, _ error) (relay.Route, bool) { return relay.Route{}, false }
+
+// Answered implements relayed.Router.
+func (i inner) Answered(_, _ netip.AddrPort) {}
