@@ -35,6 +35,9 @@ type LinkRequest struct {
 	MAC      net.HardwareAddr `json:"mac,omitempty"`
 	Addrs    []netip.Prefix   `json:"addrs,omitempty"`
 	Gateways []netip.Addr     `json:"gateways,omitempty"` // default routes
+	// Congestion names the congestion control of TCP on the default routes, where
+	// the kernel has it; empty: the namespace's default.
+	Congestion string `json:"congestion,omitempty"`
 }
 
 const (
@@ -170,12 +173,26 @@ func configureLink(req LinkRequest) error {
 		return fmt.Errorf("bringing %q up: %w", req.Name, err)
 	}
 	for _, gw := range req.Gateways {
-		route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice()}
-		if err := netlink.RouteAdd(route); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := addDefaultRoute(link, gw, req.Congestion); err != nil {
 			return fmt.Errorf("default route by %s: %w", gw, err)
 		}
 	}
 	return nil
+}
+
+// addDefaultRoute leaves the congestion control out where the kernel does not know
+// it.
+func addDefaultRoute(link netlink.Link, gw netip.Addr, congestion string) error {
+	route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice(), Congctl: congestion}
+	err := netlink.RouteAdd(route)
+	if errors.Is(err, unix.EINVAL) && congestion != "" {
+		route.Congctl = ""
+		err = netlink.RouteAdd(route)
+	}
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 // refuseAdvertised has an interface with a given IPv6 address take none from a router:

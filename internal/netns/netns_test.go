@@ -106,3 +106,33 @@ func TestTAPWithAddressAndRoute(t *testing.T) {
 		}
 	}
 }
+
+// TestCongestionOfDefaultRoutes: one that the kernel does not have is left out.
+func TestCongestionOfDefaultRoutes(t *testing.T) {
+	for congestion, want := range map[string]string{"reno": " congctl reno", "nosuch": ""} {
+		t.Run(congestion, func(t *testing.T) {
+			child := nstest.NewChild(t)
+			tap, err := netns.OpenTAP(t.Context(), child, netns.TAPRequest{Name: "tap0"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(tap)
+			err = netns.Configure(t.Context(), child, netns.LinkRequest{
+				Name: "tap0", Congestion: congestion,
+				Addrs:    []netip.Prefix{netip.MustParsePrefix("10.0.2.100/24"), netip.MustParsePrefix("fd00::100/64")},
+				Gateways: []netip.Addr{netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00::2")},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, args := range []string{"ip route show default", "ip -6 route show default"} {
+				out, err := exec.CommandContext(t.Context(), "nsenter", "--preserve-credentials", "-U", "-n",
+					"-t", strconv.Itoa(child.PID), "sh", "-c", args).CombinedOutput()
+				if err != nil || !strings.Contains(string(out), "default via") ||
+					strings.Contains(string(out), "congctl") != (want != "") || !strings.Contains(string(out), want) {
+					t.Errorf("%s: %q in %s (%v)", args, want, out, err)
+				}
+			}
+		})
+	}
+}

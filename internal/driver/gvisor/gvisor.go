@@ -106,6 +106,11 @@ func (n *Network) Ports() driver.Ports {
 	return &Ports{network: n, open: map[io.Closer]struct{}{}, done: make(chan struct{})}
 }
 
+// congestionInside is the congestion control of the namespace's connections. The
+// link loses nothing, and the way beyond is for the host's sockets to control: to
+// pace packets, as bbr does, only costs.
+const congestionInside = "reno"
+
 // Attach implements driver.Network.
 func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, error) {
 	n.log = sb.Log
@@ -121,7 +126,7 @@ func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, e
 	go n.run(ctx, cancel)
 	err = netns.Configure(ctx, sb.Child, netns.LinkRequest{
 		Name: n.cfg.Ifname, MTU: n.cfg.MTU, MAC: n.plan.childMAC,
-		Addrs: n.plan.prefixes(), Gateways: n.plan.gateways(),
+		Addrs: n.plan.prefixes(), Gateways: n.plan.gateways(), Congestion: congestionInside,
 	})
 	if err != nil {
 		cancel()
