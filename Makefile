@@ -11,8 +11,10 @@ APPARMOR_DIR ?=
 # docs/BUILDING.md. SHIP_TAGS leave out what would keep the linker from dropping
 # dead code (text/template) and HTTP/2, which a Unix socket has no use for.
 TAGS         ?=
+# What --version says of the sources; empty where nothing is to be said.
+COMMIT       ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
 SHIP_TAGS    := urfave_cli_no_template,nethttpomithttp2
-GOBUILD       = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags "$(SHIP_TAGS),$(TAGS)" -ldflags "-s -w"
+GOBUILD       = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags "$(SHIP_TAGS),$(TAGS)" -ldflags "-s -w -X rootlesskit/api.commit=$(COMMIT)"
 
 # Flags for "go test", e.g. make test TESTFLAGS="-race -v", and the packages.
 TESTFLAGS ?=
@@ -83,11 +85,17 @@ demo: build ## serve a page from a rootless namespace and publish it, live
 bench: ## measure against other port and network drivers (see bench/)
 	$(GO) run ./bench
 
-install: build ## install commands, man pages, completions, systemd units under DESTDIR/PREFIX
+# The licences of what is linked; it goes with every binary.
+THIRD_PARTY = scripts/third-party $(GO) "$(SHIP_TAGS),$(TAGS)" $(COMMANDS:%=./cmd/%) $(HELPERS:%=./cmd/%)
+
+install: build ## install commands, man pages, completions, systemd units, licences under DESTDIR/PREFIX
 	install -d $(BIN) $(LIBEXEC) $(SHARE)/man/man1 $(LIB)/systemd/user $(LIB)/systemd/system
 	install -m 0755 $(COMMANDS:%=bin/%) $(BIN)
 	install -m 0755 $(HELPERS:%=bin/%) $(LIBEXEC)
 	install -m 0644 docs/man/*.1 $(SHARE)/man/man1
+	install -d $(SHARE)/doc/rootlesskit
+	install -m 0644 LICENSE $(SHARE)/doc/rootlesskit
+	$(THIRD_PARTY) > $(SHARE)/doc/rootlesskit/THIRD_PARTY
 	install -d $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
 	install -m 0644 contrib/completions/bash/* $(SHARE)/bash-completion/completions
 	install -m 0644 contrib/completions/zsh/* $(SHARE)/zsh/site-functions
@@ -110,8 +118,10 @@ SHARE = $(DESTDIR)$(PREFIX)/share
 # $(call install_with_path,FILE,DIRECTORY) installs a file that names the binary.
 install_with_path = sed 's|@BINDIR@|$(PREFIX)/bin|g' $1 > '$2/$(notdir $1)' && chmod 0644 '$2/$(notdir $1)'
 
-dist: $(ARCHS:%=dist/%) ## build the commands for all architectures into dist/, with checksums
-	cd dist && sha256sum $(foreach a,$(ARCHS),$(COMMANDS:%=$a/%) $(HELPERS:%=$a/%)) > SHA256SUMS
+dist: $(ARCHS:%=dist/%) ## build the commands for all architectures into dist/, with licences and checksums
+	cp LICENSE dist/LICENSE
+	$(THIRD_PARTY) > dist/THIRD_PARTY
+	cd dist && sha256sum LICENSE THIRD_PARTY $(foreach a,$(ARCHS),$(COMMANDS:%=$a/%) $(HELPERS:%=$a/%)) > SHA256SUMS
 
 dist/%: force
 	mkdir -p $@

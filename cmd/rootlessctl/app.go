@@ -26,7 +26,7 @@ func newApp(stdout, stderr io.Writer) *cli.Command {
 	app := &cli.Command{
 		Name:      "rootlessctl",
 		Usage:     "RootlessKit API client",
-		Version:   api.Version,
+		Version:   api.Build(),
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Description: "Talks to a running rootlesskit over the api.sock in its state directory:\n" +

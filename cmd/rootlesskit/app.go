@@ -52,7 +52,7 @@ func (a *app) cli() *cli.Command {
 		Name:            "rootlesskit",
 		Usage:           "run a command as fake root in namespaces made by an ordinary user",
 		UsageText:       "rootlesskit [options] COMMAND [ARGUMENT...]",
-		Version:         api.Version,
+		Version:         api.Build(),
 		Description:     description(a.registry),
 		HideHelpCommand: true,
 		Flags:           flags(a.registry),

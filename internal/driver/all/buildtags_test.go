@@ -14,6 +14,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"rootlesskit/api"
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/all"
 )
@@ -56,6 +57,9 @@ func TestBuildTags(t *testing.T) {
 				if d.Network && d.Retired == "" && !slices.Contains(tags, tag) && !listed(help, "--net", d.Name) {
 					t.Errorf("--net=%s is missing in help", d.Name)
 				}
+			}
+			if out := run(t, bin, "--version"); out != "rootlesskit version "+api.Version+", commit 0123abc\n" {
+				t.Errorf("--version: %s", out)
 			}
 			logSize(t, bin)
 		})
@@ -126,6 +130,43 @@ func TestLinkedModules(t *testing.T) {
 	}
 }
 
+// TestCommit: the shipped binaries name their commit.
+func TestCommit(t *testing.T) {
+	b, err := os.ReadFile("../../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), "-X "+commitVariable+"=$(COMMIT)") {
+		t.Error("the Makefile does not tell the linker the commit")
+	}
+}
+
+// commitVariable is set by the linker.
+const commitVariable = "rootlesskit/api.commit"
+
+// TestThirdParty: the list that is shipped has every module that is linked, with the
+// text of its licence.
+func TestThirdParty(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "../../../scripts/third-party", "go", shipped(t, "SHIP_TAGS"), program)
+	cmd.Env = append(os.Environ(), "GOFLAGS=")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := string(out)
+	for _, m := range append(linked(t, nil), "Go, its runtime") {
+		_, rest, found := strings.Cut(list, "\n"+m+" ")
+		if !found && !strings.HasPrefix(list, m) {
+			t.Errorf("%s is not in the list", m)
+		}
+		_, rest, _ = strings.Cut(rest, "---\n\n") // the line below the heading
+		text, _, _ := strings.Cut(rest, "\n-----")
+		if found && !regexp.MustCompile("(?i)copyright|licen[cs]e").MatchString(text) {
+			t.Errorf("%s is in the list without a licence", m)
+		}
+	}
+}
+
 // linked lists the third-party modules in the program.
 func linked(t *testing.T, tags []string) []string {
 	t.Helper()
@@ -140,7 +181,7 @@ func linked(t *testing.T, tags []string) []string {
 func build(t *testing.T, tags []string) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "rootlesskit")
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags=" + strings.Join(append(tags, shipped(t, "SHIP_TAGS")), ",")}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -X " + commitVariable + "=0123abc", "-tags=" + strings.Join(append(tags, shipped(t, "SHIP_TAGS")), ",")}
 	goCommand(t, append(args, "-o", bin, program)...)
 	return bin
 }

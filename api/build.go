@@ -1,0 +1,26 @@
+package api
+
+import (
+	"cmp"
+	"runtime/debug"
+)
+
+// commit names the sources, where the linker was told (see the Makefile).
+var commit string
+
+// Build is the version of this binary with the commit that it was built from, where
+// that is known: "1.2.3, commit 0123abc".
+func Build() string {
+	name := commit
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Path == "rootlesskit" {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				name = cmp.Or(name, s.Value)
+			}
+		}
+	}
+	if name == "" {
+		return Version
+	}
+	return Version + ", commit " + name
+}
