@@ -96,6 +96,42 @@ func TestLauncher(t *testing.T) {
 	}
 }
 
+// TestLeaseWithoutRouter: without a router and a name server there is the bridge's network
+// alone, and no address is invented; the lease is renewed all the same.
+func TestLeaseWithoutRouter(t *testing.T) {
+	needWorld(t)
+	if err := os.WriteFile(os.Getenv(bareEnv), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(os.Getenv(bareEnv))
+	n, child, link, err := attach(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(link.DNS) != 0 || link.IPv4.Bits() != 24 {
+		t.Errorf("the link is %+v", link)
+	}
+	reach(t, child, link.IPv4.Addr())
+	for deadline := time.Now().Add(30 * time.Second); n.Link().IPv4 == link.IPv4 || !n.Link().IPv4.IsValid(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the address stays, though its lease was refused")
+		}
+	}
+	reach(t, child, n.Link().IPv4.Addr())
+
+	const script = "ip route; ping -c 1 -W 5 " + serverIP + ""
+	for _, flag := range []string{"--detach-netns=false", "--detach-netns"} {
+		enter := map[string]string{"--detach-netns": "exec nsenter --net=$ROOTLESSKIT_STATE_DIR/netns "}[flag] + "sh -c '" + script + "'"
+		cmd := exec.CommandContext(t.Context(), os.Getenv(worldEnv), "--net=lxc-user-nic", flag, "--copy-up=/etc", "sh", "-c", enter)
+		cmd.WaitDelay = 5 * time.Second
+		out, err := cmd.CombinedOutput()
+		if text := string(out); err != nil || !strings.Contains(text, "10.77.0.0/24 dev eth0") || strings.Contains(text, "default") ||
+			!strings.Contains(text, "1 received") {
+			t.Errorf("%s: %v: %s", flag, err, out)
+		}
+	}
+}
+
 // reach connects from the bridge to a server of the child on its address.
 func reach(t *testing.T, child *nstest.Child, ip netip.Addr) {
 	t.Helper()

@@ -23,6 +23,10 @@ import (
 // where rootlesskit is.
 const worldEnv = "LXCUSERNIC_TEST_WORLD"
 
+// bareEnv is the path of a file: while it is there, leases are without a router and
+// a name server.
+const bareEnv = "LXCUSERNIC_TEST_BARE"
+
 // TestMain makes the host of the tests: only root can make a bridge that a
 // setuid program works on, so it is made before the tests give root up, in a
 // network namespace that ends with them.
@@ -52,6 +56,14 @@ func buildProgram() (string, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
+	marks := filepath.Join(dir, "marks")
+	if err := os.Mkdir(marks, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.Chmod(marks, 0o777); err != nil {
+		return "", err
+	}
+	os.Setenv(bareEnv, filepath.Join(marks, "bare"))
 	program := filepath.Join(dir, "rootlesskit")
 	cmd := exec.Command("go", "build", "-o", program, "rootlesskit/cmd/rootlesskit")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -140,12 +152,16 @@ func (d *dhcpServer) handle(conn net.PacketConn, peer net.Addr, m *dhcpv4.DHCPv4
 		}
 	}
 	server := net.ParseIP(serverIP)
-	reply, err := dhcpv4.NewReplyFromRequest(m,
+	options := []dhcpv4.Modifier{
 		dhcpv4.WithMessageType(kind), dhcpv4.WithServerIP(server), dhcpv4.WithYourIP(g.ip),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(server)),
 		dhcpv4.WithOption(dhcpv4.OptSubnetMask(net.CIDRMask(24, 32))),
-		dhcpv4.WithOption(dhcpv4.OptRouter(server)), dhcpv4.WithOption(dhcpv4.OptDNS(server)),
-		dhcpv4.WithOption(dhcpv4.OptIPAddressLeaseTime(leaseTime)))
+		dhcpv4.WithOption(dhcpv4.OptIPAddressLeaseTime(leaseTime)),
+	}
+	if _, err := os.Stat(os.Getenv(bareEnv)); err != nil {
+		options = append(options, dhcpv4.WithOption(dhcpv4.OptRouter(server)), dhcpv4.WithOption(dhcpv4.OptDNS(server)))
+	}
+	reply, err := dhcpv4.NewReplyFromRequest(m, options...)
 	if err == nil {
 		_, _ = conn.WriteTo(reply.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ClientPort})
 	}
