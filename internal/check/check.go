@@ -71,9 +71,10 @@ func (h *Host) Results(ctx context.Context) []Result {
 		probe.userNamespaces(),
 		probe.idMap(),
 		h.tun(probe),
-		probe.nfTables(),
+		h.nfTables(probe),
 		h.privilegedPorts(),
 		h.pingGroupRange(),
+		h.kernel(),
 	)
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"rootlesskit/internal/kernel"
 	"rootlesskit/internal/userns"
 )
 
@@ -36,6 +37,8 @@ func fitHost() *Host {
 		LookPath: func(name string) (string, error) { return "/usr/bin/" + name, nil },
 		FileCaps: func(string) ([]byte, error) { return nil, errors.New("none") },
 		NoSUID:   func(string) bool { return false },
+		Release:  "5.10.0",
+		Lacks:    func() []*kernel.Feature { return nil },
 		Probe:    func(context.Context, userns.SubIDs) Probe { return Probe{} },
 	}
 }
@@ -66,7 +69,7 @@ func TestFitHost(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	}
-	if !report.OK || len(report.Results) != 13 {
+	if !report.OK || len(report.Results) != 14 {
 		t.Errorf("ok=%v, %d results", report.OK, len(report.Results))
 	}
 }
@@ -126,7 +129,21 @@ func TestObstacles(t *testing.T) {
 			h.probes(Probe{TAP: "no such file"})
 			delete(h.Root.(fstest.MapFS), "dev/net/tun")
 		}, Warning, "no such file", "--device=/dev/net/tun"},
-		{"nf_tables", func(h *Host) { h.probes(Probe{NFTables: "invalid argument"}) }, Warning, "invalid argument", "modprobe nf_tables"},
+		{"nf_tables", func(h *Host) { h.probes(Probe{NFTables: "invalid argument"}) }, OK, "iptables works", ""},
+		{"nf_tables", func(h *Host) { h.probes(Probe{NFTables: "invalid argument", IPTables: "protocol not available"}) }, Warning,
+			"invalid argument, nor does iptables instead (protocol not available)",
+			"sudo modprobe nf_tables; or install iptables and sudo modprobe -a ip_tables iptable_mangle ip6_tables ip6table_mangle"},
+		{"nf_tables", func(h *Host) {
+			h.probes(Probe{NFTables: "invalid argument"})
+			h.LookPath = func(name string) (string, error) {
+				if name == "iptables" {
+					return "", exec.ErrNotFound
+				}
+				return "/usr/bin/" + name, nil
+			}
+		}, Warning, "not found in $PATH", "install iptables"},
+		{"kernel", func(h *Host) { h.Lacks = func() []*kernel.Feature { return []*kernel.Feature{kernel.LandlockTCP} } }, OK,
+			"Linux 5.10.0 lacks Landlock for TCP (Linux 6.7)", ""},
 		{"privileged-ports", func(h *Host) { h.set("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n") }, Warning, "below 1024", "setcap cap_net_bind_service=ep /usr/bin/rootlesskit"},
 		{"privileged-ports", func(h *Host) {
 			h.set("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n")

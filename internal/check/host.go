@@ -8,13 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/kernel"
 	"rootlesskit/internal/userns"
 )
 
@@ -43,6 +42,9 @@ type Host struct {
 	FileCaps func(path string) ([]byte, error)
 	// NoSUID reports whether the file system of a file has the option nosuid.
 	NoSUID func(path string) bool
+	// Lacks lists features of newer kernels that this one, Release, does not have.
+	Release string
+	Lacks   func() []*kernel.Feature
 	// Probe tries what a run does.
 	Probe func(context.Context, userns.SubIDs) Probe
 }
@@ -76,6 +78,8 @@ func ThisHost(source userns.Source) (*Host, error) {
 		LookPath:    exec.LookPath,
 		FileCaps:    fileCaps,
 		NoSUID:      noSUID,
+		Release:     kernel.Release(),
+		Lacks:       kernel.Missing,
 		Probe:       runProbe,
 	}, nil
 }
@@ -223,35 +227,4 @@ func (h *Host) tun(p Probe) Result {
 		fix = "sudo modprobe tun; inside a container, pass it in (--device=/dev/net/tun)"
 	}
 	return bad(name, status, fix, "no TAP device, which gvisor-tap-vsock, slirp4netns and pasta need: %s", p.TAP)
-}
-
-func (h *Host) privilegedPorts() Result {
-	const name, key = "privileged-ports", "net.ipv4.ip_unprivileged_port_start"
-	if h.BindService {
-		return ok(name, "this program may publish all ports (cap_net_bind_service)")
-	}
-	v, _ := h.sysctl(key)
-	first, err := strconv.Atoi(v)
-	if err != nil {
-		first = 1024 // the kernel's default
-	}
-	if first > 80 {
-		return bad(name, Warning, fmt.Sprintf("sudo setcap cap_net_bind_service=ep %s, or %s; or publish on a socket of systemd, see docs/systemd.md", h.Program, setSysctl(key, "80")),
-			"ports below %d cannot be published", first)
-	}
-	return ok(name, "ports from %d can be published", first)
-}
-
-func (h *Host) pingGroupRange() Result {
-	const name, key = "ping", "net.ipv4.ping_group_range"
-	var low, high int
-	v, _ := h.sysctl(key)
-	if _, err := fmt.Sscan(v, &low, &high); err != nil {
-		low, high = 1, 0 // the kernel's default: nobody
-	}
-	if slices.ContainsFunc(h.GIDs, func(gid int) bool { return low <= gid && gid <= high }) {
-		return ok(name, "groups %d to %d may ping", low, high)
-	}
-	return bad(name, Warning, setSysctl(key, "0 2147483647"), "no group of %s is in %s (%s): hosts outside cannot be pinged from inside",
-		h.User.Username, key, v)
 }

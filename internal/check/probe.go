@@ -3,8 +3,8 @@ package check
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/kernel"
 	"rootlesskit/internal/userns"
 )
 
@@ -38,6 +39,7 @@ type Probe struct {
 	Namespaces string // mount and network namespaces inside, and a mount
 	TAP        string // a TAP device
 	NFTables   string // a request to nf_tables
+	IPTables   string // one to the older iptables
 }
 
 // IsProbe tells that this process is to call ProbeMain.
@@ -101,17 +103,21 @@ func ProbeMain(args []string) int {
 }
 
 func tryAll() (p Probe) {
-	text := func(err error) string {
-		if err == nil {
-			return ""
-		}
-		return err.Error()
+	if err := tryNamespaces(); err != nil {
+		p.Namespaces = err.Error()
 	}
-	p.Namespaces = text(tryNamespaces())
 	if p.Namespaces == "" {
-		p.TAP, p.NFTables = text(tryTAP()), text(tryNFTables())
+		p.TAP, p.NFTables, p.IPTables = reason(kernel.TUN), reason(kernel.NFTables), reason(kernel.IPTables)
 	}
 	return p
+}
+
+// reason is why the kernel does not have a feature, in a few words; empty: it has.
+func reason(f *kernel.Feature) string {
+	if err := errors.Unwrap(f.Check()); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 func tryNamespaces() error {
@@ -123,52 +129,6 @@ func tryNamespaces() error {
 	}
 	if err := unix.Mount("none", "/tmp", "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mount of a tmpfs: %w", err)
-	}
-	return nil
-}
-
-func tryTAP() error {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open /dev/net/tun: %w", err)
-	}
-	defer unix.Close(fd)
-	req, err := unix.NewIfreq("tap0")
-	if err != nil {
-		return err
-	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-		return fmt.Errorf("TUNSETIFF: %w", err)
-	}
-	return nil
-}
-
-// tryNFTables asks nf_tables for its generation (NFT_MSG_GETGEN). A kernel
-// without answers EINVAL, nfnetlink's word for a subsystem that it does not have.
-func tryNFTables() error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
-	if err != nil {
-		return fmt.Errorf("socket of netfilter: %w", err)
-	}
-	defer unix.Close(fd)
-	request := binary.NativeEndian.AppendUint32(nil, unix.NLMSG_HDRLEN+4)
-	request = binary.NativeEndian.AppendUint16(request, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN)
-	request = binary.NativeEndian.AppendUint16(request, unix.NLM_F_REQUEST)
-	request = append(request, make([]byte, 8)...) // sequence, port
-	request = append(request, make([]byte, 4)...) // nfgenmsg
-	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("request to nf_tables: %w", err)
-	}
-	answer := make([]byte, 4096)
-	n, _, err := unix.Recvfrom(fd, answer, 0)
-	if err != nil {
-		return fmt.Errorf("answer of nf_tables: %w", err)
-	}
-	if n >= unix.NLMSG_HDRLEN+4 && binary.NativeEndian.Uint16(answer[4:]) == unix.NLMSG_ERROR {
-		if errno := int32(binary.NativeEndian.Uint32(answer[unix.NLMSG_HDRLEN:])); errno != 0 {
-			return fmt.Errorf("nf_tables: %w", unix.Errno(-errno))
-		}
 	}
 	return nil
 }
@@ -196,15 +156,4 @@ func (p Probe) idMap() Result {
 		return bad(name, Error, "see the lines of subids, newuidmap and newgidmap; the ranges must be those of /etc/subuid and /etc/subgid", "%s", p.IDMap)
 	}
 	return ok(name, "the ids can be mapped")
-}
-
-func (p Probe) nfTables() Result {
-	const name = "nf_tables"
-	switch {
-	case p.Started != "" || p.IDMap != "" || p.Namespaces != "":
-		return bad(name, Warning, "first make user namespaces work", "unknown without a user namespace")
-	case p.NFTables != "":
-		return bad(name, Warning, "sudo modprobe nf_tables; or install iptables", "%s: without, servers inside may not see the address of clients", p.NFTables)
-	}
-	return ok(name, "works in a user namespace")
 }

@@ -5,28 +5,14 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/kernel"
 )
-
-// landlockNetABI is the first version of Landlock that knows TCP (Linux 6.7).
-const landlockNetABI = 4
-
-// LandlockNet says why Landlock cannot refuse connections of TCP here; nil: it
-// can.
-func LandlockNet() error {
-	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 {
-		return fmt.Errorf("there is no Landlock: landlock_create_ruleset: %w", errno)
-	}
-	if abi < landlockNetABI {
-		return fmt.Errorf("the Landlock of this kernel, version %d, does not know TCP, which came with version %d (Linux 6.7)", abi, landlockNetABI)
-	}
-	return nil
-}
 
 // noConnectRuleset refuses to connect any TCP socket: there are no rules of what
 // is allowed.
 func noConnectRuleset() (int, error) {
-	if err := LandlockNet(); err != nil {
+	if err := kernel.LandlockTCP.Check(); err != nil {
 		return -1, err
 	}
 	attr := struct{ fs, net uint64 }{net: unix.LANDLOCK_ACCESS_NET_CONNECT_TCP}

@@ -53,6 +53,9 @@ func TestFirewallInside(t *testing.T) {
 	for name, script := range firewalls {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, own)
+			if name == "iptables-legacy" {
+				w.needsLegacy(t)
+			}
 			w.run(t, script, "XTABLES_LOCKFILE="+filepath.Join(t.TempDir(), "lock"))
 			policy := w.policy(t, "auto")
 			for _, proto := range protos {
@@ -75,6 +78,9 @@ func TestFirewallComesLater(t *testing.T) {
 	for name, script := range firewalls {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, own)
+			if name == "iptables-legacy" {
+				w.needsLegacy(t)
+			}
 			policy := w.policy(t, "auto")
 			w.serve(t, "udp", "0.0.0.0:1001")
 			p := policy.Port(protoNumber("udp"), addrPort("127.0.0.1:1001"))

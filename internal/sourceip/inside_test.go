@@ -171,6 +171,9 @@ func TestNATComesLater(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, own)
+			if name == "iptables-legacy" {
+				w.needsLegacy(t)
+			}
 			w.run(t, "true", "XTABLES_LOCKFILE="+filepath.Join(t.TempDir(), "lock"))
 			w.serve(t, "tcp", "127.0.0.1:80")
 			p := w.port(t, "tcp", "127.0.0.1:80")

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/kernel"
 	"rootlesskit/internal/netns"
 )
 
@@ -18,8 +19,17 @@ type iptables struct{ ns *netns.Namespace }
 
 func (iptables) name() string { return "iptables" }
 
-// usable implements backend.
-func (t iptables) usable() error { return t.run("", "iptables", "-w", "-t", "mangle", "-S", "OUTPUT") }
+// usable implements backend. The program does not name the modules that it lacks.
+func (t iptables) usable() error {
+	err := t.run("", "iptables", "-w", "-t", "mangle", "-S", "OUTPUT")
+	if err == nil {
+		return nil
+	}
+	if lacks := kernel.IPTables.Check(); lacks != nil {
+		return fmt.Errorf("%w; %w", err, lacks)
+	}
+	return err
+}
 
 // iptablesScript fills our chains, with the rules that nft.go explains.
 // iptables-restore replaces them in one transaction, for the table mangle.

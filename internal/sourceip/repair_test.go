@@ -134,6 +134,9 @@ func TestIptables(t *testing.T) {
 	for _, variant := range []string{"nft", "legacy"} {
 		t.Run(variant, func(t *testing.T) {
 			w := newWorld(t, own)
+			if variant == "legacy" {
+				w.needsLegacy(t)
+			}
 			w.run(t, "true", "PATH="+iptablesPath(t, variant))
 			conns := openMarked(t, w, "iptables")
 			if out := w.run(t, "nft list tables"); strings.Contains(out, "rootlesskit") {

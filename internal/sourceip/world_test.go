@@ -3,12 +3,14 @@ package sourceip
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/kernel"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/wire"
@@ -199,6 +202,18 @@ func (w *world) run(t *testing.T, script string, env ...string) string {
 		t.Fatalf("%s: %v", script, err)
 	}
 	return out
+}
+
+// needsLegacy skips a test of the older iptables, whose modules only the host's root can
+// load, where they are not: the program tells, with a lock of its own.
+func (w *world) needsLegacy(t *testing.T) {
+	t.Helper()
+	lock := "XTABLES_LOCKFILE=" + filepath.Join(t.TempDir(), "lock")
+	for _, try := range []string{"iptables-legacy -t mangle", "iptables-legacy -t nat", "iptables-legacy -t filter", "ip6tables-legacy -t mangle", "ip6tables-legacy -t filter"} {
+		if out := w.run(t, lock+" "+try+" -S 2>&1 || true"); strings.Contains(out, "do you need to insmod") {
+			t.Skip(kernel.IPTables.Lacks(errors.New(strings.TrimSpace(out))))
+		}
+	}
 }
 
 func (w *world) policy(t *testing.T, backend string) *Policy {

@@ -47,6 +47,7 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/bypass/containers"
 	"rootlesskit/internal/driver/relayed"
+	"rootlesskit/internal/kernel"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/publish"
 	"rootlesskit/internal/relay"
@@ -171,8 +172,8 @@ func (p *Ports) probe(ctx context.Context) (err error) {
 		return err
 	}
 	if p.isolate {
-		if err := seccomp.LandlockNet(); err != nil {
-			return fmt.Errorf("--disable-host-loopback needs Landlock: %w", err)
+		if err := kernel.LandlockTCP.Check(); err != nil {
+			return fmt.Errorf("--disable-host-loopback: %w", err)
 		}
 	}
 	if p.child, err = p.NetnsOf(ctx, 0); err != nil {

@@ -1,11 +1,12 @@
 package bypass
 
 import (
-	"fmt"
 	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/kernel"
 )
 
 // socket is a socket of the caller.
@@ -82,7 +83,7 @@ func (s *socket) bind(raw []byte) unix.Errno {
 func netnsCookie(fd int) (uint64, error) {
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	if err != nil {
-		return 0, fmt.Errorf("the kernel does not tell sockets' network namespaces (Linux 5.14): %w", err)
+		return 0, kernel.NetnsCookie.Lacks(err)
 	}
 	return cookie, nil
 }

@@ -296,13 +296,14 @@ func TestNoDescriptors(t *testing.T) {
 // rawClients are blocking sockets, so that connecting takes no descriptor more.
 func rawClients(t *testing.T, n int) []int {
 	var fds []int
+	receive := unix.NsecToTimeval(int64(patience))
 	for range n {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { unix.Close(fd) })
-		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience / time.Second)})
+		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &receive)
 		fds = append(fds, fd)
 	}
 	return fds

@@ -1,0 +1,18 @@
+package nstest
+
+import (
+	"testing"
+
+	"rootlesskit/internal/kernel"
+)
+
+// Needs skips a test that is about features of the kernel which this one does not
+// have.
+func Needs(t testing.TB, features ...*kernel.Feature) {
+	t.Helper()
+	for _, f := range features {
+		if err := f.Check(); err != nil {
+			t.Skip(err)
+		}
+	}
+}
