@@ -31,7 +31,7 @@ var (
 		Without: "the relay serves the ports of `bypass4netns`",
 	}
 	TUNSegmentation = &Feature{
-		Name: "UDP segmentation of TAP devices", Since: "6.2",
+		Name: "UDP segmentation of TAP devices", Since: "6.2", probe: probeTUNSegmentation,
 		Gives:   "several datagrams of a UDP flow through `gvisor-tap-vsock` in one frame",
 		Without: "one by one",
 	}

@@ -33,8 +33,8 @@ type Feature struct {
 	err   error
 }
 
-// ErrUnknown is the answer about a feature that cannot be tried.
-var ErrUnknown = errors.New("it cannot be tried without using it")
+// ErrUnknown is the answer about a feature that cannot be tried, or not here.
+var ErrUnknown = errors.New("the feature cannot be tried")
 
 // Check tries the feature: nil says that it is there. What was found is remembered,
 // unless the error may pass. A feature of network namespaces is tried in that of the
@@ -49,6 +49,9 @@ func (f *Feature) Check() error {
 		return f.err
 	}
 	err := f.probe()
+	if errors.Is(err, ErrUnknown) {
+		return err
+	}
 	f.known = !passing(err)
 	f.err = nil
 	if err != nil {
@@ -78,7 +81,7 @@ func passing(err error) bool {
 // Missing lists the features of newer versions of Linux that this kernel does not have.
 func Missing() (missing []*Feature) {
 	for _, f := range All() {
-		if err := f.Check(); f.Since != "" && err != nil && err != ErrUnknown {
+		if err := f.Check(); f.Since != "" && err != nil && !errors.Is(err, ErrUnknown) {
 			missing = append(missing, f)
 		}
 	}

@@ -132,7 +132,24 @@ func probeIPv6() error {
 	return withSocket(unix.AF_INET6, unix.SOCK_DGRAM, 0, func(int) error { return nil })
 }
 
-func probeTUN() error {
+func probeTUN() error { return withTAP(func(int) error { return nil }) }
+
+// probeTUNSegmentation needs a TAP device to ask, and so a network namespace of its own.
+func probeTUNSegmentation() error {
+	const offloads = unix.TUN_F_CSUM | unix.TUN_F_USO4 | unix.TUN_F_USO6
+	asked := false
+	err := withTAP(func(fd int) error {
+		asked = true
+		return os.NewSyscallError("TUNSETOFFLOAD", unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloads))
+	})
+	if err != nil && !asked {
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	return err
+}
+
+// withTAP calls f with a new TAP device of the calling thread's namespace.
+func withTAP(f func(fd int) error) error {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
@@ -142,6 +159,9 @@ func probeTUN() error {
 	if err != nil {
 		return err
 	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-	return os.NewSyscallError("TUNSETIFF", unix.IoctlIfreq(fd, unix.TUNSETIFF, req))
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		return os.NewSyscallError("TUNSETIFF", err)
+	}
+	return f(fd)
 }

@@ -25,6 +25,7 @@ type filtered struct {
 
 func newFiltered(t *testing.T) *filtered {
 	t.Helper()
+	needsNotifications(t)
 	f := &filtered{bind: make(chan struct{}), result: make(chan error, 1)}
 	listener := make(chan int, 1)
 	go func() {
