@@ -28,7 +28,7 @@ const (
 	// mappedName is the probe executed once more, as a mapped root: the
 	// kernel takes ambient capabilities from a binary with file capabilities.
 	mappedName   = "rootlesskit-check-mapped"
-	probeTimeout = 10 * time.Second
+	probeTimeout = time.Minute // modules may have to be loaded
 )
 
 // Probe is what happened: each is an error's text, empty where it worked. A
@@ -76,7 +76,10 @@ func runProbe(ctx context.Context, ids userns.SubIDs) Probe {
 	if err == nil {
 		err = json.Unmarshal(out.Bytes(), &p)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		p.Started = fmt.Sprintf("the process that tries it did not end within %v", probeTimeout)
+	case err != nil:
 		p.Started = strings.TrimSpace(fmt.Sprintf("%v %s", err, &stderr))
 	}
 	return p
