@@ -6,6 +6,8 @@ GO      ?= go
 # Where "make install" puts the AppArmor profile, e.g. /etc/apparmor.d; empty
 # where the system has no use for it.
 APPARMOR_DIR ?=
+# The AppArmor that the profile is for: 4.0, or 3.0 (Debian 12, Ubuntu 22.04).
+APPARMOR     ?= 4.0
 
 # Build tags that leave drivers out, e.g. make TAGS=no_gvisortapvsock: see
 # docs/BUILDING.md. SHIP_TAGS leave out what would keep the linker from dropping
@@ -106,7 +108,7 @@ install: build ## install commands, man pages, completions, systemd units, licen
 	$(call install_with_path,contrib/systemd/system/rootlesskit@.socket,$(LIB)/systemd/system)
 ifneq ($(APPARMOR_DIR),)
 	install -d $(DESTDIR)$(APPARMOR_DIR)
-	$(call install_with_path,contrib/apparmor/rootlesskit,$(DESTDIR)$(APPARMOR_DIR))
+	$(call install_with_path,contrib/apparmor/$(APPARMOR)/rootlesskit,$(DESTDIR)$(APPARMOR_DIR))
 endif
 
 BIN   = $(DESTDIR)$(PREFIX)/bin

@@ -34,3 +34,28 @@ func TestSystemdUnits(t *testing.T) {
 		}
 	}
 }
+
+// TestAppArmorProfiles: this system's parser understands the profile that is made for
+// its version.
+func TestAppArmorProfiles(t *testing.T) {
+	version := runCmd(t, exec.CommandContext(t.Context(), "apparmor_parser", "--version"))
+	for of, file := range map[string]string{"version 3.": "3.0", "version 4.": "4.0", "version 5.": "4.0"} {
+		if !strings.Contains(version.stdout, of) {
+			continue
+		}
+		text, err := os.ReadFile("../contrib/apparmor/" + file + "/rootlesskit")
+		if err != nil {
+			t.Fatal(err)
+		}
+		profile := filepath.Join(t.TempDir(), "rootlesskit")
+		if err := os.WriteFile(profile, []byte(strings.ReplaceAll(string(text), "@BINDIR@", "/usr/local/bin")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r := runCmd(t, exec.CommandContext(t.Context(), "apparmor_parser", "--skip-kernel-load", "--skip-cache", "--names", profile))
+		if r.code != 0 || !strings.Contains(r.stdout, "rootlesskit") {
+			t.Errorf("code %d: %s%s", r.code, r.stdout, r.stderr)
+		}
+		return
+	}
+	t.Errorf("apparmor_parser --version: code %d: %s%s", version.code, version.stdout, version.stderr)
+}
