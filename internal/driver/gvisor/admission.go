@@ -8,25 +8,26 @@ import (
 
 // Theory of operation.
 //
-// All connections of a port share the processor with the transfers under way, in
-// turns. Were each one that comes let in at once, a storm of them would make the
-// round so long that a transfer, which moves a window of bytes in each round,
-// stood still. So few connect to the namespace at a time, and the others wait
-// where they cost nothing and keep their order: in the kernel's queue of the
-// listener.
+// All connections share the processor with the transfers under way, in turns. Were
+// each one that comes let in at once, a storm of them would make the round so long
+// that a transfer, which moves a window of bytes in each round, stood still. So
+// few connections of a port shake hands with the namespace at a time, and the
+// others wait where they cost nothing and keep their order: in the kernel's queue
+// of the listener. The namespace's own connections wait for their turn when the
+// host has connected: a host that does not answer takes nobody's.
 //
 // What the namespace is slow to answer does not hold up the others for long.
 
 const (
-	// maxTurns is how many connections of a port connect to the namespace at a
-	// time.
+	// maxTurns is how many connections shake hands with the namespace at a time:
+	// of each port, and of those that go out.
 	maxTurns = 16
 	// turnTime is when a connection that has no answer yet gives its turn to the
 	// next. It goes on waiting.
 	turnTime = 250 * time.Millisecond
 )
 
-// admission lets the connections of a port in, in order of arrival.
+// admission lets connections in, in order of arrival.
 type admission struct {
 	places chan struct{}
 	time   time.Duration

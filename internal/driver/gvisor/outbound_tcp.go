@@ -32,6 +32,7 @@ type outboundTCP struct {
 	stack     *stack.Stack
 	forwarder *tcp.Forwarder
 	pending   *attempts
+	admission *admission
 
 	received, sent atomic.Uint64
 }
@@ -43,6 +44,7 @@ const handshakeTimeout = 3 * time.Second
 func (o *outboundTCP) register(s *stack.Stack) {
 	o.stack = s
 	o.pending = newAttempts(o.relays.max)
+	o.admission = newAdmission()
 	// The bound is kept by handle; the forwarder's own never strikes.
 	o.forwarder = tcp.NewForwarder(s, 0, 4*maxPending, o.forward)
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, o.handle)
@@ -114,13 +116,19 @@ func (o *outboundTCP) dialNameServer(ctx context.Context) (host *os.File, err er
 	return nil, err
 }
 
-// accept completes the handshake with the namespace.
+// accept completes the handshake with the namespace, when it is the connection's
+// turn.
 func (o *outboundTCP) accept(ctx context.Context, req *tcp.ForwarderRequest, host *os.File) (*relay, error) {
 	raw, err := host.SyscallConn()
 	if err != nil {
 		req.Complete(true)
 		return nil, err
 	}
+	if !o.admission.wait(ctx) {
+		req.Complete(false)
+		return nil, ctx.Err()
+	}
+	defer o.admission.begin()()
 	wq := new(waiter.Queue)
 	id := req.ID() // Complete takes it from the request, and the timer may be late
 	giveUp := time.AfterFunc(handshakeTimeout, func() { o.abortHandshake(id) })
