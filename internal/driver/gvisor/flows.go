@@ -15,6 +15,7 @@ type flowTable[K comparable, V any] struct {
 	retire func(K, V) // called without the lock, when a flow has left the table
 
 	mu     sync.Mutex
+	now    func() time.Time // tests have a clock of their own
 	closed bool
 	m      map[K]*list.Element
 	lru    list.List // of *flowEntry[K, V], most recently used first
@@ -27,7 +28,7 @@ type flowEntry[K comparable, V any] struct {
 }
 
 func newFlowTable[K comparable, V any](max int, idle time.Duration, retire func(K, V)) *flowTable[K, V] {
-	return &flowTable[K, V]{max: max, idle: idle, retire: retire, m: map[K]*list.Element{}}
+	return &flowTable[K, V]{max: max, idle: idle, retire: retire, now: time.Now, m: map[K]*list.Element{}}
 }
 
 // get returns a flow and marks it as used.
@@ -39,7 +40,7 @@ func (t *flowTable[K, V]) get(key K) (value V, ok bool) {
 		return value, false
 	}
 	entry := e.Value.(*flowEntry[K, V])
-	entry.used = time.Now()
+	entry.used = t.now()
 	t.lru.MoveToFront(e)
 	return entry.value, true
 }
@@ -56,7 +57,7 @@ func (t *flowTable[K, V]) add(key K, value V) bool {
 	if len(t.m) >= t.max {
 		out = t.unlink(t.lru.Back())
 	}
-	t.m[key] = t.lru.PushFront(&flowEntry[K, V]{key: key, value: value, used: time.Now()})
+	t.m[key] = t.lru.PushFront(&flowEntry[K, V]{key: key, value: value, used: t.now()})
 	t.mu.Unlock()
 	if out != nil {
 		t.retire(out.key, out.value)

@@ -275,7 +275,7 @@ func (s *sandbox) published(spec api.PortSpec) io.Closer {
 	}
 	var sockets []*sharedFD
 	address := netip.MustParseAddrPort(net.JoinHostPort(spec.ParentIP, fmt.Sprint(spec.ParentPort)))
-	sa, family := sockaddr(address)
+	sa, family := sockaddr(netip.AddrPortFrom(address.Addr().Unmap(), address.Port()))
 	kind := unix.SOCK_STREAM
 	if spec.Proto[:3] == "udp" {
 		kind = unix.SOCK_DGRAM

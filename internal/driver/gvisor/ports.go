@@ -163,7 +163,7 @@ func (p *Ports) serveUDP(spec api.PortSpec, sockets []*sharedFD, child netip.Add
 	}
 	for _, s := range port.sockets {
 		is6 := isSocket6(s.sharedFD)
-		if addr, err := netip.ParseAddr(spec.ParentIP); err != nil || addr.IsUnspecified() {
+		if isWildcard(s.sharedFD) {
 			_ = wantPacketInfo(s.fd, is6) // both families have had it since Linux 2.6
 		}
 		target := p.targets(child, uint16(spec.ChildPort), is6)[0]
@@ -196,6 +196,12 @@ func shareAll(fds []int, name string) ([]*sharedFD, error) {
 func isSocket6(s *sharedFD) bool {
 	domain, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	return err == nil && domain == unix.AF_INET6
+}
+
+// isWildcard reports whether a socket is bound to all addresses.
+func isWildcard(s *sharedFD) bool {
+	sa, err := unix.Getsockname(s.fd)
+	return err == nil && addrPort(sa).Addr().IsUnspecified()
 }
 
 // published is a port that closes itself out of the driver's list.

@@ -110,7 +110,7 @@ func (p *Ports) hostForward(spec api.PortSpec) (hostForward, error) {
 	if addr, err := netip.ParseAddr(spec.ParentIP); err == nil && (f.Proto == spec.Proto || !addr.IsUnspecified()) {
 		f.HostAddr = addr.Unmap() // with tcp4 and udp4, :: is 0.0.0.0
 	}
-	if addr, err := netip.ParseAddr(spec.ChildIP); err == nil && !addr.IsUnspecified() {
+	if addr, err := netip.ParseAddr(spec.ChildIP); err == nil && !addr.Unmap().IsUnspecified() {
 		f.GuestAddr = addr.Unmap()
 	}
 	for _, addr := range []netip.Addr{f.HostAddr, f.GuestAddr} {
