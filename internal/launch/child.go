@@ -333,38 +333,31 @@ func (c *child) handlers(ctx context.Context, more []driver.ChildHandlers) wire.
 			all[name] = h
 		}
 	}
-	all[etcMethod] = c.mountEtc
-	all[execMethod] = c.execCommand
-	all[signalMethod] = c.signals.handle
-	all[stoppedMethod] = c.stopped
-	all[stillStoppedMethod] = c.stillStopped
+	etcMethod.Handle(all, c.mountEtc)
+	execMethod.Handle(all, c.execCommand)
+	signalMethod.Handle(all, c.signals.handle)
+	stoppedMethod.Handle(all, c.stopped)
+	stillStoppedMethod.Handle(all, c.stillStopped)
 	return all
 }
 
-func (c *child) mountEtc(_ context.Context, msg wire.Message) (any, []int, error) {
-	var req etcRequest
-	if err := msg.Decode(&req); err != nil {
-		return nil, nil, err
-	}
+func (c *child) mountEtc(_ context.Context, req etcRequest) (none wire.None, fds []int, err error) {
 	for _, name := range req.Files {
 		if err := mounts.Etc(c.state.file(name), filepath.Join("/etc", name)); err != nil {
-			return nil, nil, err
+			return none, nil, err
 		}
 	}
-	return nil, nil, nil
+	return none, nil, nil
 }
 
-func (c *child) execCommand(ctx context.Context, msg wire.Message) (any, []int, error) {
-	req := startRequest{done: make(chan started, 1)}
-	if err := msg.Decode(&req.execRequest); err != nil {
-		return nil, nil, err
-	}
+func (c *child) execCommand(ctx context.Context, asked execRequest) (reply execReply, listener []int, err error) {
+	req := startRequest{asked, make(chan started, 1)}
 	select {
 	case c.start <- req:
 		s := <-req.done
 		return s.reply, s.listener, s.err
 	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		return reply, nil, ctx.Err()
 	}
 }
 

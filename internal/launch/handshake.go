@@ -36,8 +36,8 @@ const (
 
 // The launcher's own calls.
 const (
-	etcMethod  = "launch.etc"
-	execMethod = "launch.exec"
+	etcMethod  wire.Method[etcRequest, wire.None]  = "launch.etc"
+	execMethod wire.Method[execRequest, execReply] = "launch.exec"
 )
 
 // childSetup is all that the child is told; it never parses flags. The command

@@ -170,8 +170,7 @@ func (r *run) exec(ctx context.Context) error {
 	if supervisor != nil && r.cfg.joinsNetns() {
 		req.Policy = supervisor.Policy()
 	}
-	var reply execReply
-	fds, err := r.child.client.Await(ctx, execMethod, req, &reply)
+	reply, fds, err := execMethod.Await(ctx, r.child.client, req)
 	switch {
 	case err != nil || req.Policy == nil:
 		return err
@@ -230,7 +229,7 @@ func (r *run) installEtc(ctx context.Context) error {
 	if err != nil || len(names) == 0 || r.cfg.DetachNetns {
 		return err
 	}
-	_, err = r.child.client.Call(ctx, etcMethod, etcRequest{Files: names}, nil)
+	_, _, err = etcMethod.Call(ctx, r.child.client, etcRequest{Files: names})
 	return err
 }
 

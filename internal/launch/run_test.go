@@ -189,7 +189,7 @@ func TestChildIsAsked(t *testing.T) {
 	var answers []string
 	code, err := testRun(t, func(cfg *Config) {
 		cfg.Network.(*testNetwork).attach = func(sb driver.Sandbox) error {
-			for _, method := range []string{"nosuch", etcMethod, signalMethod, execMethod} {
+			for _, method := range []string{"nosuch", string(etcMethod), string(signalMethod), string(execMethod)} {
 				_, err := sb.Child.Call(context.Background(), method, "no object", nil)
 				answers = append(answers, fmt.Sprint(err))
 			}

@@ -28,7 +28,7 @@ import (
 // are seen.
 const echoWindow = 100 * time.Millisecond
 
-const signalMethod = "launch.signal"
+const signalMethod wire.Method[signalRequest, wire.None] = "launch.signal"
 
 type signalRequest struct {
 	Signal unix.Signal `json:"signal"`
@@ -73,7 +73,7 @@ func catchSignals() chan os.Signal {
 // signal is the parent's part.
 func (p *process) signal(ctx context.Context, sig unix.Signal) {
 	if ofTerminal(sig) {
-		_, _ = p.client.Call(ctx, signalMethod, signalRequest{sig}, nil)
+		_, _, _ = signalMethod.Call(ctx, p.client, signalRequest{sig})
 	} else {
 		_ = unix.Kill(p.pid, sig)
 	}
@@ -108,16 +108,12 @@ func hasTerminal() bool {
 }
 
 // handle is the call by which the parent passes a signal.
-func (s *signalSorter) handle(ctx context.Context, msg wire.Message) (any, []int, error) {
-	var req signalRequest
-	if err := msg.Decode(&req); err != nil {
-		return nil, nil, err
-	}
+func (s *signalSorter) handle(ctx context.Context, req signalRequest) (none wire.None, fds []int, err error) {
 	select {
 	case s.passed <- req.Signal:
-		return nil, nil, nil
+		return none, nil, nil
 	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		return none, nil, ctx.Err()
 	}
 }
 

@@ -24,36 +24,36 @@ import (
 // does nothing unasked.
 
 const (
-	stoppedMethod      = "launch.stopped"
-	stillStoppedMethod = "launch.stillstopped"
+	stoppedMethod      wire.Method[wire.None, wire.None] = "launch.stopped"
+	stillStoppedMethod wire.Method[wire.None, bool]      = "launch.stillstopped"
 )
 
 // stopped is the call that returns when the command has been stopped.
-func (c *child) stopped(ctx context.Context, _ wire.Message) (any, []int, error) {
+func (c *child) stopped(ctx context.Context, _ wire.None) (none wire.None, fds []int, err error) {
 	select {
 	case <-c.reaper.stopped:
-		return nil, nil, nil
+		return none, nil, nil
 	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		return none, nil, ctx.Err()
 	}
 }
 
 // stillStopped is the call that says whether the command is stopped now.
-func (c *child) stillStopped(context.Context, wire.Message) (any, []int, error) {
+func (c *child) stillStopped(context.Context, wire.None) (stopped bool, fds []int, err error) {
 	return c.reaper.isStopped.Load(), nil, nil
 }
 
 // stillStopped asks whether the command is stopped now. A signal that continued
 // it may have overtaken the word of its stop, or the other way round.
-func (p *process) stillStopped(ctx context.Context) (stopped bool) {
-	_, err := p.client.Call(ctx, stillStoppedMethod, nil, &stopped)
+func (p *process) stillStopped(ctx context.Context) bool {
+	stopped, _, err := stillStoppedMethod.Call(ctx, p.client, wire.None{})
 	return err == nil && stopped
 }
 
 // watchStops tells of each stop of the command until ctx ends.
 func (p *process) watchStops(ctx context.Context, stops chan<- struct{}) {
 	for {
-		if _, err := p.client.Await(ctx, stoppedMethod, nil, nil); err != nil {
+		if _, _, err := stoppedMethod.Await(ctx, p.client, wire.None{}); err != nil {
 			return // the end of the run
 		}
 		select {

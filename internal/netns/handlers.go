@@ -4,10 +4,10 @@ import "rootlesskit/internal/wire"
 
 // Handlers are the methods of this package that the child answers.
 func (n *Namespace) Handlers() wire.Handlers {
-	return wire.Handlers{
-		socketsMethod:    n.sockets,
-		tapMethod:        n.openTAP,
-		linkMethod:       n.configure,
-		neighboursMethod: n.neighbours,
-	}
+	all := wire.Handlers{}
+	socketsMethod.Handle(all, n.sockets)
+	tapMethod.Handle(all, n.openTAP)
+	linkMethod.Handle(all, n.configure)
+	neighboursMethod.Handle(all, n.neighbours)
+	return all
 }

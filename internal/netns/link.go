@@ -41,14 +41,14 @@ type LinkRequest struct {
 }
 
 const (
-	tapMethod  = "netns.tap"
-	linkMethod = "netns.link"
+	tapMethod  wire.Method[TAPRequest, wire.None]  = "netns.tap"
+	linkMethod wire.Method[LinkRequest, wire.None] = "netns.link"
 )
 
 // OpenTAP makes a TAP device inside the namespace and returns its
 // nonblocking descriptor. The device goes when the descriptor is closed.
 func OpenTAP(ctx context.Context, child wire.Caller, req TAPRequest) (int, error) {
-	fds, err := child.Call(ctx, tapMethod, req, nil)
+	_, fds, err := tapMethod.Call(ctx, child, req)
 	if err != nil {
 		return -1, fmt.Errorf("making the TAP device %q: %w", req.Name, err)
 	}
@@ -63,7 +63,7 @@ func OpenTAP(ctx context.Context, child wire.Caller, req TAPRequest) (int, error
 // goes, for programs that open it there by its name (TUNSETPERSIST in the
 // kernel's networking/tuntap). No descriptor of it is open when MakeTAP returns.
 func MakeTAP(ctx context.Context, child wire.Caller, name string) error {
-	fds, err := child.Call(ctx, tapMethod, TAPRequest{Name: name, Persist: true}, nil)
+	_, fds, err := tapMethod.Call(ctx, child, TAPRequest{Name: name, Persist: true})
 	closeAll(fds)
 	if err != nil {
 		return fmt.Errorf("making the TAP device %q: %w", name, err)
@@ -73,29 +73,25 @@ func MakeTAP(ctx context.Context, child wire.Caller, name string) error {
 
 // Configure sets an interface of the namespace up.
 func Configure(ctx context.Context, child wire.Caller, req LinkRequest) error {
-	if _, err := child.Call(ctx, linkMethod, req, nil); err != nil {
+	if _, _, err := linkMethod.Call(ctx, child, req); err != nil {
 		return fmt.Errorf("configuring the interface %q: %w", req.Name, err)
 	}
 	return nil
 }
 
-func (n *Namespace) openTAP(_ context.Context, msg wire.Message) (any, []int, error) {
-	var req TAPRequest
-	if err := msg.Decode(&req); err != nil {
-		return nil, nil, err
-	}
+func (n *Namespace) openTAP(_ context.Context, req TAPRequest) (none wire.None, fds []int, err error) {
 	fd := -1
-	err := n.Do(func() (err error) {
+	err = n.Do(func() (err error) {
 		fd, err = newTAP(req)
 		return err
 	})
 	if err != nil {
-		return nil, nil, err
+		return none, nil, err
 	}
 	if req.Persist {
-		return nil, nil, persist(fd)
+		return none, nil, persist(fd)
 	}
-	return nil, []int{fd}, nil
+	return none, []int{fd}, nil
 }
 
 // persist makes the device outlive its descriptor, which it closes.
@@ -140,12 +136,8 @@ func attachTAP(fd int, req TAPRequest) error {
 	return nil
 }
 
-func (n *Namespace) configure(_ context.Context, msg wire.Message) (any, []int, error) {
-	var req LinkRequest
-	if err := msg.Decode(&req); err != nil {
-		return nil, nil, err
-	}
-	return nil, nil, n.Do(func() error { return configureLink(req) })
+func (n *Namespace) configure(_ context.Context, req LinkRequest) (none wire.None, fds []int, err error) {
+	return none, nil, n.Do(func() error { return configureLink(req) })
 }
 
 func configureLink(req LinkRequest) error {

@@ -12,7 +12,7 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-const neighboursMethod = "netns.neighbours"
+const neighboursMethod wire.Method[neighboursRequest, []netip.Prefix] = "netns.neighbours"
 
 // maxNeighbours bounds the networks that a child may tell of.
 const maxNeighbours = 1000
@@ -24,8 +24,8 @@ type neighboursRequest struct {
 // Neighbours returns the networks in which the namespace has neighbours, so that an
 // address there means somebody else than it does outside.
 func Neighbours(ctx context.Context, child wire.Caller, uplink string) ([]netip.Prefix, error) {
-	var nets []netip.Prefix
-	if _, err := child.Call(ctx, neighboursMethod, neighboursRequest{uplink}, &nets); err != nil {
+	nets, _, err := neighboursMethod.Call(ctx, child, neighboursRequest{uplink})
+	if err != nil {
 		return nil, fmt.Errorf("looking at the networks in the namespace: %w", err)
 	}
 	if len(nets) > maxNeighbours {
@@ -34,13 +34,8 @@ func Neighbours(ctx context.Context, child wire.Caller, uplink string) ([]netip.
 	return nets, nil
 }
 
-func (n *Namespace) neighbours(_ context.Context, msg wire.Message) (any, []int, error) {
-	var req neighboursRequest
-	if err := msg.Decode(&req); err != nil {
-		return nil, nil, err
-	}
-	var all []netip.Prefix
-	err := n.Do(func() error {
+func (n *Namespace) neighbours(_ context.Context, req neighboursRequest) (all []netip.Prefix, fds []int, err error) {
+	err = n.Do(func() error {
 		link, err := netlink.LinkByName(req.Uplink)
 		if err != nil {
 			return fmt.Errorf("interface %q: %w", req.Uplink, err)

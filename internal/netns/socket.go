@@ -23,7 +23,7 @@ type SocketRequest struct {
 	PID int `json:"pid,omitempty"`
 }
 
-const socketsMethod = "netns.sockets"
+const socketsMethod wire.Method[SocketRequest, wire.None] = "netns.sockets"
 
 // Sockets returns unbound, nonblocking sockets made inside the namespace. A
 // socket belongs to the namespace that it was made in, so the parent binds and
@@ -31,7 +31,7 @@ const socketsMethod = "netns.sockets"
 // not: the kernel would give several of them the same port, and the answers to
 // one to another.
 func Sockets(ctx context.Context, child wire.Caller, req SocketRequest) ([]int, error) {
-	fds, err := child.Call(ctx, socketsMethod, req, nil)
+	_, fds, err := socketsMethod.Call(ctx, child, req)
 	if err != nil {
 		return nil, fmt.Errorf("making %d sockets in the namespace: %w", req.Count, err)
 	}
@@ -48,17 +48,12 @@ func Sockets(ctx context.Context, child wire.Caller, req SocketRequest) ([]int, 
 	return fds, nil
 }
 
-func (n *Namespace) sockets(_ context.Context, msg wire.Message) (any, []int, error) {
-	var req SocketRequest
-	if err := msg.Decode(&req); err != nil {
-		return nil, nil, err
-	}
-	var fds []int
-	err := n.Of(req.PID, func(ns *Namespace) (err error) {
+func (n *Namespace) sockets(_ context.Context, req SocketRequest) (none wire.None, fds []int, err error) {
+	err = n.Of(req.PID, func(ns *Namespace) (err error) {
 		fds, err = ns.NewSockets(req)
 		return err
 	})
-	return nil, fds, err
+	return none, fds, err
 }
 
 // NewSockets makes sockets inside the namespace, see Sockets.

@@ -40,8 +40,8 @@ type probed struct {
 }
 
 const (
-	planMethod  = "sourceip.plan"
-	probeMethod = "sourceip.probe"
+	planMethod  wire.Method[request, plan]   = "sourceip.plan"
+	probeMethod wire.Method[request, probed] = "sourceip.probe"
 )
 
 // Handlers are the methods of this package that the child answers. What they have
@@ -51,7 +51,10 @@ func Handlers(ctx context.Context, ns *netns.Namespace) wire.Handlers {
 }
 
 func (a *agent) handlers() wire.Handlers {
-	return wire.Handlers{planMethod: a.answerPlan, probeMethod: a.answerProbe}
+	all := wire.Handlers{}
+	planMethod.Handle(all, a.answerPlan)
+	probeMethod.Handle(all, a.answerProbe)
+	return all
 }
 
 // backend makes the marks of the calling thread's namespace.
@@ -126,13 +129,8 @@ func (l *layer) check(make func() error) {
 	l.made = l.made || l.err == nil
 }
 
-func (a *agent) answerProbe(_ context.Context, msg wire.Message) (any, []int, error) {
-	var req request
-	if err := msg.Decode(&req); err != nil {
-		return nil, nil, err
-	}
-	var p probed
-	err := a.ns.Do(func() error {
+func (a *agent) answerProbe(_ context.Context, req request) (p probed, fds []int, err error) {
+	err = a.ns.Do(func() error {
 		p.Backend, p.Problem = a.probe(req.Backend)
 		return nil
 	})
@@ -171,19 +169,14 @@ func (a *agent) first(want string, try func(backend) error) (backend, error) {
 	return nil, errors.Join(problems...)
 }
 
-func (a *agent) answerPlan(_ context.Context, msg wire.Message) (any, []int, error) {
-	var req request
-	if err := msg.Decode(&req); err != nil {
-		return nil, nil, err
-	}
+func (a *agent) answerPlan(_ context.Context, req request) (p plan, fds []int, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if req.Backend != "" && !a.watched {
 		// Without the watch, plans still look after everything by and by.
 		a.watched = a.startWatch(a.ctx) == nil
 	}
-	var p plan
-	err := a.ns.Do(func() (err error) {
+	err = a.ns.Do(func() (err error) {
 		p, err = a.plan(req)
 		return err
 	})

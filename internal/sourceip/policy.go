@@ -47,8 +47,8 @@ func New(ctx context.Context, cfg Config) *Policy {
 	if cfg.Backend == "" {
 		return p
 	}
-	var reply probed
-	if _, err := cfg.Child.Call(ctx, probeMethod, request{Backend: cfg.Backend}, &reply); err != nil {
+	reply, _, err := probeMethod.Call(ctx, cfg.Child, request{Backend: cfg.Backend})
+	if err != nil {
 		p.say(err.Error())
 		return p
 	}
@@ -338,7 +338,7 @@ func (p *Port) question(ctx context.Context, req request) (answer plan, err erro
 	defer slow.Stop()
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	_, err = p.policy.cfg.Child.Call(asking, planMethod, req, &answer)
+	answer, _, err = planMethod.Call(asking, p.policy.cfg.Child, req)
 	switch {
 	case err == nil:
 		err = answer.verify()

@@ -20,7 +20,7 @@ type slowChild struct {
 }
 
 func (s *slowChild) Call(ctx context.Context, method string, _, reply any) ([]int, error) {
-	if method == probeMethod {
+	if method == string(probeMethod) {
 		*reply.(*probed) = probed{Backend: "nft"}
 		return nil, nil
 	}

@@ -59,7 +59,7 @@ func placeHandlers(ctx context.Context, ns *netns.Namespace) wire.Handlers {
 	}
 	for _, place := range []string{detached, inner_} {
 		handlers := sync.OnceValues(func() (wire.Handlers, error) { return makePlace(ctx, place) })
-		for _, name := range []string{runMethod, planMethod, probeMethod, "netns.sockets", "netns.tap", "netns.link"} {
+		for _, name := range []string{runMethod, string(planMethod), string(probeMethod), "netns.sockets", "netns.tap", "netns.link"} {
 			all[place+name] = func(ctx context.Context, msg wire.Message) (any, []int, error) {
 				h, err := handlers()
 				if err != nil {

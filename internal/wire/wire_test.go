@@ -288,3 +288,20 @@ func setLimit(t *testing.T, change func(*unix.Rlimit)) {
 		t.Error(err)
 	}
 }
+
+// TestMethod: both sides have the types of a call by its name.
+func TestMethod(t *testing.T) {
+	const double wire.Method[int, []int] = "test.double"
+	handlers := wire.Handlers{}
+	double.Handle(handlers, func(_ context.Context, n int) ([]int, []int, error) { return []int{n, 2 * n}, nil, nil })
+	got, fds, err := double.Call(t.Context(), wire.Local{Handlers: handlers}, 21)
+	if err != nil || len(fds) > 0 || len(got) != 2 || got[1] != 42 {
+		t.Errorf("%v, %v, %v", got, fds, err)
+	}
+	if _, err := (wire.Local{Handlers: handlers}).Call(t.Context(), string(double), "no number", nil); err == nil {
+		t.Error("a request of another type is answered")
+	}
+	if _, _, err := wire.Method[wire.None, wire.None]("test.none").Call(t.Context(), wire.Local{Handlers: handlers}, wire.None{}); err == nil {
+		t.Error("a method that nobody handles is answered")
+	}
+}

@@ -17,19 +17,14 @@ import (
 // Handlers are the methods that the child answers.
 func Handlers(_ context.Context, own *netns.Namespace) wire.Handlers {
 	handlers := containers.Handlers(own)
-	handlers[lookMethod] = func(_ context.Context, msg wire.Message) (any, []int, error) {
-		var req lookRequest
-		if err := msg.Decode(&req); err != nil {
-			return nil, nil, err
-		}
-		var reply looked
-		err := own.Of(req.PID, func(ns *netns.Namespace) error { return ns.Do(reply.read) })
+	lookMethod.Handle(handlers, func(_ context.Context, req lookRequest) (reply looked, fds []int, err error) {
+		err = own.Of(req.PID, func(ns *netns.Namespace) error { return ns.Do(reply.read) })
 		return reply, nil, err
-	}
+	})
 	return handlers
 }
 
-const lookMethod = "bypass.look"
+const lookMethod wire.Method[lookRequest, looked] = "bypass.look"
 
 // lookRequest names a network namespace by a process, as the child sees it; 0 is
 // the child's own.
@@ -45,8 +40,7 @@ type looked struct {
 
 // look asks the child.
 func look(ctx context.Context, child wire.Caller, pid int) (looked, error) {
-	var reply looked
-	_, err := child.Call(ctx, lookMethod, lookRequest{PID: pid}, &reply)
+	reply, _, err := lookMethod.Call(ctx, child, lookRequest{PID: pid})
 	return reply, err
 }
 

@@ -84,13 +84,13 @@ func (n *Network) hint() string {
 	return fmt.Sprintf("/etc/lxc/lxc-usernet needs a line such as %q, and %s the setuid bit", fmt.Sprintf("%s veth %s 10", name, n.bridge), n.binary)
 }
 
-const holdMethod = "lxcusernic.hold"
+const holdMethod wire.Method[wire.None, wire.None] = "lxcusernic.hold"
 
 // holdThread keeps a thread of the child in the detached namespace until release
 // is called: the program names the namespace by a process in it, for which a
 // thread will do.
 func (n *Network) holdThread(ctx context.Context) (release func(), tid int, err error) {
-	fds, err := n.sb.Child.Call(ctx, holdMethod, nil, nil)
+	_, fds, err := holdMethod.Call(ctx, n.sb.Child, wire.None{})
 	release = func() {
 		for _, fd := range fds {
 			unix.Close(fd)
@@ -127,10 +127,10 @@ func threadIn(pid int, netnsPath string) (int, error) {
 
 // hold answers when a thread is in the namespace. The thread stays until the
 // descriptor that it returns is closed.
-func (h handlers) hold(context.Context, wire.Message) (any, []int, error) {
+func (h handlers) hold(context.Context, wire.None) (none wire.None, fds []int, err error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, fmt.Errorf("pipe2: %w", err)
+		return none, nil, fmt.Errorf("pipe2: %w", err)
 	}
 	entered := make(chan error, 1)
 	go func() {
@@ -151,9 +151,9 @@ func (h handlers) hold(context.Context, wire.Message) (any, []int, error) {
 	}()
 	if err := <-entered; err != nil {
 		unix.Close(pipe[1])
-		return nil, nil, err
+		return none, nil, err
 	}
-	return nil, []int{pipe[1]}, nil
+	return none, []int{pipe[1]}, nil
 }
 
 // handlers are what the driver runs inside the child.
@@ -162,5 +162,9 @@ type handlers struct{ netns *netns.Namespace }
 // Handlers are the driver's methods that the child answers.
 func Handlers(_ context.Context, ns *netns.Namespace) wire.Handlers {
 	h := handlers{ns}
-	return wire.Handlers{holdMethod: h.hold, askMethod: h.ask, dropMethod: h.drop}
+	all := wire.Handlers{}
+	holdMethod.Handle(all, h.hold)
+	askMethod.Handle(all, h.ask)
+	dropMethod.Handle(all, h.drop)
+	return all
 }

@@ -34,8 +34,8 @@ type lease struct {
 }
 
 const (
-	askMethod  = "lxcusernic.ask"
-	dropMethod = "lxcusernic.drop"
+	askMethod  wire.Method[askRequest, askReply]   = "lxcusernic.ask"
+	dropMethod wire.Method[dropRequest, wire.None] = "lxcusernic.drop"
 )
 
 // errRefused is the answer of a server that wants the address back.
@@ -54,8 +54,7 @@ type askReply struct {
 
 // ask gets a lease, or has one renewed.
 func (n *Network) ask(ctx context.Context, renew lease) (lease, error) {
-	var reply askReply
-	_, err := n.sb.Child.Call(ctx, askMethod, askRequest{n.cfg.Ifname, renew}, &reply)
+	reply, _, err := askMethod.Call(ctx, n.sb.Child, askRequest{n.cfg.Ifname, renew})
 	if err == nil && reply.Refused {
 		err = errRefused
 	}
@@ -70,18 +69,14 @@ const (
 
 // ask runs in the child. The client's socket sees all that arrives on the
 // interface, so it is there for the exchange alone.
-func (h handlers) ask(ctx context.Context, msg wire.Message) (any, []int, error) {
-	var req askRequest
-	if err := msg.Decode(&req); err != nil {
-		return nil, nil, err
-	}
+func (h handlers) ask(ctx context.Context, req askRequest) (reply askReply, fds []int, err error) {
 	var client *nclient4.Client
-	err := h.netns.Do(func() (err error) {
+	err = h.netns.Do(func() (err error) {
 		client, err = nclient4.New(req.Ifname, nclient4.WithTimeout(answerTimeout), nclient4.WithRetry(tries))
 		return err
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("a DHCP client on %q: %w", req.Ifname, err)
+		return reply, nil, fmt.Errorf("a DHCP client on %q: %w", req.Ifname, err)
 	}
 	defer client.Close()
 	granted, err := exchange(ctx, client, req.Renew)
@@ -90,7 +85,7 @@ func (h handlers) ask(ctx context.Context, msg wire.Message) (any, []int, error)
 		return askReply{Refused: true}, nil, nil
 	}
 	if err != nil {
-		return nil, nil, err
+		return reply, nil, err
 	}
 	l, err := newLease(granted)
 	return askReply{Lease: l}, nil, err
@@ -188,19 +183,15 @@ func (n *Network) apply(ctx context.Context, l lease) error {
 }
 
 func (n *Network) drop(ctx context.Context, addr netip.Prefix) error {
-	if _, err := n.sb.Child.Call(ctx, dropMethod, dropRequest{n.cfg.Ifname, addr}, nil); err != nil {
+	if _, _, err := dropMethod.Call(ctx, n.sb.Child, dropRequest{n.cfg.Ifname, addr}); err != nil {
 		return fmt.Errorf("removing the address %s: %w", addr, err)
 	}
 	return nil
 }
 
 // drop runs in the child. The routes of the address go with it.
-func (h handlers) drop(_ context.Context, msg wire.Message) (any, []int, error) {
-	var req dropRequest
-	if err := msg.Decode(&req); err != nil {
-		return nil, nil, err
-	}
-	return nil, nil, h.netns.Do(func() error { return dropAddr(req) })
+func (h handlers) drop(_ context.Context, req dropRequest) (none wire.None, fds []int, err error) {
+	return none, nil, h.netns.Do(func() error { return dropAddr(req) })
 }
 
 func dropAddr(req dropRequest) error {

@@ -14,7 +14,7 @@ import (
 // What the child does: it is root of the namespaces of the containers in it, and
 // can enter them.
 
-const addressesMethod = "bypass.addresses"
+const addressesMethod wire.Method[addressesRequest, []address] = "bypass.addresses"
 
 // addressesRequest names a network namespace by a process, as the child sees it; 0
 // is the child's own.
@@ -30,26 +30,23 @@ type address struct {
 
 // Handlers are the methods that the child answers.
 func Handlers(own *netns.Namespace) wire.Handlers {
-	return wire.Handlers{addressesMethod: func(_ context.Context, msg wire.Message) (any, []int, error) {
-		var req addressesRequest
-		if err := msg.Decode(&req); err != nil {
-			return nil, nil, err
-		}
-		var found []address
-		err := own.Of(req.PID, func(ns *netns.Namespace) error {
+	all := wire.Handlers{}
+	addressesMethod.Handle(all, func(_ context.Context, req addressesRequest) (found []address, fds []int, err error) {
+		err = own.Of(req.PID, func(ns *netns.Namespace) error {
 			return ns.Do(func() (err error) {
 				found, err = addresses()
 				return err
 			})
 		})
 		return found, nil, err
-	}}
+	})
+	return all
 }
 
 // addressesOf asks the child for the addresses of a namespace that are neither
 // loopback nor link-local, IPv4 first.
 func addressesOf(ctx context.Context, child wire.Caller, pid int) (found []address, err error) {
-	_, err = child.Call(ctx, addressesMethod, addressesRequest{PID: pid}, &found)
+	found, _, err = addressesMethod.Call(ctx, child, addressesRequest{PID: pid})
 	return found, err
 }
 
