@@ -18,18 +18,40 @@ import (
 //
 // The list comes from the kernel's socket diagnostics, see sock_diag(7).
 func Listeners(proto int, port uint16) ([]netip.Addr, error) {
-	var addrs []netip.Addr
+	sockets, err := ListeningSockets(proto, port)
+	if err != nil {
+		return nil, err
+	}
+	addrs := make([]netip.Addr, len(sockets))
+	for i, s := range sockets {
+		addrs[i] = s.Addr
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs), nil
+}
+
+// ListeningSocket is a server's socket, as Listeners has it: twice where it takes
+// both families. /proc/PID/fd names it by the inode.
+type ListeningSocket struct {
+	Addr  netip.Addr
+	Inode uint64
+}
+
+// ListeningSockets is Listeners with the sockets.
+func ListeningSockets(proto int, port uint16) ([]ListeningSocket, error) {
+	var sockets []ListeningSocket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		msgs, err := dump(diagRequest{family: family, proto: uint8(proto), port: port})
 		if err != nil {
 			return nil, err
 		}
 		for _, m := range msgs {
-			addrs = append(addrs, parseDiag(m, port)...)
+			for _, addr := range parseDiag(m, port) {
+				sockets = append(sockets, ListeningSocket{addr, diagInode(m)})
+			}
 		}
 	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs), nil
+	return sockets, nil
 }
 
 func dump(r diagRequest) ([][]byte, error) {
@@ -57,8 +79,8 @@ func Inodes(port uint16, all bool) (map[uint64]bool, error) {
 			if len(m) < diagMessageLen || binary.BigEndian.Uint16(m[4:]) != port {
 				continue
 			}
-			if inode := binary.NativeEndian.Uint32(m[68:]); inode != 0 {
-				inodes[uint64(inode)] = true
+			if inode := diagInode(m); inode != 0 {
+				inodes[inode] = true
 			}
 		}
 	}
@@ -130,6 +152,9 @@ func parseDiag(b []byte, port uint16) []netip.Addr {
 	}
 	return nil
 }
+
+// diagInode returns the inode of a message that is long enough.
+func diagInode(b []byte) uint64 { return uint64(binary.NativeEndian.Uint32(b[68:])) }
 
 // v6Only looks for IPV6_V6ONLY among the attributes of a message.
 func v6Only(attrs []byte) bool {

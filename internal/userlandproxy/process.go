@@ -1,0 +1,112 @@
+package userlandproxy
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// holder is a process, and its descriptor of a socket.
+type holder struct {
+	pid, fd int
+	inode   uint64
+}
+
+// holds reports whether the process still has the socket at that descriptor.
+func (h holder) holds() bool {
+	link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", h.pid, h.fd))
+	return err == nil && link == socketLink(h.inode)
+}
+
+func socketLink(inode uint64) string { return fmt.Sprintf("socket:[%d]", inode) }
+
+// findProxy returns the proxy that has a socket of the calling thread's network
+// namespace. It reports false where no process is one.
+func findProxy(proto int, port uint16, inode uint64) (holder, commandLine, bool) {
+	for _, pid := range numbers("/proc") {
+		text, err := readBounded(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil {
+			continue // it has ended
+		}
+		c, ok := parseCommandLine(text)
+		if !ok || c.proto != proto || c.hostPort != port || !inThisNetwork(pid) {
+			continue
+		}
+		if h, ok := findDescriptor(pid, inode); ok {
+			return h, c, true
+		}
+	}
+	return holder{}, commandLine{}, false
+}
+
+func findDescriptor(pid int, inode uint64) (holder, bool) {
+	for _, fd := range numbers(fmt.Sprintf("/proc/%d/fd", pid)) {
+		if h := (holder{pid, fd, inode}); h.holds() {
+			return h, true
+		}
+	}
+	return holder{}, false
+}
+
+// inThisNetwork reports whether a process is in the calling thread's network
+// namespace: elsewhere, a container's address has another meaning.
+func inThisNetwork(pid int) bool {
+	its, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return false
+	}
+	ours, err := os.Stat("/proc/thread-self/ns/net")
+	return err == nil && os.SameFile(its, ours)
+}
+
+// numbers lists the names in a directory of /proc that are numbers.
+func numbers(dir string) (all []int) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(-1)
+	for _, name := range names {
+		if n, err := strconv.Atoi(name); err == nil {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// maxCommandLine bounds what is read of a command line: a proxy's is short.
+const maxCommandLine = 4 << 10
+
+func readBounded(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxCommandLine))
+	return string(b), err
+}
+
+// open returns a pidfd of the process, or -1 on kernels without (before Linux 5.3).
+// It reports false where the process no longer has the socket.
+func (h holder) open() (pidfd int, ok bool) {
+	pidfd, err := unix.PidfdOpen(h.pid, 0)
+	if err != nil {
+		pidfd = -1
+	}
+	if err == unix.ESRCH || !h.holds() { // asked last: the number may be another's by now
+		closeFD(pidfd)
+		return -1, false
+	}
+	return pidfd, true
+}
+
+func closeFD(fd int) {
+	if fd >= 0 {
+		unix.Close(fd)
+	}
+}
