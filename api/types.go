@@ -63,6 +63,11 @@ type PortDetails struct {
 	State string `json:"state,omitempty"`
 	// StateReason says why the port is not native. Since API version 1.2.0.
 	StateReason string `json:"stateReason,omitempty"`
+	// Via says where a port leads at whose address the userland proxy of a
+	// container engine listens: "container 172.17.0.2:80", past the proxy, or
+	// "userland proxy", where that is the way. Empty with others. Since API
+	// version 1.2.0.
+	Via string `json:"via,omitempty"`
 	// LastError is the reason of the latest refused or failed connection.
 	LastError string `json:"lastError,omitempty"`
 }

@@ -63,7 +63,7 @@ func buildBinaries() (string, error) {
 		env  string
 		args []string
 	}{
-		{"CGO_ENABLED=0", []string{"-o", dir + "/", "../cmd/...", "./testdata/tool"}},
+		{"CGO_ENABLED=0", []string{"-o", dir + "/", "../cmd/...", "./testdata/tool", "./testdata/docker-proxy"}},
 		{"GOARCH=386", []string{"-o", dir + "/tool386", "./testdata/tool"}},
 	} {
 		cmd := exec.Command("go", append([]string{"build", "-trimpath", "-buildvcs=false", "-tags=" + shipTags}, build.args...)...)

@@ -74,22 +74,22 @@ func printTable(w io.Writer, ports []api.PortStatus) error {
 }
 
 // printWideTable has a column STATE, which is "relay (reason)" or "native" where
-// the driver has states.
+// the driver has states, and a column VIA for ports with a userland proxy.
 func printWideTable(w io.Writer, ports []api.PortStatus) error {
 	table := tabwriter.NewWriter(w, 4, 8, 4, ' ', 0)
-	fmt.Fprintln(table, "ID\tPROTO\tPARENTIP\tPARENTPORT\tCHILDIP\tCHILDPORT\tSTATE\tACTIVE\tACCEPTED\tREFUSED\tLASTERROR\t")
+	fmt.Fprintln(table, "ID\tPROTO\tPARENTIP\tPARENTPORT\tCHILDIP\tCHILDPORT\tSTATE\tVIA\tACTIVE\tACCEPTED\tREFUSED\tLASTERROR\t")
 	for _, p := range ports {
 		s, d := p.Spec, p.Details
 		fmt.Fprintf(table, "%d\t%s\t%s\t%d\t%s\t%d\t", p.ID, s.Proto, s.ParentIP, s.ParentPort, s.ChildIP, s.ChildPort)
 		if d == nil {
-			fmt.Fprintln(table, "\t\t\t\t\t")
+			fmt.Fprintln(table, "\t\t\t\t\t\t")
 			continue
 		}
 		state := d.State
 		if d.StateReason != "" {
 			state += " (" + d.StateReason + ")"
 		}
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%s\t\n", state, d.Active, d.Accepted, d.Refused, d.LastError)
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%s\t\n", state, d.Via, d.Active, d.Accepted, d.Refused, d.LastError)
 	}
 	return table.Flush()
 }

@@ -57,14 +57,16 @@ func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock
 	port, err := p.start(func() (forwarded, error) {
 		taken = true
 		own = p.router(udp, spec, to)
-		r := Router(own)
-		if wrap != nil {
-			r = wrap(own)
+		past := p.newPastProxy(udp, to, own)
+		if past == nil {
+			return p.forward(udp, sockets, to, own, wrap)
 		}
-		if udp {
-			return p.forwardUDP(sockets, to, r)
+		f, err := p.forward(udp, sockets, to, past, wrap)
+		if err != nil {
+			past.Close()
+			return nil, err
 		}
-		return p.forwardTCP(sockets, to, r)
+		return lookingPast{f, past}, nil
 	}, func(ip netip.Addr) {
 		own.port.Store(p.source.PortOfOwn(protocol(udp), netip.AddrPortFrom(ip, to.Port())))
 	})
@@ -134,6 +136,16 @@ func (p *Ports) startEngine() (err error) {
 		p.engine, err = relay.New(relay.Options{Log: p.cfg.Log})
 	}
 	return err
+}
+
+func (p *Ports) forward(udp bool, sockets hostsock.Sockets, to netip.AddrPort, r Router, wrap func(Router) Router) (forwarded, error) {
+	if wrap != nil {
+		r = wrap(r)
+	}
+	if udp {
+		return p.forwardUDP(sockets, to, r)
+	}
+	return p.forwardTCP(sockets, to, r)
 }
 
 func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, r Router) (forwarded, error) {

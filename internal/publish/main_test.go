@@ -5,6 +5,7 @@ import (
 
 	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/sourceip"
+	"rootlesskit/internal/userlandproxy"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers) }
+func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers, userlandproxy.Handlers) }

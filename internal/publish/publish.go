@@ -30,6 +30,9 @@ type Config struct {
 	// one of which it is; the unspecified address says that none is known. Servers on
 	// loopback alone are not reached, see sourceip.Policy.PortOfOwn.
 	Own netip.Addr
+	// UserlandProxies has ports lead past those of container engines, for which the
+	// namespace answers the calls of userlandproxy too.
+	UserlandProxies bool
 	// IPv4 and IPv6 are addresses of the namespace, for the time that it cannot be
 	// asked.
 	IPv4, IPv6 netip.Addr
@@ -41,10 +44,11 @@ type Config struct {
 
 // Ports are those that lead into one namespace.
 type Ports struct {
-	cfg    Config
-	source *sourceip.Policy
-	pools  *pools
-	cancel context.CancelFunc
+	cfg       Config
+	namespace wire.Caller
+	source    *sourceip.Policy
+	pools     *pools
+	cancel    context.CancelFunc
 
 	mu     sync.Mutex
 	own    netip.Addr    // Config.Own, as it is now
@@ -62,11 +66,12 @@ func Open(ctx context.Context, namespace wire.Caller, cfg Config) *Ports {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	return &Ports{
-		cfg:    cfg,
-		own:    cfg.Own.Unmap(),
-		cancel: cancel,
-		pools:  newPools(ctx, namespace, cfg.Log),
-		open:   map[*Port]struct{}{},
+		cfg:       cfg,
+		namespace: namespace,
+		own:       cfg.Own.Unmap(),
+		cancel:    cancel,
+		pools:     newPools(ctx, namespace, cfg.Log),
+		open:      map[*Port]struct{}{},
 		source: sourceip.New(ctx, sourceip.Config{
 			Child: namespace, Backend: cfg.Backend, IPv4: cfg.IPv4, IPv6: cfg.IPv6, Log: cfg.Log,
 		}),

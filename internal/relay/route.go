@@ -15,6 +15,8 @@ type Route struct {
 	// Unserved says that no server is known to be there: it is the best guess. Fixed
 	// says that there is no other way, and never will be. UDP only.
 	Unserved, Fixed bool
+	// Direct is for the maker of routes alone: it gets it back, see Doubt.
+	Direct bool
 	// Prelude is sent to the server before the client's first byte (a PROXY
 	// protocol header); usually nil. TCP only.
 	Prelude []byte

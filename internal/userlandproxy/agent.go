@@ -33,7 +33,7 @@ type answer struct {
 const findMethod = "userlandproxy.find"
 
 // Handlers are the methods of this package that the child answers.
-func Handlers(ns *netns.Namespace) wire.Handlers {
+func Handlers(_ context.Context, ns *netns.Namespace) wire.Handlers {
 	a := &agent{ns: ns, known: map[request]*listener{}}
 	return wire.Handlers{findMethod: a.answerFind}
 }

@@ -101,7 +101,7 @@ type startRequest struct {
 }
 
 // testHandlers run scripts and start programs beside the child.
-func testHandlers(ns *netns.Namespace) wire.Handlers {
+func testHandlers(_ context.Context, ns *netns.Namespace) wire.Handlers {
 	return wire.Handlers{runMethod: answerRun(ns), startMethod: answerStart}
 }
 

@@ -5,6 +5,7 @@ answers each client from a connected socket of its own, as DTLS servers do, or
 udp-late, which answers all whenever somebody on 127.0.0.1 asks; tcp6 and udp6
 are servers for IPv6 alone
        peers.py ask KIND FROM TO PORT  a client that prints the answer
+$NAME, where it is set, is the beginning of each answer.
 
 Where $SAY is set, that is the answer instead.
 """
@@ -18,7 +19,8 @@ def name(peer):
     if "SAY" in os.environ:
         return os.environ["SAY"].encode()
     host = peer[0].removeprefix("::ffff:")
-    return (f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}").encode()
+    seen = f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"
+    return (os.environ.get("NAME", "") + seen).encode()
 
 
 def bind(kind, address, port):

@@ -5,7 +5,6 @@ package builtin
 import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/relayed"
-	"rootlesskit/internal/sourceip"
 )
 
 // Name is the driver's name on the command line.
@@ -17,7 +16,7 @@ func Driver() driver.Driver {
 		Name:  Name,
 		Flags: relayed.Flags(),
 		Ports: []driver.PortRole{{Name: Name, Auto: driver.Auto{Rank: 1, Why: "the fastest"}, New: New}},
-		Child: sourceip.Handlers,
+		Child: relayed.Handlers,
 	}
 }
 

@@ -8,10 +8,9 @@ import (
 	"rootlesskit/internal/driver/drivertest"
 	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/nstest"
-	"rootlesskit/internal/sourceip"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers) }
+func TestMain(m *testing.M) { nstest.Main(m, relayed.Handlers) }
 
 func TestPorts(t *testing.T) {
 	drivertest.RunPorts(t, setup)

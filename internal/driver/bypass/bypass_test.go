@@ -11,11 +11,11 @@ import (
 
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/nstest"
-	"rootlesskit/internal/sourceip"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers, Handlers) }
+func TestMain(m *testing.M) { nstest.Main(m, relayed.Handlers, Handlers) }
 
 // TestPorts has no command to supervise: the base alone serves. Native ports need
 // one, and are tested with the launcher.

@@ -20,11 +20,10 @@ import (
 	"rootlesskit/internal/driver/drivertest"
 	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/nstest"
-	"rootlesskit/internal/sourceip"
 	"rootlesskit/internal/wire"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers) }
+func TestMain(m *testing.M) { nstest.Main(m, relayed.Handlers) }
 
 func setup(t *testing.T) drivertest.Setup {
 	sb, child := drivertest.Sandbox(t)

@@ -6,10 +6,15 @@ package relayed
 import (
 	"context"
 	"io"
+	"maps"
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/netns"
 	"rootlesskit/internal/publish"
+	"rootlesskit/internal/sourceip"
+	"rootlesskit/internal/userlandproxy"
+	"rootlesskit/internal/wire"
 )
 
 // Ports is the driver. It works with every network driver that gives the child
@@ -21,6 +26,13 @@ type Ports struct {
 	ended          chan struct{} // closed when everything is
 }
 
+// Handlers are what the ports need inside the child.
+func Handlers(ctx context.Context, ns *netns.Namespace) wire.Handlers {
+	all := sourceip.Handlers(ctx, ns)
+	maps.Copy(all, userlandproxy.Handlers(ctx, ns))
+	return all
+}
+
 // New returns a driver of that name; flags are those of Flags, or more.
 func New(name string, flags driver.Flags) *Ports {
 	return &Ports{name: name, backend: readBackend(flags), ended: make(chan struct{})}
@@ -29,11 +41,12 @@ func New(name string, flags driver.Flags) *Ports {
 // Start implements driver.Ports. It starts nothing that costs.
 func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) error {
 	p.Ports = publish.Open(ctx, sb.Child, publish.Config{
-		Backend:   p.backend,
-		IPv4:      link.IPv4.Addr(),
-		IPv6:      link.IPv6.Addr(),
-		Inherited: sb.Inherited,
-		Log:       sb.Log,
+		Backend:         p.backend,
+		UserlandProxies: p.backend != "",
+		IPv4:            link.IPv4.Addr(),
+		IPv6:            link.IPv6.Addr(),
+		Inherited:       sb.Inherited,
+		Log:             sb.Log,
 	})
 	context.AfterFunc(ctx, func() {
 		p.Close()

@@ -7,11 +7,11 @@ import (
 
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/nstest"
-	"rootlesskit/internal/sourceip"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers) }
+func TestMain(m *testing.M) { nstest.Main(m, relayed.Handlers) }
 
 // flags are the driver's own flags at their defaults, unless set.
 func flags(set map[string]string) driver.Flags { return driver.FlagValues(Driver().Flags, set) }

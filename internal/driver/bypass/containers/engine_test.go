@@ -22,13 +22,15 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/bypass"
 	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/ports"
 	"rootlesskit/internal/seccomp"
-	"rootlesskit/internal/sourceip"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m, sourceip.Handlers, bypass.Handlers) }
+func TestMain(m *testing.M) {
+	nstest.Main(m, relayed.Handlers, bypass.Handlers)
+}
 
 // engine is a driver that container runtimes and tools talk to, in this process.
 // The containers live in the network namespace of the child.

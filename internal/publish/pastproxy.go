@@ -1,0 +1,306 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
+	"rootlesskit/internal/relay"
+	"rootlesskit/internal/userlandproxy"
+)
+
+// pastProxy is the Router of a port at whose address a container engine's proxy may
+// listen: it leads past that to the container, which sees its clients so, and not
+// the proxy. Where the container cannot be connected to, the proxy is the way.
+type pastProxy struct {
+	*router // to the address that was asked for
+	ports   *Ports
+	ctx     context.Context // ends with the port
+	udp     bool
+	at      netip.AddrPort
+	cancel  context.CancelFunc
+
+	known  atomic.Pointer[way]     // nil where the child has to be asked
+	led    atomic.Pointer[way]     // the latest that led to a container; nil: none ever did
+	silent atomic.Pointer[silence] // see Reroute; nil: none
+	// refused are clients that were led to a container in vain, until the other way
+	// is found for them.
+	refused sync.Map
+
+	asking chan struct{} // a semaphore: one question at a time
+	latest answered      // of its holder
+	closed bool          // its holder's too
+}
+
+// way is where a port leads.
+type way struct {
+	// past leads to the container; nil: it is the address that was asked for.
+	past      *router
+	container netip.AddrPort
+	proxy     *userlandproxy.Proxy // nil: there is none
+}
+
+// alive reports whether the proxy that the way leads past has not ended.
+func (w *way) alive() bool { return w.past == nil || w.proxy.Alive() }
+
+// answered is a way, and when it was asked for.
+type answered struct {
+	way   *way
+	since time.Time
+}
+
+// silence is a container that does not answer clients, and how long it is left to its
+// proxy for that.
+type silence struct {
+	container netip.AddrPort
+	pause     time.Duration
+	end       time.Time
+}
+
+const (
+	// wayTTL bounds how long a proxy may be missed, and minWayTTL how often a port
+	// asks for one, while clients come.
+	wayTTL    = time.Second
+	minWayTTL = 20 * time.Millisecond
+	// minSilence and maxSilence bound the time that a container is left to its proxy: it
+	// may be about to start, or never be able to answer.
+	minSilence = time.Second
+	maxSilence = 5 * time.Minute
+	// findTimeout bounds the wait for a child that does not answer; a client that
+	// waits is better off than one that is seen as the proxy.
+	findTimeout = 10 * time.Second
+)
+
+// newPastProxy returns a Router for a port; it is to be closed. It is nil where no
+// proxy is to be looked for.
+func (p *Ports) newPastProxy(udp bool, at netip.AddrPort, asked *router) *pastProxy {
+	if !p.cfg.UserlandProxies || p.own.IsValid() || at.Addr().IsUnspecified() {
+		return nil
+	}
+	r := &pastProxy{router: asked, ports: p, udp: udp, at: at, asking: make(chan struct{}, 1)}
+	r.ctx, r.cancel = context.WithCancel(p.pools.ctx)
+	return r
+}
+
+// Route implements Router.
+func (r *pastProxy) Route(client, local netip.AddrPort) relay.Route {
+	w := r.known.Load()
+	switch {
+	case w == nil:
+		return relay.Route{}
+	case w.past == nil:
+		return r.router.Route(client, local)
+	case !w.alive():
+		r.known.CompareAndSwap(w, nil)
+		return relay.Route{}
+	}
+	return direct(w.past.Route(client, local))
+}
+
+// direct marks a route that leads past the proxy.
+func direct(route relay.Route) relay.Route {
+	route.Direct = route.Target.IsValid()
+	return route
+}
+
+// Resolve implements Router.
+func (r *pastProxy) Resolve(client, local netip.AddrPort) relay.Route {
+	if _, refused := r.refused.LoadAndDelete(client); refused {
+		return r.router.way(client, local)
+	}
+	w := r.ask(r.valid)
+	if w.past == nil {
+		return r.router.way(client, local)
+	}
+	return direct(w.past.way(client, local))
+}
+
+// way is the route of a client, for which the child is asked where that is needed.
+func (r *router) way(client, local netip.AddrPort) relay.Route {
+	if route := r.Route(client, local); route.Target.IsValid() {
+		return route
+	}
+	return r.Resolve(client, local)
+}
+
+// Reroute implements Router. Who cannot connect to the container gets to the proxy.
+// So do all for a while where the container does not answer: it may be unable to
+// answer a client of that address.
+func (r *pastProxy) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
+	led := r.led.Load()
+	if led == nil {
+		return r.router.Reroute(client, local, failed)
+	}
+	if none := (*relay.NoAnswer)(nil); errors.As(failed, &none) {
+		if none.Target != led.container {
+			return r.router.Reroute(client, local, failed)
+		}
+		r.noAnswer(led.container, client)
+	} else if failed == unix.EADDRINUSE || failed == unix.EADDRNOTAVAIL {
+		route, ok := led.past.Reroute(client, local, failed)
+		return direct(route), ok
+	}
+	r.known.Store(nil)
+	r.refused.Store(client, nil)
+	return relay.Route{}, true
+}
+
+// noAnswer has a container left to its proxy, for longer each time.
+func (r *pastProxy) noAnswer(container, client netip.AddrPort) {
+	now, pause := time.Now(), minSilence
+	if s := r.silent.Load(); s != nil && s.container == container {
+		if now.Before(s.end) {
+			return // others have found out meanwhile
+		}
+		pause = min(2*s.pause, maxSilence)
+	}
+	r.silent.Store(&silence{container, pause, now.Add(pause)})
+	r.ports.cfg.Log.Warn("a container does not answer a client's own address, its userland proxy is the way for a while",
+		"port", r.at.Port(), "container", container, "client", client.Addr(), "while", pause)
+}
+
+// Look implements looker. A flow whose server answers stays where it is.
+func (r *pastProxy) Look(flows []relay.Doubt) []relay.Route {
+	w := r.ask(func() *way { return nil })
+	if w.past == nil {
+		return r.router.Look(flows)
+	}
+	routes := make([]relay.Route, len(flows))
+	for i, f := range flows {
+		switch {
+		case f.Route.Target == w.container, f.Route.Fixed, f.Answered && !f.Route.Direct:
+			routes[i] = f.Route
+			routes[i].Unserved = false
+		default:
+			routes[i] = direct(w.past.way(f.Client, f.Local))
+		}
+	}
+	return routes
+}
+
+// via says where the port leads.
+func (r *pastProxy) via() string {
+	w := r.ask(r.valid)
+	switch {
+	case w.past != nil:
+		return "container " + w.container.String()
+	case w.proxy != nil:
+		return "userland proxy"
+	}
+	return ""
+}
+
+// valid is the way that is known and holds, or nil.
+func (r *pastProxy) valid() *way {
+	if w := r.known.Load(); w != nil && w.alive() {
+		return w
+	}
+	return nil
+}
+
+// ask returns a way that known has, when it is the turn, or asks the child.
+func (r *pastProxy) ask(known func() *way) *way {
+	since := time.Now()
+	r.asking <- struct{}{} // for no longer than findTimeout for each before
+	defer func() { <-r.asking }()
+	if w := known(); w != nil {
+		return w
+	}
+	if r.closed {
+		return &way{}
+	}
+	if r.latest.since.After(since) && r.latest.way.alive() {
+		return r.latest.way // another has asked meanwhile
+	}
+	r.find()
+	return r.latest.way
+}
+
+// find asks the child, and keeps the way for a while: what nobody listens at, not at
+// all, and what is no proxy's socket for as long again as that is known, since an
+// engine may open it before its proxy starts.
+func (r *pastProxy) find() {
+	ctx, cancel := context.WithTimeout(r.ctx, findTimeout)
+	defer cancel()
+	since := time.Now()
+	l, err := userlandproxy.Find(ctx, r.ports.namespace, protocol(r.udp), r.at)
+	if err != nil {
+		r.ports.cfg.Log.Debug("a userland proxy could not be looked for", "address", r.at, "error", err)
+	}
+	w, ttl := r.wayTo(l.Proxy), wayTTL
+	if err == nil && w.proxy == nil {
+		ttl = min(max(l.Age, minWayTTL), wayTTL)
+	}
+	r.forget()
+	r.latest = answered{w, since}
+	if l.Age < 0 {
+		r.known.Store(nil)
+		return
+	}
+	r.known.Store(w)
+	time.AfterFunc(ttl, func() { r.known.CompareAndSwap(w, nil) })
+}
+
+// wayTo is the way past a proxy, or to it, or, where that is nil, to whoever listens.
+func (r *pastProxy) wayTo(proxy *userlandproxy.Proxy) *way {
+	w := &way{proxy: proxy}
+	if proxy == nil {
+		return w
+	}
+	s := r.silent.Load()
+	switch {
+	case !proxy.Container.IsValid():
+		r.ports.cfg.Log.Debug("a userland proxy is not looked through", "address", r.at, "reason", proxy.Problem)
+		return w
+	case s != nil && s.container == proxy.Container && time.Now().Before(s.end):
+		return w
+	}
+	w.container = proxy.Container
+	if led := r.led.Load(); led != nil && led.container == w.container {
+		w.past = led.past
+	} else {
+		w.past = r.ports.newRouter(r.ports.source.Port(protocol(r.udp), w.container), r.proxyHeader)
+	}
+	r.led.Store(w)
+	return w
+}
+
+func (r *pastProxy) forget() {
+	if r.latest.way != nil {
+		r.latest.way.proxy.Close()
+	}
+}
+
+// Close ends the questions.
+func (r *pastProxy) Close() {
+	r.cancel()
+	r.asking <- struct{}{}
+	defer func() { <-r.asking }()
+	r.forget()
+	r.closed = true
+}
+
+// lookingPast is a port with such a router.
+type lookingPast struct {
+	forwarded
+	router *pastProxy
+}
+
+// Close implements io.Closer.
+func (p lookingPast) Close() error {
+	p.router.Close()
+	return p.forwarded.Close()
+}
+
+// Details implements driver.Detailer.
+func (p lookingPast) Details() api.PortDetails {
+	d := p.forwarded.Details()
+	d.Via = p.router.via()
+	return d
+}
