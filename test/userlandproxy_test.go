@@ -6,10 +6,13 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"rootlesskit/api"
 )
 
 // engine is a run with containers on a bridge, whose ports userland proxies carry
@@ -20,12 +23,16 @@ type engine struct {
 	detached bool
 }
 
-// startEngine publishes port 8080 of all addresses, both families, TCP and UDP. serve
-// is what the containers run before they serve.
+// startEngine publishes port 8080 of all addresses, both families, TCP and UDP, unless
+// the flags publish one. serve is what the containers run before they serve.
 func startEngine(t *testing.T, serve string, flags ...string) *engine {
 	t.Helper()
 	e := &engine{world: newWorld(t), detached: slices.Contains(flags, "--detach-netns")}
+	published := slices.ContainsFunc(flags, func(f string) bool { return strings.HasPrefix(f, "--publish=") })
 	for _, proto := range []string{"tcp", "udp"} {
+		if published {
+			break
+		}
 		flags = append(flags, "--publish=0.0.0.0:8080:127.0.0.1:8080/"+proto+"4", "--publish=[::]:8080:[::1]:8080/"+proto+"6")
 	}
 	script := testdata(t, "containers.sh")
@@ -152,6 +159,29 @@ func TestUserlandProxy(t *testing.T) {
 			}
 			if got := e.mustCtl(t, "list-ports", "--wide"); !strings.Contains(got, " "+way4+" ") {
 				t.Errorf("list-ports --wide:\n%s", got)
+			}
+		})
+	}
+}
+
+// TestUserlandProxyIsNotNative: a proxy that binds a port under bypass4netns does not
+// get a socket of the host, by which its container would see the bridge; nor does the
+// engine that binds it for the proxy.
+func TestUserlandProxyIsNotNative(t *testing.T) {
+	engine := filepath.Join(t.TempDir(), "dockerd")
+	if err := os.Symlink(bin("docker-proxy"), engine); err != nil {
+		t.Fatal(err)
+	}
+	for name, program := range map[string]string{"proxy": bin("docker-proxy"), "engine": engine} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("PROXIES", program+" -proto tcp -host-ip 127.0.0.1 -host-port 8080 -container-ip 172.17.0.2 -container-port 80 &")
+			e := startEngine(t, "", "--port-driver=bypass4netns", "--publish=0.0.0.0:8080:127.0.0.1:8080/tcp")
+			poll(t, "the proxy", func() bool { return strings.Contains(e.output.String(), "\nready\n") })
+			if state, why := e.portState(t, 1); state != api.PortRelay || why != "the server is the userland proxy of a container" {
+				t.Errorf("the port is %s: %s", state, why)
+			}
+			if got := e.seen(t, "tcp", client4, host4); name == "proxy" && got != "container 2: "+client4 {
+				t.Errorf("the client is seen as %q", got)
 			}
 		})
 	}

@@ -51,6 +51,18 @@ func parseCommandLine(text string) (commandLine, bool) {
 	return c, ip.IsValid() && port != 0 && c.hostPort != 0
 }
 
+// Publishes reports whether a process of that command line, the text of
+// /proc/PID/cmdline, listens in the name of a container: a proxy, or the engine,
+// which since Docker 28 opens the socket that its proxy gets.
+func Publishes(text string) bool {
+	name, _, _ := strings.Cut(text, "\x00")
+	switch path.Base(name) {
+	case program, "dockerd":
+		return true
+	}
+	return false
+}
+
 // option returns an option as package flag of Go takes it, and how many arguments
 // it has used: -name=value, -name value, both with one dash or two. Those that take
 // no value have "" for it; what is no option has no name.

@@ -4,6 +4,7 @@
 #
 # $PEERS: the path of peers.py
 # $SERVE: shell code that a container runs before it serves
+# $PROXIES: shell code that starts proxies
 set -e
 PATH=$PATH:/usr/sbin:/sbin
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad # no wait for addresses
@@ -44,4 +45,5 @@ for n in 2 3; do
 	ip link add veth$n type veth peer name eth0 netns $!
 	ip link set veth$n master docker0 up
 done
+eval "$PROXIES"
 wait

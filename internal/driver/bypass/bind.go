@@ -87,6 +87,10 @@ func (p *port) answer(b *bind, err error) {
 	}
 }
 
+// errPublishes is for who listens in the name of a container: the relay leads past it,
+// so that the container sees its clients.
+var errPublishes = errors.New("the server is the userland proxy of a container")
+
 // refusal is an error that the caller gets.
 type refusal struct{ error }
 
@@ -103,6 +107,9 @@ func (p *port) prepare(b *bind) error {
 	}
 	if err := p.check(b); err != nil {
 		return err
+	}
+	if b.caller.publishes() {
+		return errPublishes
 	}
 	if err := p.bindInside(b); err != nil {
 		return err

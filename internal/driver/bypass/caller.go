@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/seccomp"
+	"rootlesskit/internal/userlandproxy"
 )
 
 // caller is a process that is stopped in a system call.
@@ -79,6 +80,13 @@ func (p *caller) parseStatus(text string) (err error) {
 
 // interrupted tells whether a signal waits that the caller has a handler for.
 func (p *caller) interrupted() bool { return p.readStatus() == nil && p.pending&p.caught != 0 }
+
+// publishes reports whether the caller listens in the name of a container, by what it
+// says of itself.
+func (p *caller) publishes() bool {
+	text, err := readProc("%d/cmdline", p.pid)
+	return err == nil && userlandproxy.Publishes(text)
+}
 
 // has tells whether a capability is in effect.
 func (p *caller) has(capability int) bool { return p.caps&(1<<capability) != 0 }
