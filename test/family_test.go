@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,9 @@ func TestAddressFamilies(t *testing.T) {
 		{"--net=slirp4netns --port-driver=builtin", "[::1]:%d:80/tcp", "::1"},
 		{"--net=slirp4netns --port-driver=builtin", "[::]:%d:80/tcp", "127.0.0.1 ::1"},
 		{"--net=gvisor-tap-vsock --port-driver=gvisor-tap-vsock", mapped, "127.0.0.1"},
+		{"--net=gvisor-tap-vsock --port-driver=gvisor-tap-vsock", "[::]:%d:80/tcp6", "::1"},
+		{"--net=gvisor-tap-vsock --port-driver=gvisor-tap-vsock", "[::1]:%d:10.0.2.100:80/tcp", "::1"},
+		{"--net=gvisor-tap-vsock --port-driver=gvisor-tap-vsock", "0.0.0.0:%d:80/tcp", "127.0.0.1 ::1"},
 		{"--net=gvisor-tap-vsock --port-driver=bypass4netns", mapped, "127.0.0.1"},
 	} {
 		t.Run(tt.flags+" "+tt.spec, func(t *testing.T) {
@@ -103,5 +107,26 @@ func TestAddressFamilies(t *testing.T) {
 				t.Errorf("listed as %v, %v", got.Spec, err)
 			}
 		})
+	}
+}
+
+// TestEmbeddedIPv6: the embedded network's ports are open on IPv6, also where the
+// namespace has none; the clients are seen as the gateway then. Docker is not told of
+// it: it could not use both families.
+func TestEmbeddedIPv6(t *testing.T) {
+	client := netip.MustParseAddrPort("[" + neighbour6 + "]:40001")
+	for flag, want := range map[string]string{"--ipv6": client.String(), "--ipv6=false": "10.0.2.1:40001"} {
+		w := newWorld(t)
+		k := w.run(t, 1, "--net=gvisor-tap-vsock", "--port-driver=gvisor-tap-vsock", flag, "--disable-host-loopback",
+			"--publish=[::]:8080:80/tcp6", "--publish=[::]:8080:80/udp6", "--publish=0.0.0.0:8080:80/tcp4",
+			"python3", testdata(t, "peers.py"), "tcp/0.0.0.0/80", "udp/0.0.0.0/80", "tcp6/::/80", "udp6/::/80")
+		for _, proto := range []string{"tcp", "udp"} {
+			if got := w.ask(t, proto, client, endpoint(host6, 8080)); got != want {
+				t.Errorf("%s: the %s server sees %q, want %q", flag, proto, got, want)
+			}
+		}
+		if info := k.mustCtl(t, "info"); strings.Contains(info, "tcp6") {
+			t.Errorf("%s: %s", flag, info)
+		}
 	}
 }

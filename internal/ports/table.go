@@ -76,7 +76,7 @@ func (t *Table) PublishBy(ctx context.Context, spec api.PortSpec, forward driver
 	if err := spec.Validate(); err != nil {
 		return api.PortStatus{}, err
 	}
-	if err := supported(t.driver.Info(), spec); err != nil {
+	if err := supported(t.driver, spec); err != nil {
 		return api.PortStatus{}, err
 	}
 	e, err := t.reserve(spec)
@@ -101,10 +101,11 @@ func (t *Table) PublishBy(ctx context.Context, spec api.PortSpec, forward driver
 }
 
 // supported tells what the driver cannot do.
-func supported(d api.PortDriverInfo, spec api.PortSpec) error {
-	if !slices.Contains(d.Protos, spec.Proto) {
+func supported(p driver.Ports, spec api.PortSpec) error {
+	if !slices.Contains(driver.Protos(p), spec.Proto) {
 		return fmt.Errorf("unsupported port protocol %s", spec.Proto)
 	}
+	d := p.Info()
 	if spec.ProxyProtocol != "" && !slices.Contains(d.ProxyProtocols, spec.ProxyProtocol) {
 		return fmt.Errorf("the port driver %s does not send the PROXY protocol (%s): leave it out, or use --port-driver=builtin",
 			d.Driver, spec.ProxyProtocol)

@@ -134,7 +134,7 @@ type suite struct {
 	childPort int // the last one used
 }
 
-func (s *suite) has(proto string) bool { return slices.Contains(s.info.Protos, proto) }
+func (s *suite) has(proto string) bool { return slices.Contains(driver.Protos(s.Ports), proto) }
 
 func (s *suite) can(a Ability) bool { return !slices.Contains(s.Lacks, a) }
 

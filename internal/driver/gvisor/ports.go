@@ -64,23 +64,24 @@ func (p *Ports) Wait() error {
 func (p *Ports) Info() api.PortDriverInfo {
 	return api.PortDriverInfo{
 		Driver:                  "gvisor-tap-vsock",
-		Protos:                  p.protos(),
+		Protos:                  []string{"tcp", "tcp4", "udp", "udp4"},
 		DisallowLoopbackChildIP: true,
 	}
 }
 
-func (p *Ports) protos() []string {
-	if p.network.cfg.IPv6 {
-		return []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"}
-	}
-	return []string{"tcp", "tcp4", "udp", "udp4"}
-}
+// Unnamed implements driver.Silent. dockerd asks for all that it is told of, has its
+// userland proxies of both families listen at the child address that it is given, and
+// fails for the second.
+//
+// Clients over IPv6 of a namespace without are led to its IPv4 address, where they are
+// seen as the gateway.
+func (p *Ports) Unnamed() []string { return []string{"tcp6", "udp6"} }
 
 // Forward implements driver.Ports.
 func (p *Ports) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error) {
-	if !slices.Contains(p.protos(), spec.Proto) {
+	if !slices.Contains(driver.Protos(p), spec.Proto) {
 		return nil, fmt.Errorf("protocol %q is not supported by the port driver gvisor-tap-vsock, choose one of %s",
-			spec.Proto, strings.Join(p.protos(), " "))
+			spec.Proto, strings.Join(driver.Protos(p), " "))
 	}
 	child, err := p.childAddr(spec.ChildIP)
 	if err != nil {
