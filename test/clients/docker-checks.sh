@@ -11,12 +11,40 @@ get() {
 
 answers() { [[ "$(answer "$2" "$3")" == "$1 "* ]]; }
 
-# answer ADDRESS:PORT[/udp] [lan]
+# answer ADDRESS:PORT[/udp] [lan] [SOURCE-PORT]
 answer() {
 	case $1 in
-	*/udp) ${2:-} "$WORK/image/bin/peer" udp "${1%/udp}" ;;
-	*) ${2:-} curl -sf --max-time 5 "http://$1/" ;;
+	*/udp) ${2:-} "$WORK/image/bin/peer" udp "${1%/udp}" "${3:-0}" ;;
+	*) ${2:-} curl -sf --max-time 5 ${3:+--local-port "$3"} "http://$1/" ;;
 	esac
+}
+
+# sees NAME ADDRESS:PORT[/udp] asks from the LAN, until NAME answers and sees who
+# asks, address and port.
+sees() {
+	wait_for 10 "$1 at $2 that sees who asks" sees_once "$1" "$2" || {
+		echo "seen as $(answer "$2" lan)"
+		return 1
+	}
+	echo "seen as $(cat "$WORK/seen")"
+}
+
+sees_once() {
+	local client=10.77.0.2 port=$((20000 + RANDOM % 10000))
+	[[ $2 != \[* ]] || client='[fd77::2]'
+	echo "$client:$port" >"$WORK/seen"
+	[ "$(answer "$2" lan "$port")" = "$1 $client:$port" ]
+}
+
+# sees_clients reports whether containers see their clients: pasta and slirp4netns
+# lead to the userland proxy, where there is one.
+sees_clients() { [[ $PORT_DRIVER == [bg]* ]]; }
+
+# as_bridge NAME ADDRESS:PORT[/udp] asks on loopback: NAME sees its own network's gateway.
+as_bridge() {
+	local answer gateway
+	gateway=$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.Gateway}} {{end}}' "$1")
+	answer=$(answer "$2") && echo "seen as $answer, gateway $gateway" && [[ $answer == "$1 ${gateway%% *}:"* ]]
 }
 
 refused() {
@@ -59,7 +87,31 @@ check_ports() {
 	[ "$PORT_DRIVER" = implicit ] || check 'on a second address' second_address
 	check 'UDP on 127.0.0.1' local_udp
 	check 'outbound' docker exec web wget -qO- http://10.77.0.2:8000/
+	if sees_clients; then
+		check 'client seen' sees web 10.77.0.1:8080
+		check 'client of UDP seen' sees web 10.77.0.1:8053/udp
+	fi
+	if [[ $PORT_DRIVER == b* ]]; then
+		check 'loopback client seen' as_bridge web 127.0.0.1:8080
+		check 'loopback UDP seen' as_bridge web 127.0.0.1:8053/udp
+	fi
+	if looks_through; then
+		check 'way of the ports' ways
+	fi
 	check 'remove' removed
+}
+
+# looks_through reports whether the ports lead past a userland proxy.
+looks_through() { [[ $PORT_DRIVER == b* && $OPTIONS == *proxy ]]; }
+
+# ways has the launcher say where the ports lead.
+ways() {
+	local list ports past
+	list=$(user rootlessctl --socket "$STATE/api.sock" list-ports --wide --json)
+	ports=$(wc -l <<<"$list")
+	past=$(grep -c '"via":"container 172\.17\.0\.[0-9]*:[0-9]*"' <<<"$list")
+	echo "$past of $ports ports lead to the container: $(grep -v '"via":"container' <<<"$list" | head -n 1)"
+	[ "$past" -eq "$ports" ]
 }
 
 second_address() {
@@ -88,8 +140,10 @@ removed() { remove web && refused 127.0.0.1:8080 && refused 10.77.0.1:8092 lan; 
 
 check_life() {
 	check 'second network' second_network
+	sees_clients && check 'two networks' two_networks
 	check 'swap of a port' swap
 	check 'restart' restart
+	sees_clients && check 'ten restarts' restarts
 	check 'exec' docker exec web true
 	check 'build' build
 	check 'kill -9 of dockerd' killed dockerd
@@ -99,8 +153,17 @@ check_life() {
 
 second_network() {
 	docker network create second >/dev/null &&
-		serve other --network second -p 8083:80 && get other 10.77.0.1:8083 lan
+		serve other --network second -p 8083:80 -p 8053:80/udp && get other 10.77.0.1:8083 lan &&
+		{ ! sees_clients || { sees other 10.77.0.1:8083 && sees other 10.77.0.1:8053/udp; }; }
 	remove_after $? other && docker network rm second >/dev/null
+}
+
+# two_networks has a container that is on both.
+two_networks() {
+	docker network create second >/dev/null &&
+		serve both -p 8083:80 -p 8053:80/udp && docker network connect second both &&
+		sees both 10.77.0.1:8083 && sees both 10.77.0.1:8053/udp
+	remove_after $? both && docker network rm second >/dev/null
 }
 
 # swap gives each of two containers the other's port.
@@ -115,6 +178,29 @@ swap() {
 restart() {
 	serve web --restart=always -p 8080:80 && get web 127.0.0.1:8080 &&
 		docker restart -t 1 web >/dev/null && get web 10.77.0.1:8080 lan
+}
+
+# restarts asks while the container restarts, ten times, and another one takes its
+# address each time, if it can. Each answer is the container's that was asked, and it
+# sees who asks once it has answered.
+restarts() {
+	local i answers=0 wrong=0 refused=0 answer
+	serve rival -p 8084:80 || return
+	for i in {1..10}; do
+		docker stop -t 1 web >/dev/null && docker restart -t 0 rival >/dev/null && docker start web >/dev/null &&
+			get web 10.77.0.1:8080 lan >/dev/null || break
+		for _ in {1..30}; do
+			answer=$(answer 10.77.0.1:8080 lan)
+			case $answer in
+			'web 10.77.0.2:'*) answers=$((answers + 1)) ;;
+			'') refused=$((refused + 1)) ;;
+			*) wrong=$((wrong + 1)) ;;
+			esac
+		done
+	done
+	echo "$answers of 300 answered, $refused refused, $wrong of another: $answer"
+	[ "$answers" -eq 300 ]
+	remove_after $? rival
 }
 
 # build uses the builder that is docker's default, with a network.

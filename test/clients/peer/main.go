@@ -2,7 +2,8 @@
 // containers' image, and a client for UDP.
 //
 //	peer serve ADDR...   answers HTTP and UDP on each address: "NAME CLIENT"
-//	peer udp ADDR        asks over UDP until it is answered, and prints that
+//	peer udp ADDR [PORT] asks over UDP, from a port, until it is answered, and
+//	                     prints that
 //
 // NAME is the environment's, so that an answer says which container it is from.
 package main
@@ -16,12 +17,14 @@ import (
 )
 
 func main() {
-	err := fmt.Errorf("usage: peer serve ADDR... | peer udp ADDR")
+	err := fmt.Errorf("usage: peer serve ADDR... | peer udp ADDR [PORT]")
 	switch {
 	case len(os.Args) > 2 && os.Args[1] == "serve":
 		err = serve(os.Args[2:])
 	case len(os.Args) == 3 && os.Args[1] == "udp":
-		err = ask(os.Args[2])
+		err = ask(os.Args[2], "0")
+	case len(os.Args) == 4 && os.Args[1] == "udp":
+		err = ask(os.Args[2], os.Args[3])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -61,8 +64,13 @@ func serveUDP(name, addr string) error {
 }
 
 // ask repeats its question, because a datagram may be lost.
-func ask(addr string) error {
-	conn, err := net.Dial("udp", addr)
+func ask(addr, port string) error {
+	from, err := net.ResolveUDPAddr("udp", ":"+port)
+	if err != nil {
+		return err
+	}
+	dialer := net.Dialer{LocalAddr: from}
+	conn, err := dialer.Dial("udp", addr)
 	if err != nil {
 		return err
 	}
