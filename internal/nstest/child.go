@@ -6,8 +6,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -146,9 +148,17 @@ func listenFD(req listenRequest) (int, error) {
 	return unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 }
 
+// listen returns a socket of the namespace. The child may not have closed its copy of
+// the one before yet, where a server comes back at its address.
 func (c *Child) listen(t testing.TB, network, address string) *os.File {
 	t.Helper()
 	fds, err := c.Call(t.Context(), listenMethod, listenRequest{network, address}, nil)
+	for deadline := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if !strings.Contains(err.Error(), unix.EADDRINUSE.Error()) {
+			break
+		}
+		fds, err = c.Call(t.Context(), listenMethod, listenRequest{network, address}, nil)
+	}
 	if err != nil {
 		t.Fatalf("listen %s %s in the namespace: %v", network, address, err)
 	}
