@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -13,10 +13,11 @@ import (
 
 // nft makes the marks with nf_tables, over netlink.
 type nft struct {
-	patient func() bool // see nftpatience.go
+	// impatient says that the kernel has no objects for time-outs, see nftpatience.go.
+	impatient *atomic.Bool
 }
 
-func newNFT() nft { return nft{sync.OnceValue(canBePatient)} }
+func newNFT() nft { return nft{new(atomic.Bool)} }
 
 func (nft) name() string { return "nft" }
 
@@ -72,28 +73,42 @@ func (n nft) chains(t *nftables.Table) []nftChain {
 			slices.Concat(ifaceIsLo(expr.MetaKeyIIF, expr.CmpOpNeq), connectionMarked(), markPacket()),
 		}},
 	}
-	if n.patient() {
+	if !n.impatient.Load() {
 		chains = append(chains, patience(t))
 	}
 	return chains
 }
 
-// ensure implements backend. A table is replaced in one transaction, so that
-// it is never half there.
+// ensure implements backend. What the kernel makes of a time-out is found out by
+// trying: most have it, and the first client waits.
 func (n nft) ensure(af int) error {
 	t := nftTable(af)
-	chains := n.chains(t)
-	if nftComplete(t, chains) {
+	if nftComplete(t, n.chains(t)) {
 		return nil
 	}
+	err := n.make(t)
+	if err != nil && n.impatient.CompareAndSwap(false, true) {
+		if n.make(t) == nil {
+			return nil
+		}
+		n.impatient.Store(false) // that was not the reason
+	}
+	return err
+}
+
+// make makes a table in one transaction, so that it is never half there. One that is
+// there is replaced, for which the kernel waits for all CPUs: ten times as long as
+// all the rest takes.
+func (n nft) make(t *nftables.Table) error {
 	_, err := withNFT(func(c *nftables.Conn) (any, error) {
-		c.AddTable(t) // for DelTable to find it
-		c.DelTable(t)
+		if _, err := c.ListTableOfFamily(t.Name, t.Family); err == nil {
+			c.DelTable(t)
+		}
 		c.AddTable(t)
-		if n.patient() {
+		if !n.impatient.Load() {
 			c.AddObj(patienceOf(t))
 		}
-		for _, chain := range chains {
+		for _, chain := range n.chains(t) {
 			chain.Table = t
 			c.AddChain(&chain.Chain)
 			for _, exprs := range chain.rules {

@@ -28,20 +28,8 @@ const (
 // ipsConfirmed is the bit of a connection's status that its first packet lacks.
 const ipsConfirmed = 1 << 3
 
-// canBePatient tells whether the kernel has objects for conntrack's time-outs: from
-// Linux 4.19 on, if built with CONFIG_NF_CONNTRACK_TIMEOUT. The table that it is tried
-// with is gone before anybody could see it.
-func canBePatient() bool {
-	_, err := withNFT(func(c *nftables.Conn) (any, error) {
-		t := &nftables.Table{Name: "rootlesskit-try", Family: nftables.TableFamilyIPv4}
-		c.AddTable(t)
-		c.AddObj(patienceOf(t))
-		c.DelTable(t)
-		return nil, c.Flush()
-	})
-	return err == nil
-}
-
+// patienceOf is the object for it. Kernels have it from Linux 4.19 on, if built with
+// CONFIG_NF_CONNTRACK_TIMEOUT.
 func patienceOf(t *nftables.Table) *nftables.NamedObj {
 	family := uint16(unix.AF_INET)
 	if t.Family == nftables.TableFamilyIPv6 {

@@ -260,3 +260,19 @@ func TestFailedRepairIsTriedAgain(t *testing.T) {
 	cancel()
 	loop.Wait()
 }
+
+// TestFirstUseReplacesNothing: the kernel takes long to delete a table, which the first
+// client would wait for. It numbers the tables of a namespace as they are made.
+func TestFirstUseReplacesNothing(t *testing.T) {
+	w := newWorld(t, own)
+	w.serve(t, "udp", "0.0.0.0:1001")
+	p := w.policy(t, "nft").Port(protoNumber("udp"), addrPort("127.0.0.1:1001"))
+	p.Resolve(t.Context(), client4)
+	tables := w.run(t, "nft -j list tables")
+	for i, family := range []string{"ip", "ip6"} {
+		want := fmt.Sprintf(`{"family": "%s", "name": "rootlesskit", "handle": %d}`, family, i+1)
+		if !strings.Contains(tables, want) {
+			t.Errorf("the tables are %s", tables)
+		}
+	}
+}

@@ -49,7 +49,9 @@ type runRequest struct {
 // made when they are first used.
 func placeHandlers(ctx context.Context, ns *netns.Namespace) wire.Handlers {
 	without := newAgent(ctx, ns, absent{})
-	old := newAgent(ctx, ns, nft{patient: func() bool { return false }})
+	oldNFT := newNFT()
+	oldNFT.impatient.Store(true)
+	old := newAgent(ctx, ns, oldNFT)
 	all := wire.Handlers{runMethod: runner(ns)}
 	for name, h := range without.handlers() {
 		all[bare+name] = h
