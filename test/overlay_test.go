@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+
+	"rootlesskit/internal/relay"
 )
 
 // overlayDrivers are the networks through which the pods of two hosts reach each
@@ -57,6 +59,30 @@ func TestOverlay(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOverlayOfFewPorts: VXLAN has a source port for each flow of the pods, which the
+// launcher keeps apart like other UDP clients; srcport bounds their number.
+func TestOverlayOfFewPorts(t *testing.T) {
+	w := newWorld(t)
+	flags := []string{"--net=gvisor-tap-vsock", "--port-driver=builtin", "--mtu=1500"}
+	for _, tunnel := range []string{"vxlan", "few-ports"} {
+		one := w.startPod(t, flags, tunnel, 1, 1500)
+		two := w.startPod(t, flags, tunnel, 2, 1500)
+		one.reaches(t, 2)
+		before := one.descriptors(t)
+		one.carry(t, "10.244.0.2", 1000)
+		more := one.descriptors(t) - before
+		t.Logf("%s: 1,000 flows by TCP and by UDP take %d descriptors", tunnel, more)
+		// A port each way, and what is kept ready.
+		if few := 2*8 + relay.PoolSize; tunnel == "few-ports" && more > few || tunnel == "vxlan" && more <= few {
+			t.Errorf("%s: 1,000 flows take %d descriptors", tunnel, more)
+		}
+		for _, p := range []*pod{one, two} {
+			p.terminate(t)
+			p.await(t)
+		}
 	}
 }
 

@@ -9,6 +9,9 @@ case $tunnel in
 vxlan* | geneve)
 	ip link add tunnel type ${tunnel%6} id 1 remote $other dstport $port
 	;;
+few-ports)
+	ip link add tunnel type vxlan id 1 remote $other dstport $port srcport 50000 50008
+	;;
 gre)
 	ip fou add port $port ipproto 47
 	ip link add tunnel type gretap remote $other encap fou encap-sport auto encap-dport $port
