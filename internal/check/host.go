@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/caps"
 	"rootlesskit/internal/kernel"
 	"rootlesskit/internal/userns"
 )
@@ -59,7 +60,7 @@ func ThisHost(source userns.Source) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("getgroups: %w", err)
 	}
-	bind, err := userns.Effective(unix.CAP_NET_BIND_SERVICE)
+	bind, err := caps.Effective(unix.CAP_NET_BIND_SERVICE)
 	if err != nil {
 		return nil, err
 	}

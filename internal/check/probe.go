@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/caps"
 	"rootlesskit/internal/kernel"
 	"rootlesskit/internal/userns"
 )
@@ -55,7 +56,7 @@ func runProbe(ctx context.Context, ids userns.SubIDs) Probe {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = []string{probeName}
 	cmd.Stdout, cmd.Stderr = &out, &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, AmbientCaps: userns.AllCaps()}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, AmbientCaps: caps.All()}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return Probe{Started: err.Error()}
@@ -92,7 +93,7 @@ func ProbeMain(args []string) int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		if has, err := userns.Effective(unix.CAP_SYS_ADMIN); err == nil && !has {
+		if has, err := caps.Effective(unix.CAP_SYS_ADMIN); err == nil && !has {
 			fmt.Fprintln(os.Stderr, syscall.Exec("/proc/self/exe", []string{mappedName}, os.Environ()))
 			return 1
 		}

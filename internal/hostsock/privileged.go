@@ -7,10 +7,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/caps"
 )
 
 // portStartPath holds the first port that needs no privilege
@@ -73,25 +73,21 @@ func bind(fd int, sa unix.Sockaddr) error {
 	return withBindCapability(func() error { return unix.Bind(fd, sa) })
 }
 
-const bindCapability = uint32(1) << unix.CAP_NET_BIND_SERVICE
-
 // withBindCapability runs f on a thread that has CAP_NET_BIND_SERVICE in
 // effect. It is EACCES where the thread is not permitted to have it.
 func withBindCapability(f func() error) error {
 	runtime.LockOSThread()
-	caps, err := getCaps()
-	if err != nil || caps[0].Permitted&bindCapability == 0 {
+	own, err := caps.Get()
+	if err != nil || !own.Permits(unix.CAP_NET_BIND_SERVICE) {
 		runtime.UnlockOSThread()
 		return unix.EACCES
 	}
-	raised := caps
-	raised[0].Effective |= bindCapability
-	if err := setCaps(raised); err != nil {
+	if err := own.With(unix.CAP_NET_BIND_SERVICE).Set(); err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("raising CAP_NET_BIND_SERVICE: %w", err)
 	}
 	result := f()
-	if setCaps(caps) == nil {
+	if own.Set() == nil {
 		runtime.UnlockOSThread()
 	} // else the thread stays locked, so that it ends with this goroutine
 	return result
@@ -100,41 +96,13 @@ func withBindCapability(f func() error) error {
 // DropBindCapability takes CAP_NET_BIND_SERVICE out of the effective set of
 // every thread. It stays permitted, for Listen to raise. A program whose file
 // carries the capability calls this first.
-//
-// It needs a build without cgo (see syscall.AllThreadsSyscall).
 func DropBindCapability() error {
-	caps, err := getCaps()
-	if err != nil {
-		return fmt.Errorf("capget: %w", err)
+	own, err := caps.Get()
+	if err != nil || !own.Has(unix.CAP_NET_BIND_SERVICE) {
+		return err
 	}
-	if caps[0].Effective&bindCapability == 0 {
-		return nil
-	}
-	caps[0].Effective &^= bindCapability
-	hdr := capHeader()
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&caps[0])), 0)
-	if errno != 0 {
-		return fmt.Errorf("dropping CAP_NET_BIND_SERVICE from the effective set: %w", errno)
+	if err := own.Without(unix.CAP_NET_BIND_SERVICE).SetAllThreads(); err != nil {
+		return fmt.Errorf("dropping CAP_NET_BIND_SERVICE from the effective set: %w", err)
 	}
 	return nil
-}
-
-// capSets is the payload of capget(2) and capset(2), version 3: capabilities
-// 0 to 31, then 32 to 63. The calls are about the calling thread.
-type capSets = [2]unix.CapUserData
-
-func capHeader() unix.CapUserHeader {
-	return unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-}
-
-func getCaps() (capSets, error) {
-	var caps capSets
-	hdr := capHeader()
-	err := unix.Capget(&hdr, &caps[0])
-	return caps, err
-}
-
-func setCaps(caps capSets) error {
-	hdr := capHeader()
-	return unix.Capset(&hdr, &caps[0])
 }

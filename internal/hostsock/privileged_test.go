@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/caps"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
@@ -85,17 +86,15 @@ func onOwnThread(f func() error) error {
 }
 
 func listenRestricted(req restricted) ([]int, error) {
-	caps, err := getCaps()
+	own, err := caps.Get()
 	if err != nil {
 		return nil, err
 	}
-	bindCap := uint32(1) << unix.CAP_NET_BIND_SERVICE
-	caps[0].Effective &^= bindCap
+	own = own.Without(unix.CAP_NET_BIND_SERVICE)
 	if !req.Permitted {
-		caps[0].Permitted &^= bindCap
+		own[0].Permitted &^= 1 << unix.CAP_NET_BIND_SERVICE
 	}
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	if err := unix.Capset(&hdr, &caps[0]); err != nil {
+	if err := own.Set(); err != nil {
 		return nil, err
 	}
 	if req.NoIPv6 {
@@ -111,22 +110,15 @@ func listenRestricted(req restricted) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	after, err := getCaps()
-	if err == nil && after != caps {
-		err = fmt.Errorf("capabilities were %v and are %v", caps, after)
+	after, err := caps.Get()
+	if err == nil && after != own {
+		err = fmt.Errorf("capabilities were %v and are %v", own, after)
 	}
 	if err != nil {
 		closeAll(fds)
 		return nil, err
 	}
 	return fds, nil
-}
-
-func getCaps() ([2]unix.CapUserData, error) {
-	var caps [2]unix.CapUserData
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	err := unix.Capget(&hdr, &caps[0])
-	return caps, err
 }
 
 // forbidIPv6Sockets makes socket(AF_INET6) fail on this thread.

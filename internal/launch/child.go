@@ -17,10 +17,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/caps"
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/mounts"
 	"rootlesskit/internal/netns"
-	"rootlesskit/internal/userns"
 	"rootlesskit/internal/wire"
 )
 
@@ -170,7 +170,7 @@ func awaitReadable(fd int) error {
 // but the kernel drops them from a file that has capabilities of its own
 // (capabilities(7)). Now that this user is root, an execution gives them all.
 func (c *child) ensureCapable() error {
-	capable, err := userns.Effective(unix.CAP_SYS_ADMIN)
+	capable, err := caps.Effective(unix.CAP_SYS_ADMIN)
 	if err != nil || capable {
 		return err
 	}
@@ -377,7 +377,7 @@ func (c *child) startCommand(req execRequest) (pid int, result started) {
 	if s.Activation {
 		env = unsetenv(env, listenPIDFDID)
 	}
-	if err := userns.DropInheritable(); err != nil {
+	if err := caps.DropInheritable(); err != nil {
 		return 0, started{err: err}
 	}
 	if !s.needed() {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/caps"
 	"rootlesskit/internal/userns"
 	"rootlesskit/internal/wire"
 )
@@ -97,7 +98,7 @@ func namespaces(cfg *Config) *syscall.SysProcAttr {
 			flags |= flag
 		}
 	}
-	attr := &syscall.SysProcAttr{Cloneflags: flags, AmbientCaps: userns.AllCaps()}
+	attr := &syscall.SysProcAttr{Cloneflags: flags, AmbientCaps: caps.All()}
 	if cfg.PIDNS {
 		// The kernel ends all in the namespace with its first process. Elsewhere
 		// the child has to live a moment longer, to end what runs below it.

@@ -9,9 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/caps"
 	"rootlesskit/internal/mounts"
 	"rootlesskit/internal/nstest"
-	"rootlesskit/internal/userns"
 )
 
 // stageEnv says what this binary is to do in place of the tests.
@@ -76,7 +76,7 @@ func container() (string, error) {
 	}
 	cmd := stage("proc", &syscall.SysProcAttr{
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
-		AmbientCaps: userns.AllCaps(),
+		AmbientCaps: caps.All(),
 	})
 	out, err := cmd.CombinedOutput()
 	return string(out), err
