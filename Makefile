@@ -22,6 +22,9 @@ GOBUILD       = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags "$(SHI
 TESTFLAGS ?=
 PACKAGES  ?= ./...
 
+# What make test-kubernetes does: see docs/kubernetes.md.
+KUBERNETES ?= all
+
 # The parts of make test-clients: see docs/clients.md.
 CLIENTS ?= all
 # The suites of make test-podman: see docs/podman.md.
@@ -34,7 +37,7 @@ TOOL      = $(GO) tool -modfile=tools/go.mod
 
 ARCHS    := amd64 arm64 arm riscv64 ppc64le s390x
 
-.PHONY: all build modules test test-bare test-clients test-podman test-compat mutants lint fmt demo bench install dist clean help
+.PHONY: all build modules test test-bare test-clients test-podman test-compat test-kubernetes mutants lint fmt demo bench install dist clean help
 
 all: build
 
@@ -70,6 +73,9 @@ test-clients: ## run Docker, BuildKit and other clients on the launcher (CLIENTS
 
 test-podman: ## run rootless Podman of Debian's suites with our rootlessport and with its own (PODMAN="ci", "all" or suites); needs root
 	test/podman/run $(PODMAN)
+
+test-kubernetes: ## a rootless Kubernetes of two nodes on the launcher (see docs/kubernetes.md); needs root
+	test/kubernetes/run $(KUBERNETES)
 
 lint: ## check format, vet, staticcheck, and which package may import which
 	@unformatted=$$(gofmt -l .) || exit; \
@@ -136,4 +142,4 @@ clean: ## remove what was built
 	rm -rf bin dist
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
