@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 
@@ -52,6 +53,9 @@ func processConfig(c *cli.Command, cfg *launch.Config) (err error) {
 		}
 		if !cfg.PIDNS {
 			return errors.New("evacuate-cgroup2 requires --pidns")
+		}
+		if name := cfg.EvacuateCgroup2; name == "." || name == ".." || strings.Contains(name, "/") {
+			return fmt.Errorf("evacuate-cgroup2 must be the name of a sub-cgroup, not a path, got %q", name)
 		}
 	}
 	switch mode := c.String("reaper"); mode {

@@ -46,15 +46,32 @@ func unknownName(err error) error {
 func flagHint(err error, flags []cli.Flag) error {
 	_, name, found := strings.Cut(err.Error(), "flag provided but not defined: -")
 	if !found {
-		return err
+		return badValue(err)
 	}
 	var names []string
 	for _, f := range flags {
 		names = append(names, f.Names()...)
 	}
 	text := "rootlesskit --help lists the options"
-	if near := suggest.Nearest(strings.TrimLeft(name, "-"), names); near != "" {
+	switch near := suggest.Nearest(strings.TrimLeft(name, "-"), names); len(near) {
+	case 0:
+	case 1:
+		text = fmt.Sprintf("did you mean -%s? %s", near, text)
+	default:
 		text = fmt.Sprintf("did you mean --%s? %s", near, text)
 	}
 	return &hintedError{err, text}
+}
+
+// badValue says what a flag's value has to be, in place of what Go's parser says.
+func badValue(err error) error {
+	for of, want := range map[string]string{
+		": strconv.ParseInt: ": "a whole number is needed",
+		": parse error":        "true or false is needed",
+	} {
+		if what, _, found := strings.Cut(err.Error(), of); found {
+			return fmt.Errorf("%s: %s", what, want)
+		}
+	}
+	return err
 }

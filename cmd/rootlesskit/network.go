@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"unicode"
 
 	"github.com/urfave/cli/v3"
 
@@ -13,6 +14,7 @@ import (
 )
 
 const (
+	minMTU      = 68 // RFC 791; ETH_MIN_MTU of the kernel
 	maxMTU      = 65521
 	defaultCIDR = "10.0.2.0/24"
 )
@@ -60,13 +62,20 @@ func checkDevice(cfg driver.NetworkConfig) error {
 		return fmt.Errorf("mtu must be <= %d, got %d", maxMTU, cfg.MTU)
 	case cfg.MTU < 0:
 		return fmt.Errorf("mtu must be between 0 and %d, got %d", maxMTU, cfg.MTU)
+	case cfg.MTU > 0 && cfg.MTU < minMTU:
+		return fmt.Errorf("mtu must be >= %d, got %d", minMTU, cfg.MTU)
 	case strings.Contains(cfg.Ifname, "/"):
 		return errors.New("ifname must not contain \"/\"")
 	case len(cfg.Ifname) > 15: // IFNAMSIZ, netdevice(7), less the final zero
 		return fmt.Errorf("ifname must have at most 15 characters, got %q", cfg.Ifname)
+	case cfg.Ifname == "lo", cfg.Ifname == ".", cfg.Ifname == "..", strings.ContainsFunc(cfg.Ifname, notInIfname):
+		return fmt.Errorf("ifname must be a name for a device, without colons and blanks, and not lo, got %q", cfg.Ifname)
 	}
 	return nil
 }
+
+// notInIfname is dev_valid_name of the kernel (net/core/dev.c).
+func notInIfname(r rune) bool { return r == ':' || unicode.IsSpace(r) }
 
 func warnIsolated(network string, cfg driver.NetworkConfig, log *slog.Logger) {
 	if cfg.DisableHostLoopback {

@@ -1,10 +1,13 @@
 // Package suggest guesses what a mistyped name was meant to be.
 package suggest
 
+import "strings"
+
 // Nearest returns the name that takes the fewest edits (an insertion, a
 // deletion, a replacement or a swap of two neighbours each counts one) to reach
 // from s, or "" where none is near: at most a third of s may be wrong, and one
-// edit is always near.
+// edit is always near. The beginning of one name alone, of three letters at least,
+// is near too.
 func Nearest(s string, names []string) string {
 	best, fewest := "", max(1, len(s)/3)+1
 	for _, name := range names {
@@ -12,7 +15,24 @@ func Nearest(s string, names []string) string {
 			best, fewest = name, n
 		}
 	}
+	if best == "" && len(s) >= 3 {
+		return completed(s, names)
+	}
 	return best
+}
+
+// completed returns the one name that begins with s, or "".
+func completed(s string, names []string) (only string) {
+	for _, name := range names {
+		switch {
+		case !strings.HasPrefix(name, s):
+		case only != "":
+			return ""
+		default:
+			only = name
+		}
+	}
+	return only
 }
 
 // distance is the optimal string alignment distance of two names.

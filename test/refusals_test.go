@@ -1,0 +1,62 @@
+package test
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// TestRefusals types the bad input of testdata/refusals.txt: each is refused with the
+// line that stands there, and changes nothing.
+func TestRefusals(t *testing.T) {
+	text, err := os.ReadFile("testdata/refusals.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := ""
+	for line := range strings.Lines(string(text)) {
+		want, is := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "\t")
+		switch {
+		case strings.HasPrefix(line, "#"):
+		case !is:
+			args = strings.TrimSpace(line)
+		default:
+			cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), strings.Fields(args)...)
+			t.Run(args, func(t *testing.T) {
+				t.Parallel()
+				tmp := shortTempDir(t)
+				cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "XDG_RUNTIME_DIR="+tmp)
+				r := runCmd(t, cmd)
+				if got := firstWords(r.stderr); got != want || r.code != 1 {
+					t.Errorf("code %d: %s\nwant %s", r.code, got, want)
+				}
+				if left, _ := os.ReadDir(tmp); len(left) > 0 {
+					t.Errorf("left in the temporary directory: %v", left)
+				}
+			})
+		}
+	}
+}
+
+// shortTempDir is a temporary directory without the test's name in it, since the path
+// of a Unix socket has a limit.
+func shortTempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// firstWords is the first line that is not of the log, without the tag of the parent.
+func firstWords(stderr string) string {
+	for line := range strings.Lines(stderr) {
+		if !strings.Contains(line, "level=") {
+			return strings.TrimPrefix(strings.TrimSuffix(line, "\n"), "[rootlesskit:parent] ")
+		}
+	}
+	return ""
+}
