@@ -1,26 +1,3 @@
-// Package gvisor is the network and port driver that needs no helper program:
-// a TCP/IP stack, gVisor's netstack, runs in the parent and speaks to the
-// child's network namespace over a TAP device.
-//
-// Theory of operation. The child opens the TAP device inside its namespace and
-// hands its descriptor over (link.go). What the namespace sends is sorted:
-//
-//   - TCP goes through the stack. A connection to the world ends at the stack,
-//     and a second one, made by the host, carries its bytes on
-//     (outbound_tcp.go, relay.go).
-//   - UDP and pings are carried packet by packet, without the stack
-//     (datagram.go, outbound_udp.go, ping.go).
-//   - The gateway's address stands for the host (policy.go), and is where DNS
-//     is answered (dns.go).
-//   - ARP, neighbour discovery, fragments, and whatever else there is, is the
-//     stack's.
-//
-// Published ports go the other way (ports.go, published_tcp.go,
-// published_udp.go): the stack connects to the namespace in the name of the
-// client.
-//
-// Everything is bounded: connections, flows, queries, and what waits in
-// buffers. What exceeds a bound is lost like a packet on a busy network.
 package gvisor
 
 import (

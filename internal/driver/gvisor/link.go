@@ -5,7 +5,7 @@ package gvisor
 // The link is the TAP device itself: one goroutine reads frames, and whoever
 // has a packet for the namespace writes it, straight to the device. A read or
 // write moves one frame, but with the offloads of the virtio-net header
-// (vnethdr.go) a frame holds up to 64 KiB, whatever the MTU.
+// (link_vnethdr.go) a frame holds up to 64 KiB, whatever the MTU.
 //
 // Reading: the packet lands in a chunk of 64 KiB. Datagrams and pings are
 // handled right there (datagram.go), without the stack. Of the rest, a large

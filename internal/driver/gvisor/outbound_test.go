@@ -80,10 +80,7 @@ func TestOutboundTCPReset(t *testing.T) {
 	l := s.host.ListenTCP(t, "tcp", to.String())
 	t.Run("by the world", func(t *testing.T) {
 		conn := mustDial(t, s.child, netip.Addr{}, to)
-		peer, err := l.AcceptTCP()
-		if err != nil {
-			t.Fatal(err)
-		}
+		peer := mustAccept(t, l)
 		peer.SetLinger(0)
 		peer.Close()
 		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
@@ -92,11 +89,7 @@ func TestOutboundTCPReset(t *testing.T) {
 	})
 	t.Run("by the namespace", func(t *testing.T) {
 		conn := mustDial(t, s.child, netip.Addr{}, to)
-		peer, err := l.AcceptTCP()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer peer.Close()
+		peer := mustAccept(t, l)
 		conn.SetLinger(0)
 		conn.Close()
 		if _, err := peer.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
@@ -105,11 +98,7 @@ func TestOutboundTCPReset(t *testing.T) {
 	})
 	t.Run("by the namespace after its end of file", func(t *testing.T) {
 		conn := mustDial(t, s.child, netip.Addr{}, to)
-		peer, err := l.AcceptTCP()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer peer.Close()
+		peer := mustAccept(t, l)
 		conn.CloseWrite()
 		if _, err := peer.Read(make([]byte, 1)); err != io.EOF {
 			t.Fatalf("read: %v, want the end of file", err)

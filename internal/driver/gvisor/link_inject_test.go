@@ -159,11 +159,26 @@ func TestFlood(t *testing.T) {
 	s := newSandbox(t)
 	accepts(s.host.ListenTCP(t, "tcp", "198.51.100.7:7"), echo)
 	inject := newInjector(t, s)
-	random4 := func(prefix byte) netip.Addr {
-		return netip.AddrFrom4([4]byte{prefix, byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32())})
+	for name, send := range floods(s, inject) {
+		t.Run(name, func(t *testing.T) {
+			for range 5000 {
+				send()
+			}
+			expectEcho(t, mustDial(t, s.child, netip.Addr{}, netip.MustParseAddrPort("198.51.100.7:7")), name)
+		})
 	}
-	randomPort := func() uint16 { return uint16(1 + rand.IntN(65535)) }
-	floods := map[string]func(){
+	if n := runtime.NumGoroutine(); n > 2*maxPending+maxSources+maxQueries+maxPings+100 {
+		t.Errorf("%d goroutines after the floods", n)
+	}
+	const limit = 100
+	if inUse := memoryMiB(); inUse > limit {
+		t.Errorf("%d MiB in use after the floods, want at most %d", inUse, limit)
+	}
+}
+
+// floods send one packet each, of a kind that costs the network something.
+func floods(s *sandbox, inject *injector) map[string]func() {
+	return map[string]func(){
 		"connections": func() { // that nobody completes
 			inject.packet(synPacket(netip.AddrPortFrom(random4(11), randomPort()), netip.MustParseAddrPort("198.51.100.7:7"), rand.Uint32()))
 		},
@@ -203,22 +218,13 @@ func TestFlood(t *testing.T) {
 			inject.packet(b)
 		},
 	}
-	for name, send := range floods {
-		t.Run(name, func(t *testing.T) {
-			for range 5000 {
-				send()
-			}
-			expectEcho(t, mustDial(t, s.child, netip.Addr{}, netip.MustParseAddrPort("198.51.100.7:7")), name)
-		})
-	}
-	if n := runtime.NumGoroutine(); n > 2*maxPending+maxSources+maxQueries+maxPings+100 {
-		t.Errorf("%d goroutines after the floods", n)
-	}
-	const limit = 100
-	if inUse := memoryMiB(); inUse > limit {
-		t.Errorf("%d MiB in use after the floods, want at most %d", inUse, limit)
-	}
 }
+
+func random4(prefix byte) netip.Addr {
+	return netip.AddrFrom4([4]byte{prefix, byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32())})
+}
+
+func randomPort() uint16 { return uint16(1 + rand.IntN(65535)) }
 
 // memoryMiB is what the process uses of the memory that Go manages.
 func memoryMiB() int {

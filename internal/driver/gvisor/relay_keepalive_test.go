@@ -53,7 +53,6 @@ func (g *relayGroup) running() (n int) {
 // TestPeersThatVanish: the connections of a peer that vanished without a packet
 // end, whichever side it was on, published and outbound.
 func TestPeersThatVanish(t *testing.T) {
-	const conns = 200
 	for _, c := range []struct {
 		name, gone string
 		published  bool
@@ -66,51 +65,62 @@ func TestPeersThatVanish(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSandbox(t)
-			group := s.network.outbound.relays
-			from, listen := s.child, s.host
-			to := netip.AddrPortFrom(c.address, 80)
-			at := to.String()
-			if c.published {
-				port := s.published(api.PortSpec{Proto: "tcp", ParentIP: c.address.String(), ParentPort: 80, ChildPort: 80})
-				group = tcpPortOf(port).relays
-				from, listen, at = s.host, s.child, "[::]:80"
-			}
-			var serving sync.WaitGroup
-			t.Cleanup(serving.Wait)
-			accepts(listen.ListenTCP(t, "tcp", at), func(c *net.TCPConn) {
-				serving.Add(1)
-				defer serving.Done()
-				_ = c.SetKeepAlive(false)
-				ended := context.AfterFunc(t.Context(), func() { c.Close() }) // the peer is gone
-				defer ended()
-				echo(c)
-			})
-			for range conns {
-				expectEcho(t, mustDial(t, from, netip.Addr{}, to), "here")
-			}
-			eventually(t, "all connections", func() bool { return group.running() == conns })
-			group.eachRelay(func(r *relay) {
-				const want = "true 15 15 9"
-				if host, inside := keepAliveOf(r); host != want || inside != want {
-					t.Errorf("keepalive: host %s, inside %s, want %s", host, inside, want)
-				}
-			})
+			group := manyConnections(t, s, c.published, c.address)
 			if c.gone == "host" {
 				ipIn(t, s.host, "link", "set", "lo", "down")
 			} else {
 				ipIn(t, s.child, "link", "set", s.link.Ifname, "down")
 			}
-			group.eachRelay(func(r *relay) {
-				setKeepAlive(r.ep, time.Second, time.Second, 1)
-				_ = r.raw.Control(func(fd uintptr) {
-					_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 1)
-					_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 1)
-					_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 1)
-				})
-			})
+			group.eachRelay(askOften)
 			eventually(t, "the end of all connections", func() bool { return group.running() == 0 })
 		})
 	}
+}
+
+// manyConnections makes connections to an address of the host, whose relays are those
+// of the group.
+func manyConnections(t *testing.T, s *sandbox, published bool, address netip.Addr) *relayGroup {
+	const conns = 200
+	group := s.network.outbound.relays
+	from, listen := s.child, s.host
+	to := netip.AddrPortFrom(address, 80)
+	at := to.String()
+	if published {
+		port := s.published(api.PortSpec{Proto: "tcp", ParentIP: address.String(), ParentPort: 80, ChildPort: 80})
+		group = tcpPortOf(port).relays
+		from, listen, at = s.host, s.child, "[::]:80"
+	}
+	var serving sync.WaitGroup
+	t.Cleanup(serving.Wait)
+	accepts(listen.ListenTCP(t, "tcp", at), func(c *net.TCPConn) {
+		serving.Add(1)
+		defer serving.Done()
+		_ = c.SetKeepAlive(false)
+		ended := context.AfterFunc(t.Context(), func() { c.Close() }) // the peer is gone
+		defer ended()
+		echo(c)
+	})
+	for range conns {
+		expectEcho(t, mustDial(t, from, netip.Addr{}, to), "here")
+	}
+	eventually(t, "all connections", func() bool { return group.running() == conns })
+	group.eachRelay(func(r *relay) {
+		const want = "true 15 15 9"
+		if host, inside := keepAliveOf(r); host != want || inside != want {
+			t.Errorf("keepalive: host %s, inside %s, want %s", host, inside, want)
+		}
+	})
+	return group
+}
+
+// askOften makes both sides of a relay ask a silent peer after a second, once.
+func askOften(r *relay) {
+	setKeepAlive(r.ep, time.Second, time.Second, 1)
+	_ = r.raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 1)
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 1)
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 1)
+	})
 }
 
 // ipIn runs ip(8) in a namespace.

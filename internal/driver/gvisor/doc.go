@@ -1,0 +1,57 @@
+// Package gvisor is the network and port driver that needs no helper program:
+// a TCP/IP stack, gVisor's netstack, runs in the parent and speaks to the
+// child's network namespace over a TAP device.
+//
+// # The way of the data
+//
+// The child opens the TAP device inside its namespace and hands its descriptor
+// over. Frames of the namespace are sorted where they are read:
+//
+//	  namespace                        parent                               host
+//	+-----------+   +------+  TCP   +-------+   +-------+   bytes   +-------------+
+//	|           |   |      |------->| stack |-->| relay |<--------->| TCP sockets |
+//	|           |   |      |<-------|       |<--|       |           |             |
+//	| programs, |   | link |        +-------+   +-------+           | outbound,   |
+//	| kernel    |<->|      |                                        | published   |
+//	|           |   |      |  UDP, pings  +----------+  datagrams   |             |
+//	|           |   |      |------------->| datagram |<------------>| UDP, ICMP   |
+//	|           |   |      |<-------------| dns      |<------------>| sockets     |
+//	+-----------+   +------+              +----------+  queries     +-------------+
+//	            TAP            policy: what may be reached, and who is seen as whom
+//
+// TCP goes through the stack. A connection to the world ends at the stack, and a
+// second one, made by the host before the first is answered, carries its bytes on. A
+// published port is the same with the roles exchanged: the stack connects to the
+// namespace in the name of the client.
+//
+// UDP and pings are carried packet by packet, without the stack. The gateway's
+// address stands for the host, and is where DNS is answered. ARP, neighbour
+// discovery, fragments, and whatever else there is, is the stack's.
+//
+// # The rooms
+//
+// A file's first word says which it is in; the first file of a room, or the one that
+// the table names, explains it.
+//
+//	gvisor     the drivers' registration, one network from its start to its end, upkeep
+//	link       frames from and to the TAP device: offloads (vnethdr), packets that need
+//	           no stack (frames), ICMP errors (reject), acknowledgements held back (acks)
+//	stack      netstack with its options; who has which address (plan); the share of the
+//	           buffers that each connection has (buffers)
+//	relay      bytes between a socket and the stack (relay, payload), all relays of a port
+//	           (group), who is let in when (admission)
+//	outbound   the namespace's way out: TCP (tcp, attempts, dial), UDP (udp), ping
+//	published  the host's way in: the port driver, TCP, UDP, and the address that the
+//	           namespace sees of a client (clients)
+//	datagram   who gets a datagram of the namespace; flows and when they end (flows);
+//	           sockets of the host, and what they tell of errors (socket, errors)
+//	dns        queries to the host's name servers, which are followed (resolvers)
+//	policy     what of the host the namespace may reach, and what it sees of peers
+//	sys        system calls that the libraries do not have
+//
+// # Bounds
+//
+// Everything is bounded: connections, flows, queries, and what waits in buffers. What
+// exceeds a bound is lost like a packet on a busy network, or waits in a queue of the
+// kernel, where the peer knows of it.
+package gvisor
