@@ -29,7 +29,7 @@ type options struct {
 	duration       time.Duration
 	quick          bool
 	ours, upstream string
-	output         string
+	output, note   string
 	list, render   bool
 	measure        bool
 	verbose        bool
@@ -89,6 +89,7 @@ func parseFlags(args []string) (options, error) {
 	f.StringVar(&o.ours, "ours", "", "`path` of our launcher (default: build ./cmd/rootlesskit)")
 	f.StringVar(&o.upstream, "upstream", "", "`path` of upstream's launcher (default: build "+upstreamVersion+" from the module proxy)")
 	f.StringVar(&o.output, "output", "", "`directory` of results.json, RESULTS.md and results.svg (default: bench/ in the module)")
+	f.StringVar(&o.note, "note", "", "a `remark` on the run, for RESULTS.md")
 	f.BoolVar(&o.list, "list", false, "list the figures and targets")
 	f.BoolVar(&o.render, "render", false, "measure nothing; write RESULTS.md and results.svg again from results.json")
 	f.BoolVar(&o.verbose, "v", false, "print the process ids of each launcher, for profilers")

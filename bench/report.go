@@ -223,6 +223,9 @@ func (r Run) markdown() string {
 		r.CPU + ", " + r.Memory + ", " + r.Kernel + ", " + r.Go,
 		strings.Join(r.Helpers, "; "),
 	}
+	if r.Note != "" {
+		lines = append(lines, r.Note)
+	}
 	return strings.Join(lines, "\n   ")
 }
 

@@ -35,6 +35,7 @@ type Run struct {
 	Go      string   `json:"go"`
 	Helpers []string `json:"helpers"` // versions of other programs
 	Skipped []string `json:"skipped,omitempty"`
+	Note    string   `json:"note,omitempty"` // of who measured
 }
 
 // Entry is one figure of one target.
@@ -166,6 +167,7 @@ func known(e Entry) bool {
 // describe fills in what was measured, where and when.
 func (r *Run) describe(ctx context.Context, moduleDir string, opts options) {
 	r.Date = time.Now().UTC().Format("2006-01-02 15:04 UTC")
+	r.Note = opts.note
 	r.Command = strings.Join(append([]string{"go run ./bench"}, os.Args[1:]...), " ")
 	r.Commit = outputLine(ctx, "git", "-C", moduleDir, "describe", "--always", "--dirty")
 	r.CPU = strconv.Itoa(runtime.NumCPU()) + " x " + procValue("/proc/cpuinfo", "model name")
