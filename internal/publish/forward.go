@@ -50,7 +50,7 @@ func (p *Ports) listen(spec api.PortSpec) (hostsock.Sockets, error) {
 // ForwardOn forwards what comes in at sockets, which it takes over, to an
 // address of the namespace. wrap, where it is not nil, wraps the router or replaces
 // it.
-func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock.Sockets, wrap func(Router) Router) (*Port, error) {
+func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock.Sockets, wrap func(relay.Router) relay.Router) (*Port, error) {
 	taken := false
 	udp := strings.HasPrefix(spec.Proto, "udp")
 	var own *router
@@ -138,7 +138,7 @@ func (p *Ports) startEngine() (err error) {
 	return err
 }
 
-func (p *Ports) forward(udp bool, sockets hostsock.Sockets, to netip.AddrPort, r Router, wrap func(Router) Router) (forwarded, error) {
+func (p *Ports) forward(udp bool, sockets hostsock.Sockets, to netip.AddrPort, r relay.Router, wrap func(relay.Router) relay.Router) (forwarded, error) {
 	if wrap != nil {
 		r = wrap(r)
 	}
@@ -148,32 +148,25 @@ func (p *Ports) forward(udp bool, sockets hostsock.Sockets, to netip.AddrPort, r
 	return p.forwardTCP(sockets, to, r)
 }
 
-func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, r Router) (forwarded, error) {
+func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, r relay.Router) (forwarded, error) {
 	p.pools.get(unix.SOCK_STREAM, relay.FamilyOf(to.Addr()))
 	return p.engine.ForwardTCP(relay.TCPConfig{
 		Listeners: listeners.FDs,
 		Shared:    listeners.Shared,
 		Family:    relay.FamilyOf(to.Addr()),
 		Pool:      func(family int) *relay.Pool { return p.pools.get(unix.SOCK_STREAM, family) },
-		Route:     r.Route,
-		Resolve:   r.Resolve,
-		Reroute:   r.Reroute,
-		Answered:  r.Answered,
+		Router:    r,
 		Log:       p.cfg.Log,
 	})
 }
 
-func (p *Ports) forwardUDP(sockets hostsock.Sockets, to netip.AddrPort, r Router) (forwarded, error) {
+func (p *Ports) forwardUDP(sockets hostsock.Sockets, to netip.AddrPort, r relay.Router) (forwarded, error) {
 	p.pools.get(unix.SOCK_DGRAM, relay.FamilyOf(to.Addr()))
 	cfg := relay.UDPConfig{
 		Sockets: sockets.FDs,
 		Pool:    func(family int) *relay.Pool { return p.pools.get(unix.SOCK_DGRAM, family) },
-		Route:   r.Route,
-		Resolve: r.Resolve,
+		Router:  r,
 		Log:     p.cfg.Log,
-	}
-	if l, ok := r.(looker); ok {
-		cfg.Look = l.Look
 	}
 	return p.engine.ForwardUDP(cfg)
 }

@@ -15,7 +15,7 @@ import (
 	"rootlesskit/internal/userlandproxy"
 )
 
-// pastProxy is the Router of a port at whose address a container engine's proxy may
+// pastProxy is the relay.Router of a port at whose address a container engine's proxy may
 // listen: it leads past that to the container, which sees its clients so, and not
 // the proxy. Where the container cannot be connected to, the proxy is the way.
 type pastProxy struct {
@@ -77,7 +77,7 @@ const (
 	findTimeout = 10 * time.Second
 )
 
-// newPastProxy returns a Router for a port; it is to be closed. It is nil where no
+// newPastProxy returns a relay.Router for a port; it is to be closed. It is nil where no
 // proxy is to be looked for.
 func (p *Ports) newPastProxy(udp bool, at netip.AddrPort, asked *router) *pastProxy {
 	if !p.cfg.UserlandProxies || p.own.IsValid() || at.Addr().IsUnspecified() {
@@ -88,7 +88,7 @@ func (p *Ports) newPastProxy(udp bool, at netip.AddrPort, asked *router) *pastPr
 	return r
 }
 
-// Route implements Router.
+// Route implements relay.Router.
 func (r *pastProxy) Route(client, local netip.AddrPort) relay.Route {
 	w := r.known.Load()
 	switch {
@@ -109,7 +109,7 @@ func direct(route relay.Route) relay.Route {
 	return route
 }
 
-// Resolve implements Router.
+// Resolve implements relay.Router.
 func (r *pastProxy) Resolve(client, local netip.AddrPort) relay.Route {
 	if _, refused := r.refused.LoadAndDelete(client); refused {
 		return r.router.way(client, local)
@@ -129,7 +129,7 @@ func (r *router) way(client, local netip.AddrPort) relay.Route {
 	return r.Resolve(client, local)
 }
 
-// Reroute implements Router. Who cannot connect to the container gets to the proxy.
+// Reroute implements relay.Router. Who cannot connect to the container gets to the proxy.
 // So do all for a while where the container does not answer: it may be unable to
 // answer a client of that address.
 func (r *pastProxy) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
@@ -165,7 +165,7 @@ func (r *pastProxy) noAnswer(container, client netip.AddrPort) {
 		"port", r.at.Port(), "container", container, "client", client.Addr(), "while", pause)
 }
 
-// Look implements looker. A flow whose server answers stays where it is.
+// Look implements relay.Looker. A flow whose server answers stays where it is.
 func (r *pastProxy) Look(flows []relay.Doubt) []relay.Route {
 	w := r.ask(func() *way { return nil })
 	if w.past == nil {

@@ -13,14 +13,6 @@ import (
 	"rootlesskit/internal/sourceip"
 )
 
-// Router gives the relay its routes for one published port, see relay.TCPConfig.
-type Router interface {
-	Route(client, local netip.AddrPort) relay.Route
-	Resolve(client, local netip.AddrPort) relay.Route
-	Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool)
-	Answered(client, target netip.AddrPort)
-}
-
 // router leads to servers in the namespace.
 type router struct {
 	ctx  context.Context
@@ -31,7 +23,7 @@ type router struct {
 
 // RouterTo returns the router to a server that the namespace can reach. proxyHeader
 // says that a connection begins with the PROXY protocol.
-func (p *Ports) RouterTo(udp bool, to netip.AddrPort, proxyHeader bool) Router {
+func (p *Ports) RouterTo(udp bool, to netip.AddrPort, proxyHeader bool) relay.Router {
 	return p.newRouter(p.source.Port(protocol(udp), to), proxyHeader)
 }
 
@@ -76,15 +68,10 @@ func (r *router) Resolve(client, local netip.AddrPort) relay.Route {
 	return r.relayRoute(r.port.Load().Resolve(r.ctx, client), client, local)
 }
 
-// Answered implements Router.
+// Answered implements relay.Router.
 func (r *router) Answered(client, target netip.AddrPort) { r.port.Load().Answered(client, target) }
 
-// looker is a Router that looks again at flows in doubt, see relay.UDPConfig.
-type looker interface {
-	Look(flows []relay.Doubt) []relay.Route
-}
-
-// Look implements looker.
+// Look implements relay.Looker.
 func (r *router) Look(flows []relay.Doubt) []relay.Route {
 	doubts := make([]sourceip.Doubt, len(flows))
 	for i, f := range flows {

@@ -65,9 +65,9 @@ func TestVanishedPeers(t *testing.T) {
 			p, err := newEngine(t).ForwardTCP(TCPConfig{
 				Listeners: []int{dupListener(t, l)},
 				Pool:      childTCPPool(t, space, unix.AF_INET),
-				Route: func(netip.AddrPort, netip.AddrPort) Route {
+				Router: routes{route: func(netip.AddrPort, netip.AddrPort) Route {
 					return Route{Target: netip.MustParseAddrPort("127.0.0.1:80")}
-				},
+				}},
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -2,6 +2,49 @@ package relay
 
 import "net/netip"
 
+// Router knows the ways of the clients of one port to their servers. For UDP it may be
+// a Looker.
+type Router interface {
+	// Route is asked for each connection, of a client that was accepted at local, and
+	// once for each flow. It is called on a loop and must not block. The Prelude is
+	// that of the first route with a Target.
+	Route(client, local netip.AddrPort) Route
+	// Resolve is asked, on a goroutine of its own, where Route has no Target; it may
+	// block for a while. Without a Target here either there is no way.
+	Resolve(client, local netip.AddrPort) Route
+	// Reroute is asked, once for a connection, where the route could not be taken;
+	// false gives it up. Where it returns no Target, Resolve is asked. A *NoAnswer
+	// leaves the way as it is where there is no other. TCP only.
+	Reroute(client, local netip.AddrPort, failed error) (Route, bool)
+	// Answered is told where a connection was accepted. It is called on a loop and
+	// must not block. TCP only.
+	Answered(client, target netip.AddrPort)
+}
+
+// Looker is implemented by a Router that answers for many flows at once.
+type Looker interface {
+	// Look returns the ways of flows that are in doubt, as they are at the time of
+	// the call, in the order of its argument. It is called on a goroutine of its own,
+	// one call of a port at a time, and may block for a while. Without it, Route and
+	// Resolve are asked for each.
+	Look([]Doubt) []Route
+}
+
+// RouteFunc is a Router that knows all ways at once.
+type RouteFunc func(client, local netip.AddrPort) Route
+
+// Route implements Router.
+func (f RouteFunc) Route(client, local netip.AddrPort) Route { return f(client, local) }
+
+// Resolve implements Router.
+func (f RouteFunc) Resolve(client, local netip.AddrPort) Route { return f(client, local) }
+
+// Reroute implements Router.
+func (f RouteFunc) Reroute(_, _ netip.AddrPort, _ error) (Route, bool) { return Route{}, false }
+
+// Answered implements Router.
+func (f RouteFunc) Answered(_, _ netip.AddrPort) {}
+
 // Route says how one client is connected.
 type Route struct {
 	// Source is what the child-side socket is bound to, so that the server

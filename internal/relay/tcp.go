@@ -26,20 +26,8 @@ type TCPConfig struct {
 	// Family is that of the port's targets: a socket of its pool is taken before
 	// a connection is accepted. 0 is unix.AF_INET.
 	Family int
-	// Route is asked for each connection, of a client that was accepted at local.
-	// It is called on a loop and must not block. The Prelude is that of the first
-	// route with a Target.
-	Route func(client, local netip.AddrPort) Route
-	// Resolve is asked, on a goroutine of its own, where Route has no Target; it
-	// may block for a while. It may be nil: then there is no way.
-	Resolve func(client, local netip.AddrPort) Route
-	// Reroute is asked, once for a connection, where the route could not be
-	// taken; false gives it up. Where it returns no Target, Resolve is asked. A
-	// *NoAnswer leaves the way as it is where there is no other. It may be nil.
-	Reroute func(client, local netip.AddrPort, failed error) (Route, bool)
-	// Answered is told where a connection was accepted. It is called on a loop and
-	// must not block. It may be nil.
-	Answered func(client, target netip.AddrPort)
+	// Router knows the ways to the servers.
+	Router Router
 	// Log is where faults are told; nil is the engine's.
 	Log *slog.Logger
 }

@@ -67,7 +67,7 @@ func forward(t testing.TB, target string) (*TCPPort, string) {
 	p, err := e.ForwardTCP(TCPConfig{
 		Listeners: []int{fd},
 		Pool:      func(int) *Pool { return pool },
-		Route:     func(netip.AddrPort, netip.AddrPort) Route { return Route{Target: to} },
+		Router:    routes{route: func(netip.AddrPort, netip.AddrPort) Route { return Route{Target: to} }},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -74,14 +74,14 @@ func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
 	if o.client.Addr() != o.local.Addr() && !o.client.Addr().IsLoopback() {
 		sysSetString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, t.port.congestion)
 	}
-	o.route = cfg.Route(o.client, o.local)
+	o.route = cfg.Router.Route(o.client, o.local)
 	if o.route.Pool == nil && o.route.Target.IsValid() && FamilyOf(o.route.Target.Addr()) == cfg.Family {
 		c.dir[toChild].kept = o.route.Prelude
 		c.connect(socket)
 		return
 	}
 	cfg.Pool(cfg.Family).putBack(socket)
-	if cfg.Resolve != nil && !o.route.Target.IsValid() {
+	if !o.route.Target.IsValid() {
 		c.resolve(c.routed)
 		return
 	}

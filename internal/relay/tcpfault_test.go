@@ -127,9 +127,9 @@ func TestSmallMessagesAreNotDelayed(t *testing.T) {
 
 func TestPreludeComesFirst(t *testing.T) {
 	target := netip.MustParseAddrPort(serve(t, echo))
-	_, addr := forwardTo(t, TCPConfig{Route: func(netip.AddrPort, netip.AddrPort) Route {
+	_, addr := forwardTo(t, TCPConfig{Router: routes{route: func(netip.AddrPort, netip.AddrPort) Route {
 		return Route{Target: target, Prelude: []byte("PROXY ")}
-	}})
+	}}})
 	for _, message := range []string{"", "hello"} {
 		c := dial(t, addr)
 		_, _ = io.WriteString(c, message)
@@ -145,10 +145,10 @@ func TestSourceIsWhatTheServerSees(t *testing.T) {
 	seen := make(chan string, 1)
 	target := netip.MustParseAddrPort(serve(t, func(c *net.TCPConn) { seen <- c.RemoteAddr().String() }))
 	var asked atomic.Pointer[netip.AddrPort]
-	_, addr := forwardTo(t, TCPConfig{Route: func(client, local netip.AddrPort) Route {
+	_, addr := forwardTo(t, TCPConfig{Router: routes{route: func(client, local netip.AddrPort) Route {
 		asked.Store(&local)
 		return Route{Target: target, Source: netip.AddrPortFrom(source, client.Port())}
-	}})
+	}}})
 	c := dial(t, addr)
 	want := netip.AddrPortFrom(source, netip.MustParseAddrPort(c.LocalAddr().String()).Port())
 	if got := <-seen; got != want.String() {
@@ -173,11 +173,11 @@ func TestRerouteKeepsTheBytes(t *testing.T) {
 			first.Prelude = []byte("PROXY ")
 			var failed atomic.Pointer[error]
 			p, addr := forwardTo(t, TCPConfig{
-				Route: func(netip.AddrPort, netip.AddrPort) Route { return first },
-				Reroute: func(_, _ netip.AddrPort, err error) (Route, bool) {
-					failed.Store(&err)
-					return Route{Target: target}, true
-				},
+				Router: routes{route: func(netip.AddrPort, netip.AddrPort) Route { return first },
+					reroute: func(_, _ netip.AddrPort, err error) (Route, bool) {
+						failed.Store(&err)
+						return Route{Target: target}, true
+					}},
 			})
 			c := dial(t, addr)
 			_, _ = io.WriteString(c, "hello")
@@ -196,11 +196,11 @@ func TestResolveAnswersLater(t *testing.T) {
 	target := netip.MustParseAddrPort(serve(t, echo))
 	release := make(chan struct{})
 	p, addr := forwardTo(t, TCPConfig{
-		Route: func(netip.AddrPort, netip.AddrPort) Route { return Route{} },
-		Resolve: func(netip.AddrPort, netip.AddrPort) Route {
-			<-release
-			return Route{Target: target}
-		},
+		Router: routes{route: func(netip.AddrPort, netip.AddrPort) Route { return Route{} },
+			resolve: func(netip.AddrPort, netip.AddrPort) Route {
+				<-release
+				return Route{Target: target}
+			}},
 	})
 	waits := dial(t, addr)
 	gone := dial(t, addr)
@@ -214,7 +214,7 @@ func TestResolveAnswersLater(t *testing.T) {
 }
 
 func TestNoRouteResetsTheClient(t *testing.T) {
-	p, addr := forwardTo(t, TCPConfig{Route: func(netip.AddrPort, netip.AddrPort) Route { return Route{} }})
+	p, addr := forwardTo(t, TCPConfig{Router: routes{route: func(netip.AddrPort, netip.AddrPort) Route { return Route{} }}})
 	wantReset(t, addr)
 	if d := p.Details(); d.Refused != 1 || d.LastError == "" {
 		t.Errorf("details %+v", d)
@@ -230,7 +230,7 @@ func TestCloseUnderLoad(t *testing.T) {
 	cfg := TCPConfig{
 		Listeners: []int{fd},
 		Pool:      func(int) *Pool { return pool },
-		Route:     func(netip.AddrPort, netip.AddrPort) Route { return Route{Target: target} },
+		Router:    routes{route: func(netip.AddrPort, netip.AddrPort) Route { return Route{Target: target} }},
 	}
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
@@ -328,7 +328,7 @@ func TestShortageOfDescriptors(t *testing.T) {
 	p, err := e.ForwardTCP(TCPConfig{
 		Listeners: []int{fd},
 		Pool:      func(int) *Pool { return pool },
-		Route:     func(netip.AddrPort, netip.AddrPort) Route { return Route{Target: target} },
+		Router:    routes{route: func(netip.AddrPort, netip.AddrPort) Route { return Route{Target: target} }},
 		Log:       slog.New(lines{slog.DiscardHandler, &warnings}),
 	})
 	if err != nil {
@@ -377,9 +377,9 @@ func TestLimitLoweredToThePool(t *testing.T) {
 	p, err := e.ForwardTCP(TCPConfig{
 		Listeners: []int{fd},
 		Pool:      func(int) *Pool { return pool },
-		Route: func(netip.AddrPort, netip.AddrPort) Route {
+		Router: routes{route: func(netip.AddrPort, netip.AddrPort) Route {
 			return Route{Target: netip.MustParseAddrPort(target)}
-		},
+		}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -424,9 +424,9 @@ func TestPartOfAWrite(t *testing.T) {
 	p, err := e.ForwardTCP(TCPConfig{
 		Listeners: []int{fd},
 		Pool:      func(int) *Pool { return pool },
-		Route: func(netip.AddrPort, netip.AddrPort) Route {
+		Router: routes{route: func(netip.AddrPort, netip.AddrPort) Route {
 			return Route{Target: netip.MustParseAddrPort(target)}
-		},
+		}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -42,7 +42,7 @@ func TestIntoANamespace(t *testing.T) {
 			_, addr := forwardTo(t, TCPConfig{
 				Family: server.family,
 				Pool:   childTCPPool(t, space, server.family),
-				Route:  func(netip.AddrPort, netip.AddrPort) Route { return Route{Target: target} },
+				Router: routes{route: func(netip.AddrPort, netip.AddrPort) Route { return Route{Target: target} }},
 			})
 			c := dial(t, addr)
 			sendAndEcho(t, c, "hello")
@@ -60,9 +60,9 @@ func TestForeignSource(t *testing.T) {
 	source := netip.MustParseAddrPort("203.0.113.7:5555")
 	p, addr := forwardTo(t, TCPConfig{
 		Pool: childTCPPool(t, space, unix.AF_INET),
-		Route: func(netip.AddrPort, netip.AddrPort) Route {
+		Router: routes{route: func(netip.AddrPort, netip.AddrPort) Route {
 			return Route{Target: netip.MustParseAddrPort("127.0.0.1:80"), Source: source}
-		},
+		}},
 	})
 	dial(t, addr)
 	var bound netip.AddrPort

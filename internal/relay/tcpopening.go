@@ -23,9 +23,9 @@ const answerTimeout = time.Second
 
 // resolve asks for the route, and goes on with then.
 func (c *tcpConn) resolve(then func()) {
-	o, resolve, loop := c.opening, c.part.port.cfg.Resolve, c.part.loop
+	o, router, loop := c.opening, c.part.port.cfg.Router, c.part.loop
 	go func() {
-		route := resolve(o.client, o.local)
+		route := router.Resolve(o.client, o.local)
 		loop.post(func() {
 			if !c.dead {
 				o.route = route
@@ -44,9 +44,9 @@ func (c *tcpConn) unanswered() {
 	}
 	o.deadline = nil
 	none := &NoAnswer{o.route.Target}
-	if cfg.Reroute != nil && !o.rerouted {
+	if !o.rerouted {
 		o.rerouted = true
-		if route, ok := cfg.Reroute(o.client, o.local, none); ok {
+		if route, ok := cfg.Router.Reroute(o.client, o.local, none); ok {
 			c.closeSide(&c.side[child])
 			c.reroute(route)
 			return
@@ -61,7 +61,7 @@ func (c *tcpConn) unanswered() {
 // reroute goes on with another route.
 func (c *tcpConn) reroute(route Route) {
 	c.opening.route = route
-	if !route.Target.IsValid() && c.part.port.cfg.Resolve != nil {
+	if !route.Target.IsValid() {
 		c.resolve(c.takeSocket)
 		return
 	}
@@ -75,9 +75,9 @@ func (c *tcpConn) connectFailed(errno unix.Errno) {
 	c.opening.deadline = nil
 	o, cfg := c.opening, &c.part.port.cfg
 	reason := "connecting to " + o.route.Target.String() + " in the namespace: " + errno.Error()
-	if cfg.Reroute != nil && !o.rerouted {
+	if !o.rerouted {
 		o.rerouted = true
-		if route, ok := cfg.Reroute(o.client, o.local, errno); ok {
+		if route, ok := cfg.Router.Reroute(o.client, o.local, errno); ok {
 			c.reroute(route)
 			return
 		}
@@ -89,9 +89,7 @@ func (c *tcpConn) connectFailed(errno unix.Errno) {
 func (c *tcpConn) answered() {
 	if o := c.opening; o != nil {
 		c.part.loop.stopTimer(o.deadline)
-		if tell := c.part.port.cfg.Answered; tell != nil {
-			tell(o.client, o.route.Target)
-		}
+		c.part.port.cfg.Router.Answered(o.client, o.route.Target)
 		c.opening = nil
 	}
 }

@@ -40,8 +40,7 @@ func silentServer(t *testing.T) netip.AddrPort {
 func forwardBy(t *testing.T, to netip.AddrPort, reroute func(error) (Route, bool)) (*TCPPort, string) {
 	t.Helper()
 	return forwardTo(t, TCPConfig{
-		Route:   routeTo(to),
-		Reroute: func(_, _ netip.AddrPort, err error) (Route, bool) { return reroute(err) },
+		Router: routes{route: routeTo(to), reroute: func(_, _ netip.AddrPort, err error) (Route, bool) { return reroute(err) }},
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,18 +48,8 @@ type UDPConfig struct {
 	// Pool returns the sockets of the namespace of a family (unix.AF_INET,
 	// unix.AF_INET6).
 	Pool func(family int) *Pool
-	// Route says where a client's datagrams go and what source the server is
-	// to see. It is called on the loop thread, once per flow, and must not
-	// block. An invalid Target refuses. Prelude is not used.
-	Route func(client, local netip.AddrPort) Route
-	// Resolve is asked, on a goroutine of its own, where Route has no Target; it
-	// may block for a while. It may be nil: then there is no way.
-	Resolve func(client, local netip.AddrPort) Route
-	// Look tells the ways of flows that are in doubt, as they are at the time of
-	// the call, in the order of its argument. It is called on a goroutine of its
-	// own, one call of a port at a time, and may block for a while. nil asks
-	// Route and Resolve for each.
-	Look func([]Doubt) []Route
+	// Router knows the ways to the servers. A Prelude is not used.
+	Router Router
 	// MaxFlows bounds the flows of the port; the one that was silent longest
 	// goes. Each takes a descriptor. 0 is what all ports of the engine share,
 	// see flowBudget.
@@ -74,9 +63,6 @@ type UDPConfig struct {
 }
 
 func (c *UDPConfig) setDefaults() {
-	if c.Look == nil {
-		c.Look = c.lookOneByOne
-	}
 	if c.MaxSilence <= 0 {
 		c.MaxSilence = time.Hour
 	}

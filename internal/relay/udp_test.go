@@ -199,7 +199,7 @@ func TestUDPEcho(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			p := forwardUDP(t, UDPConfig{
 				Sockets: []int{boundUDP(t, tc.listen)},
-				Route:   routeTo(echoServer(t, tc.server)),
+				Router:  routes{route: routeTo(echoServer(t, tc.server))},
 			})
 			var wg sync.WaitGroup
 			var bytes atomic.Uint64
@@ -226,10 +226,10 @@ func TestUDPTellsTheAskedAddressesOfAWildcardApart(t *testing.T) {
 	server := echoServer(t, "127.0.0.1:0")
 	p := forwardUDP(t, UDPConfig{
 		Sockets: []int{boundUDP(t, wildcard4)},
-		Route: func(_, local netip.AddrPort) Route {
+		Router: routes{route: func(_, local netip.AddrPort) Route {
 			locals <- local
 			return Route{Target: server}
-		},
+		}},
 	})
 	c, _ := udpServer(t, "127.0.0.1:0") // one unconnected client
 	for _, ip := range []string{"127.0.0.2", "127.0.0.3"} {
@@ -250,7 +250,7 @@ func TestUDPPassesEverySize(t *testing.T) {
 	for name, listen := range map[string]unix.Sockaddr{"127.0.0.1:0": loopback4, "[::1]:0": loopback6} {
 		p := forwardUDP(t, UDPConfig{
 			Sockets: []int{boundUDP(t, listen)},
-			Route:   routeTo(echoServer(t, name)),
+			Router:  routes{route: routeTo(echoServer(t, name))},
 		})
 		c := dialPort(t, p, "")
 		for _, size := range []int{0, 1, 1472, 1473, 9000, 65506, 65507} {
@@ -265,7 +265,7 @@ func TestUDPKeepsBoundariesAndOrder(t *testing.T) {
 	for name, listen := range map[string]unix.Sockaddr{"127.0.0.1": loopback4, "127.0.0.2": wildcard4, "::1": wildcard6} {
 		t.Run(name, func(t *testing.T) {
 			server, addr := udpServer(t, "127.0.0.1:0")
-			p := forwardUDP(t, UDPConfig{Sockets: []int{boundUDP(t, listen)}, Route: routeTo(addr)})
+			p := forwardUDP(t, UDPConfig{Sockets: []int{boundUDP(t, listen)}, Router: routes{route: routeTo(addr)}})
 			c := dialPort(t, p, name)
 			random := rand.New(rand.NewPCG(1, 2))
 			for range 100 {
@@ -354,8 +354,8 @@ func TestUDPSendsApartWhatTheRouteDoesNotCut(t *testing.T) {
 	server := child.ListenUDP(t, "udp4", "127.0.0.1:5000")
 	roomy(server)
 	p := forwardUDP(t, UDPConfig{
-		Pool:  childPools(t, child),
-		Route: routeTo(netip.MustParseAddrPort("127.0.0.1:5000")),
+		Pool:   childPools(t, child),
+		Router: routes{route: routeTo(netip.MustParseAddrPort("127.0.0.1:5000"))},
 	})
 	c := dialPort(t, p, "")
 	// The flow has its socket after the first datagram; before, it holds a few.
@@ -421,7 +421,7 @@ func pass(p *UDPPort, d time.Duration) {
 // and for each after it.
 func TestUDPFlowsLiveWhileThereIsRoom(t *testing.T) {
 	server, addr := udpServer(t, "127.0.0.1:0")
-	p := forwardUDP(t, UDPConfig{Route: routeTo(addr)})
+	p := forwardUDP(t, UDPConfig{Router: routes{route: routeTo(addr)}})
 	c := dialPort(t, p, "")
 	send(t, c, "first")
 	_, from := receiveFrom(t, server)
@@ -445,7 +445,7 @@ func TestUDPFlowsLiveWhileThereIsRoom(t *testing.T) {
 
 func TestUDPBoundsItsFlows(t *testing.T) {
 	server, addr := udpServer(t, "127.0.0.1:0")
-	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), MaxFlows: 3})
+	p := forwardUDP(t, UDPConfig{Router: routes{route: routeTo(addr)}, MaxFlows: 3})
 	var clients []*net.UDPConn
 	for i := range 4 {
 		c := dialPort(t, p, "")
@@ -478,7 +478,7 @@ func TestUDPBoundsItsFlows(t *testing.T) {
 // in the table were.
 func TestUDPNewClientsOfAFullTable(t *testing.T) {
 	server, addr := udpServer(t, "127.0.0.1:0")
-	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), MaxFlows: 8})
+	p := forwardUDP(t, UDPConfig{Router: routes{route: routeTo(addr)}, MaxFlows: 8})
 	for range 8 {
 		c := dialPort(t, p, "")
 		send(t, c, "old")
@@ -504,8 +504,8 @@ func TestUDPNewClientsOfAFullTable(t *testing.T) {
 func TestUDPPortsShareDescriptors(t *testing.T) {
 	echo := echoServer(t, "127.0.0.1:0")
 	e := newEngine(t)
-	busy := forwardUDPOn(t, e, UDPConfig{Route: routeTo(echo)})
-	other := forwardUDPOn(t, e, UDPConfig{Route: routeTo(echo)})
+	busy := forwardUDPOn(t, e, UDPConfig{Router: routes{route: routeTo(echo)}})
+	other := forwardUDPOn(t, e, UDPConfig{Router: routes{route: routeTo(echo)}})
 	limit := len(nstest.OpenFDs()) + 200
 	nstest.LimitFDs(t, limit)
 	for range 2 * limit {
@@ -531,7 +531,7 @@ func TestUDPPortsShareDescriptors(t *testing.T) {
 
 func TestUDPEndsAFlowOfTheSameBatch(t *testing.T) {
 	server, addr := udpServer(t, "127.0.0.1:0")
-	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), MaxFlows: 1})
+	p := forwardUDP(t, UDPConfig{Router: routes{route: routeTo(addr)}, MaxFlows: 1})
 	ended, kept := dialPort(t, p, ""), dialPort(t, p, "")
 	p.loop.call(func() {
 		send(t, ended, "1")
@@ -546,7 +546,7 @@ func TestUDPEndsAFlowOfTheSameBatch(t *testing.T) {
 func TestUDPFlowsWaitForSockets(t *testing.T) {
 	server, addr := udpServer(t, "127.0.0.1:0")
 	pools := newScarcePools(t)
-	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), Pool: pools.pool, MaxFlows: 2})
+	p := forwardUDP(t, UDPConfig{Router: routes{route: routeTo(addr)}, Pool: pools.pool, MaxFlows: 2})
 	clients := []*net.UDPConn{dialPort(t, p, ""), dialPort(t, p, ""), dialPort(t, p, "")}
 	for i, c := range clients { // the first is the third's victim
 		for j := range maxHeldDatagrams + 4 {
@@ -580,7 +580,7 @@ func TestUDPFlowsWaitForSockets(t *testing.T) {
 func TestUDPEndsWhileFlowsWait(t *testing.T) {
 	_, addr := udpServer(t, "127.0.0.1:0")
 	pools := newScarcePools(t)
-	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), Pool: pools.pool})
+	p := forwardUDP(t, UDPConfig{Router: routes{route: routeTo(addr)}, Pool: pools.pool})
 	for range maxWaitingFlows + 2 {
 		send(t, dialPort(t, p, ""), strings.Repeat("x", 8000))
 	}
@@ -610,7 +610,7 @@ func TestUDPEndsWhileFlowsWait(t *testing.T) {
 
 func TestUDPServerThatRefusesAndComesBack(t *testing.T) {
 	server, addr := udpServer(t, "127.0.0.1:0")
-	p := forwardUDP(t, UDPConfig{Route: routeTo(addr)})
+	p := forwardUDP(t, UDPConfig{Router: routes{route: routeTo(addr)}})
 	c := dialPort(t, p, "")
 	send(t, c, "1")
 	_, first := receiveFrom(t, server)
@@ -647,7 +647,7 @@ func TestUDPFollowsAServerThatMoved(t *testing.T) {
 	server, addr := udpServer(t, "127.0.0.1:0")
 	var g guide
 	g.set(Route{Target: old})
-	p := forwardUDP(t, UDPConfig{Route: g.resolve})
+	p := forwardUDP(t, UDPConfig{Router: routes{route: g.resolve}})
 	c := dialPort(t, p, "")
 	send(t, c, "1")
 	eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })
@@ -663,9 +663,9 @@ func TestUDPFollowsAServerThatMoved(t *testing.T) {
 
 func TestUDPSource(t *testing.T) {
 	server, addr := udpServer(t, "127.0.0.1:0")
-	p := forwardUDP(t, UDPConfig{Route: func(client, _ netip.AddrPort) Route {
+	p := forwardUDP(t, UDPConfig{Router: routes{route: func(client, _ netip.AddrPort) Route {
 		return Route{Source: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), client.Port()), Target: addr}
-	}})
+	}}})
 	c := dialPort(t, p, "")
 	want := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), c.LocalAddr().(*net.UDPAddr).AddrPort().Port())
 	send(t, c, "1")
@@ -694,7 +694,7 @@ func TestUDPRefusesWithoutARoute(t *testing.T) {
 		"families":         {Source: netip.MustParseAddrPort("[::1]:5555"), Target: target},
 		"no route":         {},
 	} {
-		p := forwardUDP(t, UDPConfig{Route: func(_, _ netip.AddrPort) Route { return route }})
+		p := forwardUDP(t, UDPConfig{Router: routes{route: func(_, _ netip.AddrPort) Route { return route }}})
 		c := dialPort(t, p, "")
 		send(t, c, "1")
 		d := eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })
@@ -737,7 +737,7 @@ func TestUDPCloseUnderLoad(t *testing.T) {
 	}
 	pools, endPools := endingPools(localSockets)
 	for range 10 {
-		p, err := e.ForwardUDP(UDPConfig{Sockets: []int{fd}, Pool: pools, Route: routeTo(addr)})
+		p, err := e.ForwardUDP(UDPConfig{Sockets: []int{fd}, Pool: pools, Router: routes{route: routeTo(addr)}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -767,7 +767,7 @@ func TestUDPCloseAfterTheEngine(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, err := e.ForwardUDP(UDPConfig{
-		Sockets: []int{boundUDP(t, loopback4)}, Pool: localPools(t), Route: routeTo(echoServer(t, "127.0.0.1:0")),
+		Sockets: []int{boundUDP(t, loopback4)}, Pool: localPools(t), Router: routes{route: routeTo(echoServer(t, "127.0.0.1:0"))},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -847,5 +847,5 @@ func TestUDPSocketsHaveRoom(t *testing.T) {
 			}
 		}()
 	}
-	forwardUDP(t, UDPConfig{Sockets: []int{fd}, Route: routeTo(echoServer(t, "127.0.0.1:0"))})
+	forwardUDP(t, UDPConfig{Sockets: []int{fd}, Router: routes{route: routeTo(echoServer(t, "127.0.0.1:0"))}})
 }

@@ -95,7 +95,10 @@ func (p *UDPPort) look() {
 	flows, asked := d.flows, d.asked
 	d.flows, d.asked, d.timer = nil, nil, nil
 	d.looking, d.last, d.looked = true, p.loop.now(), true
-	look := p.cfg.Look
+	look := p.cfg.lookOneByOne
+	if l, ok := p.cfg.Router.(Looker); ok {
+		look = l.Look
+	}
 	go func() {
 		routes := look(asked)
 		p.loop.post(func() { p.looked(flows, routes) })
@@ -157,13 +160,13 @@ func (f *udpFlow) opened() {
 	f.sendHeld()
 }
 
-// lookOneByOne is Look where there is none.
+// lookOneByOne is Look for a Router that has none.
 func (c *UDPConfig) lookOneByOne(flows []Doubt) []Route {
 	routes := make([]Route, len(flows))
 	for i, f := range flows {
-		routes[i] = c.Route(f.Client, f.Local)
-		if !routes[i].Target.IsValid() && c.Resolve != nil {
-			routes[i] = c.Resolve(f.Client, f.Local)
+		routes[i] = c.Router.Route(f.Client, f.Local)
+		if !routes[i].Target.IsValid() {
+			routes[i] = c.Router.Resolve(f.Client, f.Local)
 		}
 		if f.Answered || routes[i].Unserved { // nobody was found: not moved for that
 			unserved := routes[i].Unserved

@@ -38,7 +38,7 @@ func (g *guide) look(flows []Doubt) []Route {
 func (g *guide) resolve(_, _ netip.AddrPort) Route { return *g.route.Load() }
 
 func (g *guide) config() UDPConfig {
-	return UDPConfig{Route: func(_, _ netip.AddrPort) Route { return Route{} }, Resolve: g.resolve, Look: g.look}
+	return UDPConfig{Router: lookingRoutes{routes{route: func(_, _ netip.AddrPort) Route { return Route{} }, resolve: g.resolve}, g.look}}
 }
 
 // TestUDPServerComesUpElsewhere: the way was a guess, and a socket is there that is
@@ -191,8 +191,8 @@ func TestUDPGuessedFlowMoves(t *testing.T) {
 	route.Store(&Route{Target: guess, Unserved: true})
 	answer := func(_, _ netip.AddrPort) Route { return *route.Load() }
 	p := forwardUDP(t, UDPConfig{
-		Route: func(_, _ netip.AddrPort) Route { return Route{} }, Resolve: answer,
-		Look: func(flows []Doubt) []Route { return slices.Repeat([]Route{*route.Load()}, len(flows)) },
+		Router: lookingRoutes{routes{route: func(_, _ netip.AddrPort) Route { return Route{} }, resolve: answer},
+			func(flows []Doubt) []Route { return slices.Repeat([]Route{*route.Load()}, len(flows)) }},
 	})
 	c := dialPort(t, p, "")
 	echo := func(server *net.UDPConn) {
@@ -254,11 +254,11 @@ func TestUDPCloseDuringALook(t *testing.T) {
 	gone, addr := udpServer(t, "127.0.0.1:0")
 	gone.Close()
 	looking, answer := make(chan struct{}), make(chan struct{})
-	p := forwardUDP(t, UDPConfig{Route: routeTo(addr), Look: func(flows []Doubt) []Route {
+	p := forwardUDP(t, UDPConfig{Router: lookingRoutes{routes{route: routeTo(addr)}, func(flows []Doubt) []Route {
 		close(looking)
 		<-answer
 		return []Route{{Target: addr}}
-	}})
+	}}})
 	c := dialPort(t, p, "")
 	send(t, c, "1")
 	eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })

@@ -91,7 +91,7 @@ func (k *flowKey) clientAddr() netip.AddrPort {
 // open gives the flow its socket, or has it wait for one. It reports false when
 // neither is possible.
 func (f *udpFlow) open() (bool, error) {
-	if f.port.cfg.Resolve != nil && !f.route.Target.IsValid() {
+	if !f.route.Target.IsValid() {
 		return f.resolve(), nil
 	}
 	return f.openRouted()

@@ -124,7 +124,7 @@ func (l *udpListener) flow(s *udpSlot, now time.Duration) *udpFlow {
 func (l *udpListener) newFlow(key flowKey, s *udpSlot, now time.Duration) *udpFlow {
 	p := l.port
 	f := &udpFlow{key: key, port: p, via: l, fd: -1, client: s.name}
-	f.route = p.cfg.Route(key.clientAddr(), l.asked(&key))
+	f.route = p.cfg.Router.Route(key.clientAddr(), l.asked(&key))
 	f.round.first = -1
 	f.clientLen = unix.SizeofSockaddrInet6
 	if s.name.Family == unix.AF_INET {

@@ -47,9 +47,9 @@ func (f *udpFlow) resolve() bool {
 		return false
 	}
 	p.waiting.flows++
-	client, local, resolve := f.key.clientAddr(), f.via.asked(&f.key), p.cfg.Resolve
+	client, local, router := f.key.clientAddr(), f.via.asked(&f.key), p.cfg.Router
 	go func() {
-		route := resolve(client, local)
+		route := router.Resolve(client, local)
 		p.loop.post(func() { f.resolved(route) })
 	}()
 	return true

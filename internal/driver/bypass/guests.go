@@ -11,7 +11,7 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/bypass/containers"
 	"rootlesskit/internal/hostsock"
-	"rootlesskit/internal/publish"
+	"rootlesskit/internal/relay"
 	"rootlesskit/internal/seccomp"
 )
 
@@ -30,7 +30,7 @@ func (p *Ports) Socket() string { return p.socket }
 func (p *Ports) Handler() http.Handler { return p.containers.Handler() }
 
 // ForwardTo implements containers.Driver.
-func (p *Ports) ForwardTo(g containers.Guest, spec api.PortSpec, r publish.Router) (io.Closer, error) {
+func (p *Ports) ForwardTo(g containers.Guest, spec api.PortSpec, r relay.Router) (io.Closer, error) {
 	udp := strings.HasPrefix(spec.Proto, "udp")
 	if !udp && spec.ProxyProtocol == "" {
 		return p.forwardBase(spec, guestTarget(spec), g, r)
@@ -39,7 +39,7 @@ func (p *Ports) ForwardTo(g containers.Guest, spec api.PortSpec, r publish.Route
 	if err != nil {
 		return nil, err
 	}
-	port, err := p.ForwardOn(spec, guestTarget(spec), hostsock.Sockets{FDs: sockets}, func(publish.Router) publish.Router { return r })
+	port, err := p.ForwardOn(spec, guestTarget(spec), hostsock.Sockets{FDs: sockets}, func(relay.Router) relay.Router { return r })
 	switch {
 	case err != nil:
 		return nil, err

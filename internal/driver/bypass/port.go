@@ -189,14 +189,14 @@ func (p *port) cut() {
 
 // wrap has the relay ask about connections that come to it although there are
 // natives.
-func (p *port) wrap(inner publish.Router) publish.Router { return &router{inner, p} }
+func (p *port) wrap(inner relay.Router) relay.Router { return &router{inner, p} }
 
 type router struct {
-	publish.Router
+	relay.Router
 	port *port
 }
 
-// Route implements publish.Router.
+// Route implements relay.Router.
 func (r *router) Route(client, local netip.AddrPort) relay.Route {
 	if r.port.fronted.Load() {
 		return relay.Route{}
@@ -204,7 +204,7 @@ func (r *router) Route(client, local netip.AddrPort) relay.Route {
 	return r.Router.Route(client, local)
 }
 
-// Resolve implements publish.Router.
+// Resolve implements relay.Router.
 func (r *router) Resolve(client, local netip.AddrPort) relay.Route {
 	route, native := r.port.toNative(client, local)
 	if native {
@@ -280,11 +280,11 @@ func (p *port) startShadow(s *socket, n *native) error {
 		Listeners: []int{fd},
 		Family:    family,
 		Pool:      p.driver.hostPool,
-		Route: func(client, _ netip.AddrPort) relay.Route {
+		Router: relay.RouteFunc(func(client, _ netip.AddrPort) relay.Route {
 			route := p.hostRoute(of, client.Addr().Unmap(), netip.IPv4Unspecified())
 			route.Pool = nil
 			return route
-		},
+		}),
 	})
 	return err
 }

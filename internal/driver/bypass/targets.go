@@ -8,7 +8,7 @@ import (
 	"rootlesskit/api"
 	"rootlesskit/internal/driver/bypass/containers"
 	"rootlesskit/internal/hostsock"
-	"rootlesskit/internal/publish"
+	"rootlesskit/internal/relay"
 )
 
 // Which port of the host leads to which port of a namespace.
@@ -24,13 +24,13 @@ func (p *port) leadsTo() target { return target{p.guest, p.target.Port()} }
 
 // forwardBase opens a port that may become native. r leads to the servers of a
 // container.
-func (p *Ports) forwardBase(spec api.PortSpec, to netip.AddrPort, guest containers.Guest, r publish.Router) (io.Closer, error) {
+func (p *Ports) forwardBase(spec api.PortSpec, to netip.AddrPort, guest containers.Guest, r relay.Router) (io.Closer, error) {
 	base, err := hostsock.ListenBase(spec.Proto, spec.ParentIP, spec.ParentPort)
 	if err != nil {
 		return nil, err
 	}
 	opened := &port{driver: p, base: base, target: to, guest: guest, why: errors.New("no server has bound the port since it was published")}
-	opened.relayed, err = p.ForwardOn(spec, to, hostsock.Sockets{FDs: []int{base.FD}}, func(own publish.Router) publish.Router {
+	opened.relayed, err = p.ForwardOn(spec, to, hostsock.Sockets{FDs: []int{base.FD}}, func(own relay.Router) relay.Router {
 		if r != nil {
 			own = r
 		}

@@ -19,7 +19,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
-	"rootlesskit/internal/publish"
+	"rootlesskit/internal/relay"
 	"rootlesskit/internal/seccomp"
 )
 
@@ -27,10 +27,10 @@ import (
 type Driver interface {
 	// RouterTo returns a router to an address that the launcher's namespace
 	// reaches.
-	RouterTo(udp bool, to netip.AddrPort, proxyHeader bool) publish.Router
+	RouterTo(udp bool, to netip.AddrPort, proxyHeader bool) relay.Router
 	// ForwardTo opens a port of a container: native where that is possible, else
 	// relayed by r.
-	ForwardTo(g Guest, spec api.PortSpec, r publish.Router) (io.Closer, error)
+	ForwardTo(g Guest, spec api.PortSpec, r relay.Router) (io.Closer, error)
 	// Stay notes why the ports of a container do not become native.
 	Stay(g Guest, why error)
 	// Relaying says why no container has native ports; nil: they may have.

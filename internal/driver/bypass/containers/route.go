@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
-	"rootlesskit/internal/publish"
 	"rootlesskit/internal/relay"
 )
 
@@ -26,20 +25,20 @@ type router struct {
 	last      atomic.Pointer[way]
 }
 
-var _ publish.Router = (*router)(nil)
+var _ relay.Router = (*router)(nil)
 
 // way is a router to one address of a container.
 type way struct {
 	to    netip.Addr
 	place *place
-	publish.Router
+	relay.Router
 }
 
 // wayTTL bounds how long a container may be missed that has moved to another
 // address.
 const wayTTL = time.Second
 
-// Route implements publish.Router.
+// Route implements relay.Router.
 func (r *router) Route(client, local netip.AddrPort) relay.Route {
 	if w := r.known.Load(); w != nil {
 		return w.Route(client, local)
@@ -47,7 +46,7 @@ func (r *router) Route(client, local netip.AddrPort) relay.Route {
 	return relay.Route{}
 }
 
-// Resolve implements publish.Router.
+// Resolve implements relay.Router.
 func (r *router) Resolve(client, local netip.AddrPort) relay.Route {
 	w := r.known.Load()
 	if w == nil {
@@ -59,7 +58,7 @@ func (r *router) Resolve(client, local netip.AddrPort) relay.Route {
 	return w.Resolve(client, local)
 }
 
-// Reroute implements publish.Router.
+// Reroute implements relay.Router.
 func (r *router) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
 	if w := r.known.Load(); w != nil {
 		return w.Reroute(client, local, failed)
@@ -67,7 +66,7 @@ func (r *router) Reroute(client, local netip.AddrPort, failed error) (relay.Rout
 	return relay.Route{}, false
 }
 
-// Answered implements relayed.Router.
+// Answered implements relay.Router.
 func (r *router) Answered(client, target netip.AddrPort) {
 	if w := r.known.Load(); w != nil {
 		w.Answered(client, target)
@@ -129,7 +128,7 @@ type inner struct {
 	to     netip.Addr // invalid: the container has loopback alone
 }
 
-func newInner(r *router, p *place, its []address) publish.Router {
+func newInner(r *router, p *place, its []address) relay.Router {
 	i := inner{router: r, place: p}
 	if len(its) > 0 {
 		i.to = its[0].Prefix.Addr()
@@ -137,7 +136,7 @@ func newInner(r *router, p *place, its []address) publish.Router {
 	return i
 }
 
-// Route implements publish.Router.
+// Route implements relay.Router.
 func (i inner) Route(client, _ netip.AddrPort) relay.Route {
 	to, sockType := i.to, unix.SOCK_STREAM
 	if !to.IsValid() {
@@ -156,11 +155,11 @@ func (i inner) Route(client, _ netip.AddrPort) relay.Route {
 	}
 }
 
-// Resolve implements publish.Router.
+// Resolve implements relay.Router.
 func (i inner) Resolve(client, local netip.AddrPort) relay.Route { return i.Route(client, local) }
 
-// Reroute implements publish.Router.
+// Reroute implements relay.Router.
 func (i inner) Reroute(_, _ netip.AddrPort, _ error) (relay.Route, bool) { return relay.Route{}, false }
 
-// Answered implements relayed.Router.
+// Answered implements relay.Router.
 func (i inner) Answered(_, _ netip.AddrPort) {}
