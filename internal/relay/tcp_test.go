@@ -47,6 +47,13 @@ func untilFull(t testing.TB, pool *Pool) {
 	})
 }
 
+// stateOf is how many sockets a pool has ready, and how many it wants to have.
+func stateOf(pool *Pool) (ready, size int) {
+	pool.mu.Lock()
+	defer pool.mu.Unlock()
+	return len(pool.ready), pool.size
+}
+
 func newEngine(t testing.TB) *Engine {
 	t.Helper()
 	e, err := New(Options{})
