@@ -50,7 +50,7 @@ func (m Metric) label() string {
 
 func allFigures() []Figure {
 	return slices.Concat(throughputFigures(), connectionFigures(), requestFigures(), udpFigures(), outboundFigures(), httpFigures(),
-		memoryFigures(), memoryLoadFigures(), startupFigures(), idleFigures(), faultFigures(), stormFigures())
+		memoryFigures(), memoryLoadFigures(), startupFigures(), idleFigures(), faultFigures(), stormFigures(), dockerFigures())
 }
 
 // inward is a figure of a load that comes from the host through a published

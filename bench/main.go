@@ -44,6 +44,10 @@ func main() {
 		exitOn(runWebServer(os.Args[2], os.Args[3]))
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == dockerArg {
+		exitOn(runDocker(os.Args[2]))
+		return
+	}
 	if len(os.Args) == 2 && os.Args[1] == lanArg {
 		exitOn(runLANServer())
 		return

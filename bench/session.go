@@ -69,6 +69,9 @@ func (s *session) commandLine(t tools) []string {
 		return s.agentLine(t, s.addr())
 	}
 	line := append([]string{t.launcher(s.target.Launcher)}, s.target.launcherFlags(s.stateDir(), s.address, s.port)...)
+	if s.target.Engine != "" {
+		return append(line, t.bench(), dockerArg, fmt.Sprint(s.port))
+	}
 	return append(line, s.agentLine(t, fmt.Sprintf("0.0.0.0:%d", s.port))...)
 }
 

@@ -19,6 +19,9 @@ type Target struct {
 	Flags    []string // further flags of the launcher
 	// OnDemand targets are measured only where --targets names them.
 	OnDemand bool
+	// Engine is the container engine that the agent runs in a container of; empty: the
+	// agent is the launcher's command.
+	Engine string
 	// Server is the web server that is measured; empty: the agent's own.
 	Server string
 }
@@ -43,6 +46,9 @@ var allTargets = []Target{
 	{Name: "ours-gvisor", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock"},
 	{Name: "ours-gvisor-1500", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock", Flags: []string{"--mtu=1500"}},
 	{Name: "upstream-gvisor", Launcher: upstream, Net: "gvisor-tap-vsock", Ports: "gvisor-tap-vsock"},
+	{Name: "ours-docker-run", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "builtin", Engine: "docker", Needs: dockerPrograms, OnDemand: true},
+	{Name: "ours-docker-run-proxied", Launcher: ours, Net: "gvisor-tap-vsock", Ports: "builtin", Engine: "docker", Needs: dockerPrograms, Flags: []string{"--source-ip-transparent=false"}, OnDemand: true},
+	{Name: "upstream-docker-run", Launcher: upstream, Net: "gvisor-tap-vsock", Ports: "builtin", Engine: "docker", Needs: dockerPrograms, OnDemand: true},
 	{Name: "ours-slirp4netns", Launcher: ours, Net: "slirp4netns", Ports: "slirp4netns", Needs: []string{"slirp4netns"}},
 	{Name: "upstream-slirp4netns", Launcher: upstream, Net: "slirp4netns", Ports: "slirp4netns", Needs: []string{"slirp4netns"}},
 	{Name: "ours-pasta", Launcher: ours, Net: "pasta", Ports: "implicit", Needs: []string{"pasta"}},
@@ -68,6 +74,9 @@ func (t Target) missing() string {
 // launcherFlags are the flags to run an agent that listens on port, published on
 // the address of the host.
 func (t Target) launcherFlags(stateDir, address string, port int) []string {
+	if t.Engine != "" {
+		return dockerFlags(stateDir, t)
+	}
 	flags := []string{"--state-dir=" + stateDir, "--net=" + t.Net, "--port-driver=" + t.Ports}
 	if t.Net != "none" {
 		flags = append(flags, "--copy-up=/etc")
@@ -89,7 +98,7 @@ func (t Target) baseline() string {
 		return ""
 	}
 	i := slices.IndexFunc(allTargets, func(o Target) bool {
-		return o.Launcher == upstream && o.Net == t.Net && o.Ports == t.Ports
+		return o.Launcher == upstream && o.Net == t.Net && o.Ports == t.Ports && o.Engine == t.Engine
 	})
 	if i < 0 {
 		return "upstream-builtin"
@@ -109,7 +118,7 @@ func hasNetwork(t Target) bool {
 	first := slices.IndexFunc(allTargets, func(o Target) bool {
 		return !o.OnDemand && o.Ports != "bypass4netns" && o.Launcher == t.Launcher && o.Net == t.Net && slices.Equal(o.Flags, t.Flags)
 	})
-	return t.Net != "none" && allTargets[first].Name == t.Name
+	return t.Net != "none" && first >= 0 && allTargets[first].Name == t.Name
 }
 
 // withoutNetwork says that the target is its launcher's --net=none.
