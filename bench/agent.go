@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // agentArg makes this program an agent: `bench agent LISTEN`.
@@ -21,6 +22,8 @@ type hello struct {
 	// Gateway is the default gateway of its network, which stands for the
 	// host's loopback in the networks that are measured; invalid without one.
 	Gateway netip.Addr `json:"gateway"`
+	// Began is when its container was asked for; zero without one.
+	Began time.Time `json:"began,omitzero"`
 }
 
 // answer is the agent's answer to a Load.

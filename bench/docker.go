@@ -2,7 +2,10 @@ package main
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -34,10 +37,24 @@ func dockerFigures() []Figure {
 		inward("docker-rr-8", "docker", "docker run -p: requests a second, 8 connections", Load{Kind: requests, Clients: 8}, latency...),
 		inward("docker-udp-echo-8", "docker", "docker run -p: UDP echo, 8 clients", Load{Kind: udpEcho, Clients: 8}, rate("/s")),
 	}
+	figures = append(figures, Figure{ID: "docker-start", Group: "docker", Title: "docker run -p: until the first answer", Metrics: []Metric{cost("time", "ms")}, Sample: startOfContainer})
 	for i := range figures {
-		figures[i].For = func(t Target) bool { return t.Engine != "" || t.Launcher == "" }
+		figures[i].For = func(t Target) bool { return t.Engine != "" || t.Launcher == "" && figures[i].ID != "docker-start" }
 	}
 	return figures
+}
+
+// startOfContainer is the time from `docker run` to the first answer on its port.
+func startOfContainer(ctx context.Context, r *runner, t Target) (Values, error) {
+	s, err := r.open(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	if err := waitServing(ctx, false, s.addr(), startTimeout); err != nil {
+		return nil, err
+	}
+	return Values{"time": float64(time.Since(s.agent.hello.Began).Microseconds()) / 1000}, nil
 }
 
 // dockerFlags are those of dockerd-rootless.sh.
@@ -76,8 +93,35 @@ func runDocker(port string) (err error) {
 	}
 	run := exec.Command("docker", "run", "-i", "--rm", "-p", port+":"+port, "-p", port+":"+port+"/udp",
 		"bench", "/bench", agentArg, "0.0.0.0:"+port)
-	run.Stdin, run.Stdout, run.Stderr = os.Stdin, os.Stdout, os.Stderr
-	return run.Run()
+	run.Stdin, run.Stderr = os.Stdin, os.Stderr
+	out, err := run.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := run.Start(); err != nil {
+		return err
+	}
+	return errors.Join(passOn(out, began), run.Wait())
+}
+
+// passOn copies what the agent says, and when it was asked for.
+func passOn(out io.Reader, began time.Time) error {
+	in := bufio.NewReader(out)
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("the container did not start: %w", err)
+	}
+	var h hello
+	if err := json.Unmarshal(line, &h); err != nil {
+		return err
+	}
+	h.Began = began
+	if err := json.NewEncoder(os.Stdout).Encode(h); err != nil {
+		return err
+	}
+	_, err = io.Copy(os.Stdout, in)
+	return err
 }
 
 // importAgent makes an image of this program, as soon as dockerd answers.
