@@ -193,3 +193,41 @@ func TestRestartAfterKill(t *testing.T) {
 		}
 	}
 }
+
+// TestLockAfterKill: where the launcher is killed alone, its directory is free no sooner
+// than nothing of the run is left, so that the next one does not meet it.
+func TestLockAfterKill(t *testing.T) {
+	for _, flags := range [][]string{{"--net=none"}, {"--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--disable-host-loopback"}} {
+		k := startKit(t, append(flags, "sleep", "8640")...)
+		var child int
+		if _, err := fmt.Sscan(k.childPID(t), &child); err != nil {
+			t.Fatal(err)
+		}
+		tree := treeOf(child)
+		lock, err := os.Open(filepath.Join(k.stateDir, "lock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lock.Close()
+		free := func() bool { return unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil }
+		if err := unix.Kill(child, unix.SIGSTOP); err != nil { // so that it kills nothing yet
+			t.Fatal(err)
+		}
+		if err := k.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		poll(t, "the end of the launcher", func() bool { return unix.Kill(k.Process.Pid, 0) != nil })
+		if free() {
+			t.Errorf("%v: the directory is free, and the run's processes %v are there", flags, tree)
+		}
+		if err := unix.Kill(child, unix.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		poll(t, "the lock", free)
+		for _, pid := range tree {
+			if err := unix.Kill(pid, 0); pid != child && err == nil {
+				t.Errorf("%v: the directory is free, and process %d of its run is there", flags, pid)
+			}
+		}
+	}
+}

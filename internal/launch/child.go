@@ -82,6 +82,7 @@ type child struct {
 	inherited []int
 	command   []string
 	setup     childSetup
+	lock      []int // see recvSetup
 	state     *childState
 	netns     *netns.Namespace
 	log       *slog.Logger
@@ -149,6 +150,9 @@ func (c *child) recvSetup() (childSetup, error) {
 	if m.Kind != kindSetup {
 		return childSetup{}, fmt.Errorf("expected %q of the parent, got %q", kindSetup, m.Kind)
 	}
+	// The lock of the state directory: it is held until nothing of the run is left, also
+	// where the parent was killed.
+	c.lock = m.FDs
 	err = m.Decode(&c.setup)
 	return c.setup, err
 }

@@ -140,7 +140,7 @@ func (p *process) handshake(ctx context.Context, cfg *Config, state *stateDir, i
 	if err := evacuateCgroup2(cfg.EvacuateCgroup2); err != nil {
 		return err
 	}
-	if err := p.conn.SendBody(kindSetup, newChildSetup(cfg, state)); err != nil {
+	if err := p.conn.SendBody(kindSetup, newChildSetup(cfg, state), int(state.lock.Fd())); err != nil {
 		return fmt.Errorf("the child ended before it was set up: %w", err)
 	}
 	if err := awaitReady(p.conn); err != nil {

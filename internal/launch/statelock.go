@@ -17,9 +17,10 @@ import (
 // The lock of a state directory is a flock on its file "lock", in which the
 // holder writes its PID. A killed holder keeps the lock until the kernel has
 // closed its descriptors, which takes some tenths of a second where a TAP device
-// is among them. A supervisor that starts the launcher again at once meets that:
-// so the lock of a process that is ending is waited for, that of a living one is
-// not.
+// is among them; and its child has the same lock until it has killed all that it
+// had started, which may use files of the run that comes. A supervisor that starts
+// the launcher again at once meets that: so the lock of a process that is ending is
+// waited for, that of a living one is not.
 
 const (
 	lockPatience = 5 * time.Second

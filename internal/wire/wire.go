@@ -119,13 +119,13 @@ func (c *Conn) sendWithin(ctx context.Context, patience time.Duration, m Message
 	return nil
 }
 
-// SendBody encodes body and sends it under kind.
-func (c *Conn) SendBody(kind string, body any) error {
+// SendBody encodes body and sends it under kind. The descriptors stay the caller's.
+func (c *Conn) SendBody(kind string, body any, fds ...int) error {
 	b, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encoding %q: %w", kind, err)
 	}
-	return c.Send(Message{Kind: kind, Body: b})
+	return c.Send(Message{Kind: kind, Body: b, FDs: fds})
 }
 
 // Recv waits for the next message. The other side's end is io.EOF.

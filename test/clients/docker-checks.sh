@@ -219,8 +219,13 @@ killed() {
 	launcher) kill -KILL "$(pgrep -o -x rootlesskit)" ;;
 	esac
 	wait_for 30 "the end of the launcher after kill -9 of $1" not pgrep -x rootlesskit || return
-	launch && get web 127.0.0.1:8080 && get web 10.77.0.1:8080 lan
+	launch && started && get web 127.0.0.1:8080 && get web 10.77.0.1:8080 lan
 }
+
+# started starts the container that dockerd should have started. Where dockerd was
+# killed, it does not always ("could not delete stale containerd task object"),
+# whatever launcher it runs on.
+started() { wait_for 20 'a start of the container' docker start web; }
 
 stop_under_load() {
 	local load rc=0

@@ -51,10 +51,11 @@ wait_for() {
 # ready_or_dead PID COMMAND... succeeds where the command does, or the process ended.
 ready_or_dead() { "${@:2}" || ! kill -0 "$1"; }
 
-# alive PID LOG fails with an error of the log where the process has ended.
+# alive PID LOG fails with an error of the log where the process has ended, other than
+# that it has.
 alive() {
 	kill -0 "$1" 2>/dev/null || {
-		grep -E 'error|fail' "$2" | tail -n 1
+		grep -E 'error|fail' "$2" | grep -v ' exited: ' | tail -n 1
 		return 1
 	}
 }
