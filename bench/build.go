@@ -54,6 +54,14 @@ func (t tools) fill(ctx context.Context, opts options, moduleDir string) error {
 	if err := t.addUpstream(ctx, opts.upstream); err != nil {
 		return err
 	}
+	if opts.podman != "" {
+		if err := copyProgram(opts.podman, t.launcher(podmanOwn)); err != nil {
+			return err
+		}
+	}
+	if err := goCommand(ctx, moduleDir, nil, "build", "-o="+t.launcher(podmanOurs), "./cmd/rootlessport"); err != nil {
+		return fmt.Errorf("building rootlessport: %w", err)
+	}
 	if opts.ours != "" {
 		return copyProgram(opts.ours, t.launcher(ours))
 	}

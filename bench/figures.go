@@ -37,7 +37,7 @@ type Values map[string]float64
 func rate(unit string) Metric       { return Metric{Name: "rate", Unit: unit} }
 func cost(name, unit string) Metric { return Metric{Name: name, Unit: unit, Lower: true} }
 func loss(name, unit string) Metric { return Metric{Name: name, Unit: unit, Lower: true, Plain: true} }
-func everyTarget(Target) bool       { return true }
+func everyTarget(t Target) bool     { return !t.podman() }
 
 // label is the head of the metric's column. A figure's rate needs no name.
 func (m Metric) label() string {
@@ -50,7 +50,7 @@ func (m Metric) label() string {
 
 func allFigures() []Figure {
 	return slices.Concat(throughputFigures(), connectionFigures(), requestFigures(), udpFigures(), outboundFigures(), httpFigures(),
-		memoryFigures(), memoryLoadFigures(), startupFigures(), idleFigures(), faultFigures(), stormFigures(), dockerFigures())
+		memoryFigures(), memoryLoadFigures(), startupFigures(), idleFigures(), faultFigures(), stormFigures(), dockerFigures(), podmanFigures())
 }
 
 // inward is a figure of a load that comes from the host through a published

@@ -29,6 +29,7 @@ type options struct {
 	duration       time.Duration
 	quick          bool
 	ours, upstream string
+	podman         string
 	output, note   string
 	list, render   bool
 	measure        bool
@@ -50,6 +51,10 @@ func main() {
 	}
 	if len(os.Args) == 2 && os.Args[1] == lanArg {
 		exitOn(runLANServer())
+		return
+	}
+	if len(os.Args) > 2 && os.Args[1] == podmanArg {
+		exitOn(runPodman(os.Args[2:]))
 		return
 	}
 	opts, err := parseFlags(os.Args[1:])
@@ -92,6 +97,7 @@ func parseFlags(args []string) (options, error) {
 	f.BoolVar(&o.quick, "quick", false, "one short round, to see that everything works: the numbers mean little")
 	f.StringVar(&o.ours, "ours", "", "`path` of our launcher (default: build ./cmd/rootlesskit)")
 	f.StringVar(&o.upstream, "upstream", "", "`path` of upstream's launcher (default: build "+upstreamVersion+" from the module proxy)")
+	f.StringVar(&o.podman, "podman", findOwnHelper(), "`path` of Podman's own rootlessport, to compare ours with")
 	f.StringVar(&o.output, "output", "", "`directory` of results.json, RESULTS.md and results.svg (default: bench/ in the module)")
 	f.StringVar(&o.note, "note", "", "a `remark` on the run, for RESULTS.md")
 	f.BoolVar(&o.list, "list", false, "list the figures and targets")

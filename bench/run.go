@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -97,6 +98,9 @@ func (r *runner) usable(ctx context.Context, targets []Target) (usable []Target,
 func (r *runner) try(ctx context.Context, t Target) error {
 	if name := t.missing(); name != "" {
 		return fmt.Errorf("%s is not installed", name)
+	}
+	if t.Launcher == podmanOwn && r.opts.podman == "" {
+		return errors.New("Podman is not installed: --podman=PATH takes its rootlessport")
 	}
 	s, err := r.open(ctx, t)
 	if err != nil {

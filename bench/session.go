@@ -48,7 +48,7 @@ func openSession(ctx context.Context, t tools, address string, target Target) (*
 	}
 	s := &session{target: target, address: address, port: port, dir: dir}
 	err = s.start(ctx, t)
-	if err == nil && target.Launcher != "" {
+	if err == nil && launched(target) {
 		s.info, err = s.describe(ctx)
 	}
 	if err != nil {
@@ -67,6 +67,10 @@ func (s *session) addr() string      { return fmt.Sprintf("%s:%d", s.address, s.
 func (s *session) commandLine(t tools) []string {
 	if s.target.Launcher == "" {
 		return s.agentLine(t, s.addr())
+	}
+	if s.target.podman() {
+		line := []string{t.bench(), podmanArg, t.launcher(s.target.Launcher), s.address, fmt.Sprint(s.port), "1"}
+		return append(line, s.agentLine(t, fmt.Sprintf("0.0.0.0:%d", s.port))...)
 	}
 	line := append([]string{t.launcher(s.target.Launcher)}, s.target.launcherFlags(s.stateDir(), s.address, s.port)...)
 	if s.target.Engine != "" {
@@ -137,8 +141,8 @@ func (s *session) describe(ctx context.Context) (*api.Info, error) {
 
 // driver names the drivers in use, as the launcher itself reports them.
 func (s *session) driver() string {
-	if s.target.Launcher == "" {
-		return ""
+	if !launched(s.target) {
+		return s.target.Launcher
 	}
 	network, ports := "host", "none or implicit"
 	if s.info.NetworkDriver != nil {

@@ -55,6 +55,8 @@ var allTargets = []Target{
 	{Name: "upstream-pasta", Launcher: upstream, Net: "pasta", Ports: "implicit", Needs: []string{"pasta"}},
 	{Name: "ours-pesto", Launcher: ours, Net: "pasta", Ports: "pesto", Needs: []string{"pasta", "pesto"}},
 	{Name: "upstream-pesto", Launcher: upstream, Net: "pasta", Ports: "pesto", Needs: []string{"pasta", "pesto"}},
+	{Name: "podman-ours", Launcher: podmanOurs},
+	{Name: "podman-own", Launcher: podmanOwn},
 }
 
 func usualTargets() []Target {
@@ -94,6 +96,9 @@ func publish(address string, port int, proto string) string {
 // baseline names the upstream target that one of ours is compared with: the
 // same drivers, else builtin.
 func (t Target) baseline() string {
+	if t.Launcher == podmanOurs {
+		return "podman-own"
+	}
 	if t.Launcher != ours {
 		return ""
 	}
@@ -107,13 +112,13 @@ func (t Target) baseline() string {
 }
 
 // launched says that there is a launcher to look at.
-func launched(t Target) bool { return t.Launcher != "" }
+func launched(t Target) bool { return t.Launcher != "" && !t.podman() }
 
 // hasNetwork says that the target's command can reach the host, and that no
 // earlier target has the same network with the same flags.
 func hasNetwork(t Target) bool {
-	if t.Launcher == "" {
-		return true
+	if t.Launcher == "" || t.podman() {
+		return t.Launcher == ""
 	}
 	first := slices.IndexFunc(allTargets, func(o Target) bool {
 		return !o.OnDemand && o.Ports != "bypass4netns" && o.Launcher == t.Launcher && o.Net == t.Net && slices.Equal(o.Flags, t.Flags)

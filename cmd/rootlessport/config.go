@@ -51,7 +51,7 @@ func readConfig(r io.Reader) (*config, error) {
 		return nil, fmt.Errorf("the configuration on the standard input: %w", err)
 	}
 	if cfg.NetNSPath == "" {
-		return nil, errors.New("the configuration on the standard input names no NetNSPath")
+		return nil, errors.New("missing NetNSPath")
 	}
 	if cfg.RootlessCNI && (cfg.TmpDir == "" || cfg.ContainerID == "" || strings.Contains(cfg.ContainerID, "/")) {
 		return nil, fmt.Errorf("TmpDir %q and ContainerID %q name no socket", cfg.TmpDir, cfg.ContainerID)

@@ -260,7 +260,7 @@ func TestRefusals(t *testing.T) {
 		"opening the network namespace: open /none: no such file or directory":  set(func(c *config) { c.NetNSPath = "/none" }),
 		`invalid child IP "ten"`:                                                set(func(c *config) { c.ChildIP = "ten" }),
 		"the configuration on the standard input: unexpected end of JSON input": "",
-		"the configuration on the standard input names no NetNSPath":            "{}",
+		"missing NetNSPath":                                                     "{}",
 	} {
 		h, ready := w.start(t, input)
 		_ = h.cmd.Wait()
