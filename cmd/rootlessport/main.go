@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/netns"
+	"rootlesskit/internal/trim"
 )
 
 func main() {
@@ -68,6 +69,7 @@ func run(args []string, stdin io.Reader) error {
 	if err := tellReady(ready); err != nil {
 		return err
 	}
+	defer trim.Later()()
 	awaitEnd(ctx, ended)
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/mounts"
 	"rootlesskit/internal/netns"
+	"rootlesskit/internal/trim"
 	"rootlesskit/internal/wire"
 )
 
@@ -311,7 +312,7 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	if result.err != nil {
 		return 1, c.commandError(result.err)
 	}
-	defer trimLater()()
+	defer trim.Later()()
 	go c.signals.run(pid)
 	status := c.reaper.wait(pid)
 	if len(result.listener) > 0 {

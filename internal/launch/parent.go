@@ -19,7 +19,7 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/ports"
-	"rootlesskit/internal/unixsock"
+	"rootlesskit/internal/trim"
 )
 
 // Run runs the command and returns its exit code, or 1 and the reason where it
@@ -159,7 +159,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		return nil
 	}
 	r.notify("READY=1", fmt.Sprintf("STATUS=Running %s, published ports: %d", r.cfg.Command[0], len(r.cfg.Publish)))
-	context.AfterFunc(ctx, trimLater())
+	context.AfterFunc(ctx, trim.Later())
 	return nil
 }
 

@@ -1,4 +1,5 @@
-package launch
+// Package trim gives back the memory that only the start of a process needed.
+package trim
 
 import (
 	"context"
@@ -11,13 +12,13 @@ import (
 const (
 	// trimAfter is long enough for short commands never to pay for it.
 	trimAfter = time.Second
-	// trimIdle is the CPU time that a half may have used in trimAfter.
+	// trimIdle is the CPU time that the process may have used in trimAfter.
 	trimIdle = 20 * time.Millisecond
 )
 
-// trimLater gives the heap that only the start needed back to the system: once, at
-// the first pause, as that would delay a half that works. stop prevents it.
-func trimLater() (stop func()) {
+// Later gives the heap that only the start needed back to the system: once, at the
+// first pause, as that would delay a process that works. stop prevents it.
+func Later() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		if awaitPause(ctx) {
