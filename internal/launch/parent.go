@@ -20,6 +20,7 @@ import (
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/ports"
 	"rootlesskit/internal/trim"
+	"rootlesskit/internal/unixsock"
 )
 
 // Run runs the command and returns its exit code, or 1 and the reason where it

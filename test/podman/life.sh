@@ -123,7 +123,7 @@ check_users() {
 	local mode
 	for mode in auto keep-id; do
 		# Who is no root there may not have a port below 1024.
-		check "--userns=$mode" pod_quiet run -d --name web --network one --userns="$mode" -p 8080:8000 peer /bin/peer serve :8000 || continue
+		check "--userns=$mode" pod_quiet run -d --name web --network one --userns="$mode" -p 8080:8000 peer /bin/peer serve :8000 || { drop web; continue; }
 		OWN_ADDRESS=$(own_address web)
 		lan_sees "--userns=$mode: seen"
 		drop web

@@ -15,7 +15,15 @@ sees() {
 
 test_equal() { if [ "$1" = "$2" ]; then echo "$1"; else echo "got $1, want $2"; return 1; fi; }
 
-up() { check "$1" serve web "${@:2}" && OWN_ADDRESS=$(own_address web); }
+# up NAME OPTION... starts the container web, or leaves none.
+up() {
+	if check "$1" serve web "${@:2}"; then
+		OWN_ADDRESS=$(own_address web)
+	else
+		drop web
+		return 1
+	fi
+}
 
 check_clients() {
 	if up 'network of IPv4' --network one -p 8080:80/tcp -p 8080:80/udp; then
