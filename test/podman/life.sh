@@ -5,6 +5,7 @@ lan_sees() { sees "$1" own $LAN4 lan tcp "${2:-10.77.0.1:8080}"; }
 
 check_networks() {
 	up 'two networks' --network one,two -p 8080:80 || return
+	OWN_ADDRESS=$($PEER ask tcp 127.0.0.1:8080) # either
 	lan_sees 'two networks: seen'
 	check reload reload
 	check disconnect pod_quiet network disconnect one web
@@ -35,9 +36,10 @@ reload() {
 	wait_for 10 'an answer' test -s "$hold"
 	ip netns exec lan "$PEER" many 300 10.77.0.1:8080 >"$many" 2>/dev/null &
 	asker=$!
-	while kill -0 "$asker" 2>/dev/null; do
+	for _ in 1 2 3; do
 		pod_quiet network reload web || return
 	done
+	wait "$asker"
 	touch /tmp/again
 	wait_for 10 'an answer over the connection from before' has_lines 2 "$hold"
 	kill "$holder" 2>/dev/null
