@@ -100,7 +100,7 @@ func (r *runner) try(ctx context.Context, t Target) error {
 		return fmt.Errorf("%s is not installed", name)
 	}
 	if t.Launcher == podmanOwn && r.opts.podman == "" {
-		return errors.New("Podman is not installed: --podman=PATH takes its rootlessport")
+		return errors.New("no rootlessport of Podman is installed (--podman=PATH takes one)")
 	}
 	s, err := r.open(ctx, t)
 	if err != nil {

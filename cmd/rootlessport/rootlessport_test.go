@@ -238,6 +238,23 @@ func TestOtherNetwork(t *testing.T) {
 	check("without an address", "10.90.0.5")
 }
 
+// Nearly a thousand ports, where a process may have 1,024 descriptors.
+func TestManyPorts(t *testing.T) {
+	const ports = 980
+	w := newWorld(t, ipv4Alone)
+	w.descriptors = 1024
+	m := tcpPort(20000, 1000)
+	m.Range = ports
+	w.serve(t, "tcp", "0.0.0.0:1000")
+	w.serve(t, "tcp", fmt.Sprintf("0.0.0.0:%d", 1000+ports-1))
+	w.publish(t, w.configure(t, m))
+	for _, port := range []int{20000, 20000 + ports - 1} {
+		if got, err := whoami(t, w.lan, "tcp", fmt.Sprintf("%s:%d", hostIPv4, port)); err != nil || got != lanIPv4 {
+			t.Errorf("port %d: %q, %v", port, got, err)
+		}
+	}
+}
+
 // Errors are one line on the standard output, and nothing is published.
 func TestRefusals(t *testing.T) {
 	w := newWorld(t, ipv4Alone)

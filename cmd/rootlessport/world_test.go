@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 // of the LAN, and a container's network namespace, which belongs to its user namespace.
 type world struct {
 	host, lan, container *nstest.Child
+	descriptors          int // that the helper may have; 0: as many as the test
 }
 
 const (
@@ -118,6 +119,9 @@ func (w *world) start(t *testing.T, input any) (h *helper, ready string) {
 		text = string(b)
 	}
 	prefix := append(enter(w.host), "nsenter", "--target", strconv.Itoa(w.container.PID), "--user", "--preserve-credentials")
+	if w.descriptors > 0 {
+		prefix = append(prefix, "prlimit", fmt.Sprintf("--nofile=%d", w.descriptors))
+	}
 	h.cmd = nstest.Self(t, prefix...)
 	readyR, readyW := pipe(t)
 	exitR, exitW := pipe(t)

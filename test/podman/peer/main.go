@@ -41,7 +41,7 @@ func run(args []string) error {
 	case len(args) == 3 && args[0] == "hold":
 		return hold(args[1], args[2])
 	}
-	return fmt.Errorf("usage: peer serve|proxy|ask|many|hold ...")
+	return fmt.Errorf("usage: peer serve|proxy|ask|many|hold ARGUMENT..., see the source")
 }
 
 func serve(addrs []string) error {
