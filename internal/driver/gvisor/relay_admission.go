@@ -24,7 +24,7 @@ const (
 	maxTurns = 16
 	// turnTime is when a connection that has no answer yet gives its turn to the
 	// next. It goes on waiting.
-	turnTime = 250 * time.Millisecond
+	turnTime = 100 * time.Millisecond
 )
 
 // admission lets connections in, in order of arrival.
