@@ -35,9 +35,9 @@ COMMANDS := rootlesskit rootlessctl rootlesskit-docker-proxy
 HELPERS  := rootlessport
 TOOL      = $(GO) tool -modfile=tools/go.mod
 
-ARCHS    := amd64 arm64 arm riscv64 ppc64le s390x
+ARCHS    := amd64 arm64 arm 386 riscv64 ppc64le s390x loong64
 
-.PHONY: all build modules test test-bare test-clients test-podman test-compat test-kubernetes mutants lint fmt demo bench install dist clean help
+.PHONY: all build modules test test-bare test-clients test-podman test-compat test-kubernetes vet-all mutants lint fmt demo bench install dist clean help
 
 all: build
 
@@ -83,6 +83,11 @@ lint: ## check format, vet, staticcheck, and which package may import which
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	$(TOOL) depguard ./...
+
+vet-all: $(ARCHS:%=vet/%) ## go vet, tests too, for every architecture of dist
+
+vet/%: force
+	GOOS=linux GOARCH=$* GOARM=7 CGO_ENABLED=0 $(GO) vet ./...
 
 fmt: ## format the sources
 	gofmt -w .
