@@ -37,7 +37,7 @@ TOOL      = $(GO) tool -modfile=tools/go.mod
 
 ARCHS    := amd64 arm64 arm 386 riscv64 ppc64le s390x loong64
 
-.PHONY: all build modules test test-bare test-clients test-podman test-compat test-kubernetes vet-all mutants lint fmt demo bench install dist clean help
+.PHONY: all build modules test test-bare test-clients test-podman test-compat test-kubernetes vet-all test-kernels mutants lint fmt demo bench install dist clean help
 
 all: build
 
@@ -60,6 +60,12 @@ test-compat: $(UPSTREAM)/rootlesskit ## compare with the original RootlessKit, p
 
 $(UPSTREAM)/rootlesskit:
 	CGO_ENABLED=0 GOFLAGS= GOBIN=$(UPSTREAM) $(GO) install github.com/rootless-containers/rootlesskit/v3/cmd/...@v3.3.0
+
+# The kernels of test-kernels: see docs/kernels.md.
+KERNELS ?= all
+
+test-kernels: ## run the checks on older and newer kernels, in virtual machines (KERNELS="ci", "all" or SUITE:ARCH:VERSION)
+	test/kernels/run $(KERNELS)
 
 mutants: ## break the program on purpose, in many ways, and see that the tests notice
 	scripts/test-host
