@@ -45,7 +45,7 @@ ports() {
 	said "$name"
 }
 # Without a network there is no route that a UDP server's answers could take.
-ports none+builtin 192.0.0.8 192.0.0.8 --net=none --port-driver=builtin
+ports none+builtin 192.0.0.8 '?100:0:0:1::8]' --net=none --port-driver=builtin
 check rest-list '*8080*80*' "$(ctl list-ports)"
 check rest-info '*builtin*' "$(ctl info)"
 check rest-add '[0-9]*' "$(ctl add-ports 127.0.0.1:8088:80/tcp)"
