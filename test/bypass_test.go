@@ -523,7 +523,7 @@ func TestBypassIperf(t *testing.T) {
 	}
 }
 
-// answers tells whether a server on this host answers.
+// answers reports whether a server on this host answers.
 func answers(url string) bool {
 	resp, err := http.Get(url)
 	if err == nil {

@@ -233,7 +233,7 @@ git clone -q --bare . ../bare && cd ../bare && git update-server-info`)
 	return filepath.Join(dir, "bare")
 }
 
-// mayPing tells whether this user may send echo requests (icmp(7)).
+// mayPing reports whether this user may send echo requests (icmp(7)).
 func mayPing(t *testing.T) bool {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)

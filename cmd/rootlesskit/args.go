@@ -25,7 +25,7 @@ func splitCommand(flags []cli.Flag, args []string) (own, command []string) {
 	return args, nil
 }
 
-// takesValue tells whether the argument after this flag belongs to it.
+// takesValue reports whether the argument after this flag belongs to it.
 func takesValue(flags []cli.Flag, arg string) bool {
 	name := strings.TrimPrefix(strings.TrimPrefix(arg, "-"), "-")
 	if strings.Contains(name, "=") {

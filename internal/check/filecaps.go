@@ -8,7 +8,7 @@ const (
 	capSetuid = 7
 )
 
-// hasFileCap tells whether a program gets a capability when it is executed.
+// hasFileCap reports whether a program gets a capability when it is executed.
 // The attribute is a struct vfs_cap_data (linux/capability.h), little-endian on
 // every machine: a version with flags, then the low words of the permitted and
 // inheritable sets.

@@ -43,7 +43,7 @@ type Probe struct {
 	IPTables   string // one to the older iptables
 }
 
-// IsProbe tells that this process is to call ProbeMain.
+// IsProbe reports whether this process is to call ProbeMain.
 func IsProbe(args []string) bool {
 	return len(args) > 0 && (args[0] == probeName || args[0] == mappedName)
 }

@@ -65,7 +65,7 @@ func (b *Base) open() (err error) {
 	return err
 }
 
-// v6Only tells whether the base takes IPv6 connections alone.
+// v6Only reports whether the base takes IPv6 connections alone.
 func (b *Base) v6Only() bool { return b.Addr.Addr().Is6() && !b.Dual }
 
 // Front returns a bound socket of a family that goes before the base when it

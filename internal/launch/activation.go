@@ -25,7 +25,7 @@ const (
 	firstListenFD = 3
 )
 
-// activatedParent tells whether LISTEN_PID names this process.
+// activatedParent reports whether LISTEN_PID names this process.
 func activatedParent() bool {
 	return os.Getenv(listenPID) == strconv.Itoa(os.Getpid())
 }

@@ -33,7 +33,7 @@ const childName = "rootlesskit-child"
 // ErrReported is what Child returns for a failure that the parent reports.
 var ErrReported = errors.New("reported by the parent")
 
-// IsChild tells whether the program was started as the inner half of a run.
+// IsChild reports whether the program was started as the inner half of a run.
 func IsChild(args []string) bool {
 	return len(args) > 0 && (args[0] == childName || args[0] == execName)
 }

@@ -68,5 +68,5 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-// joinsNetns tells whether the command lives in the new network namespace.
+// joinsNetns reports whether the command lives in the new network namespace.
 func (c *Config) joinsNetns() bool { return c.Network != nil && !c.DetachNetns }

@@ -76,7 +76,7 @@ type run struct {
 	table     *ports.Table
 	// started says that signals are the command's; child is set by then.
 	started atomic.Bool
-	// stops tells that the command was stopped.
+	// stops receives once for each time that the command was stopped.
 	stops chan struct{}
 	// backends are the goroutines that wait for the drivers, api the one that
 	// serves the REST API.

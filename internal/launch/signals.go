@@ -97,7 +97,7 @@ func newSignalSorter(ownSession bool) *signalSorter {
 	}
 }
 
-// hasTerminal tells whether the process has a controlling terminal (tty(4)).
+// hasTerminal reports whether the process has a controlling terminal (tty(4)).
 func hasTerminal() bool {
 	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -180,7 +180,7 @@ func takeBack(waiting map[unix.Signal]copyOf, sig unix.Signal) {
 	}
 }
 
-// inOtherGroup tells whether a process has left our process group, as a shell
+// inOtherGroup reports whether a process has left our process group, as a shell
 // with job control does.
 func inOtherGroup(pid int) bool {
 	group, err := unix.Getpgid(pid)

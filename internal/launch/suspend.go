@@ -98,7 +98,7 @@ func rtSigaction(sig unix.Signal, action, old *sigaction) error {
 	return nil
 }
 
-// stopsByDefault tells that a process neither catches nor ignores SIGTSTP
+// stopsByDefault reports whether a process neither catches nor ignores SIGTSTP
 // (proc_pid_status(5)).
 func stopsByDefault(pid int) bool {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

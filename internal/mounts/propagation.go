@@ -18,13 +18,13 @@ var propagations = map[string]uintptr{
 	"rslave":   unix.MS_REC | unix.MS_SLAVE,
 }
 
-// KnownPropagation tells whether SetPropagation knows the name.
+// KnownPropagation reports whether SetPropagation knows the name.
 func KnownPropagation(name string) bool {
 	_, ok := propagations[name]
 	return ok
 }
 
-// IsShared tells whether a propagation forbids copy-up: a shared mount would
+// IsShared reports whether a propagation forbids copy-up: a shared mount would
 // carry it out to the host.
 func IsShared(name string) bool { return strings.HasSuffix(name, "shared") }
 

@@ -132,7 +132,7 @@ func (p *Pool) get() (int, bool) {
 // putBack returns a socket that was not used.
 func (p *Pool) putBack(fd int) { p.add([]int{fd}) }
 
-// wait has got called on the loop once there is a socket.
+// wait arranges for w.got to be called on the loop once there is a socket.
 func (p *Pool) wait(w *waiter) {
 	p.mu.Lock()
 	closed := p.closed

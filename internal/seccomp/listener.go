@@ -223,7 +223,7 @@ func (c Call) socketcall(n *notification) (Call, error) {
 	c.Connect = n.args[0] == callConnect
 	var args [12]byte
 	if err := c.read(args[:], n.args[1]); err != nil {
-		c.Len = -1 // the kernel will find it as wrong
+		c.Len = -1 // the kernel will reject it
 		return c, nil
 	}
 	c.FD = int(int32(binary.NativeEndian.Uint32(args[0:])))
@@ -260,7 +260,7 @@ func (c Call) read(b []byte, addr uint64) error {
 	return os.NewSyscallError("process_vm_readv", err)
 }
 
-// Valid tells whether the caller still waits. What was found out by its TID
+// Valid reports whether the caller still waits. What was found out by its TID
 // before is about the caller then, and not about another with the same number.
 func (c Call) Valid() bool {
 	id := c.id

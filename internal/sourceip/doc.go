@@ -11,7 +11,7 @@
 //
 //   - The rules (rules.go) are routing rules: packets from a loopback address
 //     to one that is not local are delivered on lo. They need no packet filter
-//     and cost nothing per packet. They do for every server that is reached at
+//     and cost nothing per packet. They suffice for every server that is reached at
 //     a loopback address and answers from it: all of TCP, and UDP servers that
 //     are bound to the loopback address.
 //   - The marks (nft.go, iptables.go) do the rest: UDP servers on the wildcard

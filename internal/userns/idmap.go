@@ -55,7 +55,7 @@ func (m *IDMap) assign(kind string, own uint32, ranges []Range) []Mapping {
 // Single is the map of the user's own ids alone.
 func (m IDMap) Single() IDMap { return IDMap{UIDs: m.UIDs[:1], GIDs: m.GIDs[:1]} }
 
-// SingleID tells that nothing but the user's own ids is mapped.
+// SingleID reports whether nothing but the user's own ids is mapped.
 func (m IDMap) SingleID() bool { return len(m.UIDs) == 1 && len(m.GIDs) == 1 }
 
 // Write gives the map to the user namespace of a process. Where subordinate

@@ -123,7 +123,7 @@ func parseRange(start, count string) (Range, error) {
 	return Range{Start: uint32(s), Count: uint32(c)}, nil
 }
 
-// dynamicConfigured tells whether nsswitch.conf names a subid source that is
+// dynamicConfigured reports whether nsswitch.conf names a subid source that is
 // not the files.
 func dynamicConfigured(path string) bool {
 	conf, err := os.ReadFile(path)

@@ -151,7 +151,7 @@ func (b *bind) look() (err error) {
 	return err
 }
 
-// check tells whether the socket is one that the port leads to.
+// check reports whether the socket is one that the port leads to.
 func (p *port) check(b *bind) error {
 	s := b.socket
 	switch {
@@ -165,7 +165,7 @@ func (p *port) check(b *bind) error {
 	return p.mayBind(b)
 }
 
-// mayBind tells whether a privileged port is the caller's to bind: this process,
+// mayBind reports whether a privileged port is the caller's to bind: this process,
 // which binds in its place, owns the namespace and may always.
 func (p *port) mayBind(b *bind) error {
 	if b.addr.Port() >= privilegedPorts || b.caller.has(unix.CAP_NET_BIND_SERVICE) {
@@ -195,7 +195,7 @@ const lookPatience = 10 * time.Second
 // in ip(7)); usually it is this.
 const privilegedPorts = 1024
 
-// serves tells whether connections to the port's target reach the address.
+// serves reports whether connections to the port's target reach the address.
 func (p *port) serves(b *bind) bool {
 	ip, target := b.addr.Addr(), p.target.Addr()
 	if p.guest != nil {

@@ -78,7 +78,7 @@ func (p *caller) parseStatus(text string) (err error) {
 	return err
 }
 
-// interrupted tells whether a signal waits that the caller has a handler for.
+// interrupted reports whether a signal waits that the caller has a handler for.
 func (p *caller) interrupted() bool { return p.readStatus() == nil && p.pending&p.caught != 0 }
 
 // publishes reports whether the caller listens in the name of a container, by what it
@@ -88,7 +88,7 @@ func (p *caller) publishes() bool {
 	return err == nil && userlandproxy.Publishes(text)
 }
 
-// has tells whether a capability is in effect.
+// has reports whether a capability is in effect.
 func (p *caller) has(capability int) bool { return p.caps&(1<<capability) != 0 }
 
 // socket returns the caller's socket with a descriptor.
@@ -140,7 +140,7 @@ func (p *caller) otherHolder(inode uint64) int {
 
 func is(link string) func(string) bool { return func(l string) bool { return l == link } }
 
-// holds tells whether a process has the socket still.
+// holds reports whether a process has the socket still.
 func holds(pid, fd int, inode uint64) bool { return fdLink(pid, fd) == socketLink(inode) }
 
 func closeOnExec(pid, fd int) bool {

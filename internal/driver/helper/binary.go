@@ -75,7 +75,7 @@ func (b *Binary) Version() string {
 	return line
 }
 
-// Has tells whether the program has an option, such as "--mtu".
+// Has reports whether the program has an option, such as "--mtu".
 func (b *Binary) Has(option string) bool { return b.options[option] }
 
 // Lacks returns the first of the options that the program does not have, or "".

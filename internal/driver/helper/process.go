@@ -102,7 +102,7 @@ func (p *process) awaitReady(ctx context.Context, ready *os.File) error {
 	return err
 }
 
-// diesWithin tells whether the process has ended, or does so soon.
+// diesWithin reports whether the process has ended, or does so soon.
 func (p *process) diesWithin(d time.Duration) bool {
 	select {
 	case <-p.exited:

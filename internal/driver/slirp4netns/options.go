@@ -61,7 +61,7 @@ func choose(mode string, b *helper.Binary, option string, works bool) (bool, err
 	return false, nil
 }
 
-// resolvConfInSandbox tells whether /etc/resolv.conf is one that the sandbox
+// resolvConfInSandbox reports whether /etc/resolv.conf is one that the sandbox
 // has: it sees /etc and /run only (slirp4netns(1), --enable-sandbox).
 func resolvConfInSandbox() bool {
 	path, err := filepath.EvalSymlinks("/etc/resolv.conf")

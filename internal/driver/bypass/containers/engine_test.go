@@ -201,7 +201,7 @@ func (e *engine) serve(t *testing.T) {
 	t.Cleanup(func() { l.Close() })
 }
 
-// answers tells whether the server of the containers' namespace answers at a port
+// answers reports whether the server of the containers' namespace answers at a port
 // of this host.
 func answers(port int) bool {
 	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
