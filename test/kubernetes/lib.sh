@@ -4,7 +4,7 @@
 NET=${NET:-gvisor-tap-vsock}
 PORT=${PORT:-builtin}
 MTU=${MTU:-1500}
-CHILD=${CHILD:-}
+CHILD=${CHILD-own}
 PROXYMODE=${PROXYMODE:-nftables}
 CACHE=${CACHE:-/var/tmp/rootlesskit-kubernetes}
 RUN=${RUN:-/var/tmp/rootlesskit-kubernetes-run}
