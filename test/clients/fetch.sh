@@ -70,3 +70,15 @@ fetch_servers() {
 fetch_containerd() {
 	ensure_packages crun && fetch_docker "docker-${1#*-}"
 }
+
+# fetch_nerdctl builds nerdctl beside a containerd and the plugins of its networks. The
+# script that starts containerd is nerdctl's own.
+fetch_nerdctl() {
+	local dir
+	dir=$(debs sid-nerdctl containerd containernetworking-plugins) || return
+	say 'building nerdctl'
+	(
+		cd nerdctl && CGO_ENABLED=0 go build -trimpath -o "$dir/usr/bin/" github.com/containerd/nerdctl/v2/cmd/nerdctl &&
+			install -m 0755 "$(go list -m -f '{{.Dir}}' github.com/containerd/nerdctl/v2)/extras/rootless/containerd-rootless.sh" "$dir/usr/bin/"
+	) && echo "$dir"
+}

@@ -74,7 +74,7 @@ start() {
 		containerd-rootless.sh >>"$LOG" 2>&1 &
 	LAUNCHER=$!
 	echo "$LAUNCHER" >"$WORK/launcher.pid"
-	wait_for 60 'an answer of containerd' ready_or_dead "$LAUNCHER" docker version || return
+	wait_for 60 'an answer of containerd' ready_or_dead "$LAUNCHER" docker ps || return
 	alive "$LAUNCHER" "$LOG" || return
 	docker image inspect peer 2>/dev/null | grep -q . || docker image import "$WORK/image.tar" peer >/dev/null
 }
