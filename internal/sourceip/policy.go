@@ -2,8 +2,6 @@ package sourceip
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -137,15 +135,6 @@ type answered struct {
 // planTTL bounds how long a server may be missed that has moved to another
 // address. A plan without a server is not kept.
 const planTTL = time.Second
-
-// askTimeout bounds the wait for a child that does not answer. The kernel may have to
-// load modules for the first client, which takes seconds on a busy machine; a client
-// that waits is better off than one whose whole connection has a wrong address.
-// slowAfter is when it is said that clients wait.
-const (
-	askTimeout = 30 * time.Second
-	slowAfter  = 3 * time.Second
-)
 
 // Port returns the decisions for a port that leads to target. proto is
 // unix.IPPROTO_TCP or unix.IPPROTO_UDP. There is nothing to close.
@@ -283,95 +272,4 @@ func (p *Port) Look(ctx context.Context, doubts []Doubt) []Route {
 		}
 	}
 	return routes
-}
-
-// ask returns a plan that known has, when it is the turn, or that was asked for
-// later than since.
-func (p *Port) ask(ctx context.Context, since time.Time, mute bool, known func() *plan) plan {
-	select {
-	case p.asking <- struct{}{}:
-		defer func() { <-p.asking }()
-	case <-ctx.Done():
-		return p.fallback()
-	}
-	if plan := known(); plan != nil { // another has asked meanwhile
-		return *plan
-	}
-	if p.latest.since.After(since) && !mute {
-		return p.latest.plan
-	}
-	p.latest = answered{since: time.Now()}
-	p.latest.plan = p.call(ctx, mute)
-	return p.latest.plan
-}
-
-// call asks the child and keeps its plan.
-func (p *Port) call(ctx context.Context, mute bool) plan {
-	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Given: p.given, Own: p.own, Backend: p.policy.cfg.Backend, Mute: mute}
-	if deaf := p.deaf.Load(); deaf != nil {
-		req.Deaf = []netip.Addr{*deaf}
-	}
-	answer, err := p.question(ctx, req)
-	if err != nil {
-		answer = p.fallback()
-		answer.V4.Problem, answer.V6.Problem = err.Error(), err.Error()
-	} else {
-		p.policy.backend.Store(&answer.Backend)
-		p.another.Store(answer.Another)
-	}
-	switch {
-	case ctx.Err() != nil:
-	case answer.Silent && err == nil:
-		p.known.Store(nil)
-	default: // a failure too: those that wait for the answer must not ask one by one
-		p.keep(&answer)
-	}
-	return answer
-}
-
-// question asks the child, and says so when that takes long.
-func (p *Port) question(ctx context.Context, req request) (answer plan, err error) {
-	slow := time.AfterFunc(slowAfter, func() {
-		p.policy.cfg.Log.Warn(fmt.Sprintf("clients wait: the namespace has not answered for %v how they reach a server; "+
-			"the kernel may be loading modules of nf_tables", slowAfter), "target", p.target)
-	})
-	defer slow.Stop()
-	asking, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	answer, _, err = planMethod.Call(asking, p.policy.cfg.Child, req)
-	switch {
-	case err == nil:
-		err = answer.verify()
-	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("the namespace did not answer within %v how clients reach a server at %s; it is asked again", askTimeout, p.target)
-	}
-	return answer, err
-}
-
-// keep keeps a plan for a while. A timer ends that, rather than Route read the
-// clock.
-func (p *Port) keep(plan *plan) {
-	p.known.Store(plan)
-	time.AfterFunc(planTTL, func() { p.known.CompareAndSwap(plan, nil) })
-}
-
-// fallback is the plan where the child cannot be asked, a guess.
-func (p *Port) fallback() plan {
-	target, own, lo := p.target.Addr(), p.policy.cfg.IPv4, loopback4.Addr()
-	if target.Is6() {
-		own, lo = p.policy.cfg.IPv6, loopback6.Addr()
-	}
-	if p.implied {
-		target = lo
-	}
-	ways := paths{}
-	switch {
-	case p.own && (target.IsUnspecified() || target.IsLoopback()): // where to is not known
-		target = netip.Addr{}
-	case !target.IsLoopback():
-		ways.Plain = target
-	case own.IsValid():
-		ways.Plain, ways.PlainSource = target, own
-	}
-	return plan{Silent: true, Local: target, V4: ways, V6: ways}
 }
