@@ -4,6 +4,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -64,13 +65,24 @@ func (n *Namespace) Do(f func() error) error {
 		// The thread is never unlocked: it ends with the goroutine, so that no
 		// other goroutine finds itself in this namespace.
 		runtime.LockOSThread()
-		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
+		if err := n.enter(); err != nil {
 			result <- fmt.Errorf("entering the network namespace: %w", err)
 			return
 		}
 		result <- f()
 	}()
 	return <-result
+}
+
+// enter moves the calling thread, while Close waits.
+func (n *Namespace) enter() error {
+	conn, err := n.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = conn.Control(func(fd uintptr) { failed = unix.Setns(int(fd), unix.CLONE_NEWNET) })
+	return errors.Join(err, failed)
 }
 
 // Create makes a network namespace and binds it to a file that exists.
