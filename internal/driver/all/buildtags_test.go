@@ -98,10 +98,11 @@ func checkOmitted(t *testing.T, bin, help string, d driver.Known) {
 	}
 }
 
-// listed tells whether a flag's line of help has the driver in its brackets.
+// listed reports whether a flag's help has the driver in its brackets, in which a line
+// may end.
 func listed(help, flag, driver string) bool {
-	line := regexp.MustCompile(`(?m)^ *` + flag + ` .*\[(.*)\]`).FindStringSubmatch(help)
-	return line != nil && slices.Contains(strings.Split(line[1], ", "), driver)
+	list := regexp.MustCompile(`(?s)\n *` + flag + ` .*?\[(.*?)\]`).FindStringSubmatch(help)
+	return list != nil && slices.Contains(strings.Fields(strings.ReplaceAll(list[1], ",", " ")), driver)
 }
 
 // TestLinkedModules holds what the program is made of. A module that comes or
