@@ -104,7 +104,7 @@ func TestLeaseWithoutRouter(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.Remove(os.Getenv(bareEnv))
-	n, child, link, err := attach(t, nil)
+	n, child, link, err := attach(t, flags(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
