@@ -40,7 +40,7 @@ func TestCompletions(t *testing.T) {
 
 func TestCompletionsOfZshParse(t *testing.T) {
 	files, err := filepath.Glob(completions + "/zsh/_*")
-	if err != nil || len(files) != 2 {
+	if err != nil || len(files) != 3 { // one for each program that is on PATH
 		t.Fatalf("%v, %v", files, err)
 	}
 	for _, f := range files {

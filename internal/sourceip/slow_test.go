@@ -52,6 +52,7 @@ func TestNamespaceIsSlow(t *testing.T) {
 				t.Errorf("protocol %d: %+v", proto, r)
 			}
 		}
+		synctest.Wait() // for what is logged beside the answer
 		if text := log.String(); !strings.Contains(text, "has not answered for 3s") || !strings.Contains(text, "target=127.0.0.1:80") {
 			t.Errorf("what is waited for was not said:\n%s", text)
 		}
@@ -75,6 +76,7 @@ func TestNamespaceDoesNotAnswerInTime(t *testing.T) {
 				t.Errorf("%+v, and %+v", r, began)
 			}
 		}
+		synctest.Wait()
 		text := log.String()
 		if child.asked != 1 || strings.Contains(text, context.DeadlineExceeded.Error()) || !strings.Contains(text, "did not answer within 30s") {
 			t.Errorf("%d questions:\n%s", child.asked, text)
