@@ -117,7 +117,7 @@ func TestHints(t *testing.T) {
 	for _, tt := range []struct{ arg, want string }{
 		{"--net=pata", `did you mean "pasta"? known: host, auto, none, pasta, slirp4netns, lxc-user-nic, gvisor-tap-vsock`},
 		{"--net=foo", `known: host, auto, none, pasta, slirp4netns, lxc-user-nic, gvisor-tap-vsock`},
-		{"--port-driver=buildin", `did you mean "builtin"? known: none, auto, implicit, builtin, slirp4netns, gvisor-tap-vsock, pesto, bypass4netns`},
+		{"--port-driver=buildin", `did you mean "builtin"? known: none, auto, builtin, implicit, pesto, slirp4netns, gvisor-tap-vsock, bypass4netns`},
 		{"--pubilsh=8080:80", `did you mean --publish? rootlesskit --help lists the options`},
 		{"--zzz", `rootlesskit --help lists the options`},
 	} {

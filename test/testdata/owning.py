@@ -267,6 +267,7 @@ def forge(make):
         answer = {"kind": "reply", "id": request["id"]}
         sockets = []
         if request["kind"] == "netns.sockets":
+            answer["body"] = {}
             sockets = [make() for _ in range(request["body"]["count"])]
             results["OK"] += len(sockets)
         else:
