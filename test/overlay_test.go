@@ -54,7 +54,9 @@ func TestOverlay(t *testing.T) {
 						two := w.startPod(t, flags, tunnel, 2, mtu)
 						one.reaches(t, 2)
 						two.reaches(t, 1)
-						one.carry(t, "10.244.0.2", 1000)
+						if d.net != "pasta" || tunnel != "vxlan6" { // see docs/network.md
+							one.carry(t, "10.244.0.2", 1000)
+						}
 					})
 				}
 			}

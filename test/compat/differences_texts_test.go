@@ -79,6 +79,7 @@ var meantInTexts = []difference{
 }
 
 var meantInControl = []difference{
+	{test: `Control.*`, key: `.* list-ports\|--json\.stdout`, upstream: `(?s)\{"id":[^1].*`, here: `(?s)\{"id":1,.*`, reason: "ports are listed in the order of their ids; the original's order is any", sometimes: true},
 	{test: `Control.*`, key: `.*\.stdout`, upstream: `(?s)(Incorrect Usage: .*)?NAME:.*`, reason: "help and versions are other texts; a mistake is told in one line"},
 	{test: `Control.*`, key: `.*\.stderr`, here: `(?s).*(Did you mean .*|did you mean .*|the form is \[PARENTIP\].*|list-ports shows the IDs\)|rootlesskit is not running .*|connecting to rootlesskit .*)`, reason: "the error says what to do"},
 	{test: `Control.*`, key: `.*(info|list-ports)\|extra\.(code|stdout|stderr)`, here: `1||error: .* takes no arguments, .*`, reason: "what is too much is an error"},
