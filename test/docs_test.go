@@ -106,7 +106,7 @@ func runSession(t *testing.T, session []example) {
 	}
 	script += "kill $(jobs -p)\nwait\n"
 	cmd := w.command(w.host, "timeout", "120", "bash", "-c", script)
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(bin("rootlesskit"))+":"+os.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), installed())
 	r := runCmd(t, cmd)
 	rest := r.stdout
 	for i, e := range session {
@@ -121,6 +121,11 @@ func runSession(t *testing.T, session []example) {
 	}
 }
 
+// installed is the PATH of a user who has run make install.
+func installed() string {
+	return "PATH=" + filepath.Dir(bin("rootlesskit")) + ":" + os.Getenv("PATH")
+}
+
 // untrailed removes what is blank at the ends of lines.
 func untrailed(s string) string {
 	return strings.TrimSpace(regexp.MustCompile(` +\n`).ReplaceAllString(s, "\n"))
@@ -133,7 +138,7 @@ func TestManPageExamples(t *testing.T) {
 	w.launch(t, k)
 	shell := func(command string) result {
 		cmd := w.command(w.host, "bash", "-ec", command)
-		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(bin("rootlesskit"))+":"+os.Getenv("PATH"), "ROOTLESSKIT_STATE_DIR="+k.stateDir)
+		cmd.Env = append(os.Environ(), installed(), "ROOTLESSKIT_STATE_DIR="+k.stateDir)
 		return runCmd(t, cmd)
 	}
 	ran := 0

@@ -22,21 +22,31 @@ func TestRefusals(t *testing.T) {
 		case !is:
 			args = strings.TrimSpace(line)
 		default:
-			cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), strings.Fields(args)...)
+			words := strings.Fields(args)
 			t.Run(args, func(t *testing.T) {
 				t.Parallel()
-				tmp := shortTempDir(t)
-				cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "XDG_RUNTIME_DIR="+tmp)
-				r := runCmd(t, cmd)
-				if got := firstWords(r.stderr); got != want || r.code != 1 {
-					t.Errorf("code %d: %s\nwant %s", r.code, got, want)
-				}
-				if left, _ := os.ReadDir(tmp); len(left) > 0 {
-					t.Errorf("left in the temporary directory: %v", left)
+				if got := firstWords(refused(t, words).stderr); got != want {
+					t.Errorf("%s\nwant %s", got, want)
 				}
 			})
 		}
 	}
+}
+
+// refused runs rootlesskit with arguments that end it with code 1, and leave no file.
+func refused(t *testing.T, args []string) result {
+	t.Helper()
+	tmp := shortTempDir(t)
+	cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), args...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "XDG_RUNTIME_DIR="+tmp)
+	r := runCmd(t, cmd)
+	if r.code != 1 {
+		t.Errorf("code %d, want 1", r.code)
+	}
+	if left, _ := os.ReadDir(tmp); len(left) > 0 {
+		t.Errorf("left in the temporary directory: %v", left)
+	}
+	return r
 }
 
 // shortTempDir is a temporary directory without the test's name in it, since the path

@@ -60,11 +60,11 @@ func openStateDir(ctx context.Context, path string, log *slog.Logger) (*stateDir
 		}
 		return nil, err
 	}
-	if err := s.wipe(); err != nil && !errors.Is(err, os.ErrPermission) {
+	err = s.wipe()
+	s.leftovers = errors.Is(err, os.ErrPermission)
+	if err != nil && !s.leftovers {
 		s.close()
 		return nil, fmt.Errorf("%s: %w", wipeFailed, err)
-	} else if err != nil {
-		s.leftovers = true
 	}
 	return s, nil
 }
