@@ -4,12 +4,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -81,49 +77,4 @@ func (r *reaper) reap(command int) (status unix.WaitStatus, ended bool) {
 			status, ended = ws, true
 		}
 	}
-}
-
-// killDescendants ends every process below this one. Its children are killed;
-// what they leave becomes its children in turn, until there are none.
-func killDescendants() {
-	self := os.Getpid()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
-		children := childrenOf(self)
-		for _, pid := range children {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-		var ws unix.WaitStatus
-		for {
-			pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
-			if err == unix.ECHILD {
-				return
-			}
-			if pid <= 0 && err != unix.EINTR {
-				break
-			}
-		}
-		time.Sleep(time.Millisecond) // SIGKILL takes a moment
-	}
-}
-
-// childrenOf lists the processes whose parent is pid.
-func childrenOf(pid int) []int {
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	var children []int
-	for _, path := range stats {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue // ended meanwhile
-		}
-		// proc_pid_stat(5): the name, in parentheses, may hold anything.
-		_, rest, ok := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
-		fields := strings.Fields(rest)
-		if !ok || len(fields) < 2 || fields[1] != strconv.Itoa(pid) {
-			continue
-		}
-		if n, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
-			children = append(children, n)
-		}
-	}
-	return children
 }
