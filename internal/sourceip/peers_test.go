@@ -1,0 +1,185 @@
+package sourceip
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// serve runs a server that answers everything with the address of the peer.
+func (w *world) serve(t *testing.T, proto, address string) {
+	t.Helper()
+	if proto == "udp" {
+		serveUDP(t, w.listenUDP(t, address))
+		return
+	}
+	f := w.bind(t, proto, address)
+	defer f.Close()
+	serveTCP(t, f)
+}
+
+func (w *world) listenUDP(t *testing.T, address string) net.PacketConn {
+	t.Helper()
+	f := w.bind(t, "udp", address)
+	defer f.Close()
+	pc, err := net.FilePacketConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = pc.SetReadDeadline(time.Now().Add(time.Minute))
+	t.Cleanup(func() { pc.Close() })
+	return pc
+}
+
+func serveTCP(t *testing.T, f *os.File) {
+	t.Helper()
+	if err := unix.Listen(int(f.Fd()), 16); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns sync.WaitGroup
+	accepted := make(chan net.Conn, 64)
+	conns.Go(func() {
+		defer close(accepted)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+			conns.Go(func() { answerTCP(c) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		for c := range accepted {
+			c.Close()
+		}
+		conns.Wait()
+	})
+}
+
+func answerTCP(c net.Conn) {
+	buf := make([]byte, 64)
+	for {
+		if _, err := c.Read(buf); err != nil {
+			return
+		}
+		fmt.Fprintf(c, "%s", peer(c.RemoteAddr()))
+	}
+}
+
+func serveUDP(t *testing.T, pc net.PacketConn) {
+	t.Helper()
+	var loop sync.WaitGroup
+	loop.Go(func() {
+		buf := make([]byte, 64)
+		for {
+			_, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = pc.WriteTo([]byte(peer(from)), from)
+		}
+	})
+	t.Cleanup(func() { pc.Close(); loop.Wait() })
+}
+
+// peer writes an address without the mapping of dual-stack sockets.
+func peer(a net.Addr) string {
+	addr := netip.MustParseAddrPort(a.String())
+	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()).String()
+}
+
+// dial goes a route, as the relay does.
+func (w *world) dial(t *testing.T, proto string, r Route) (net.Conn, error) {
+	t.Helper()
+	if !r.Target.IsValid() {
+		t.Fatal("there is no way to the server")
+	}
+	fd := w.socket(t, proto, r.Target.Addr(), true)
+	f := os.NewFile(uintptr(fd), "client")
+	defer f.Close()
+	if r.Source.Port() != 0 {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if r.Source.IsValid() {
+		if err := unix.Bind(fd, sockaddr(r.Source)); err != nil {
+			return nil, os.NewSyscallError("bind", err)
+		}
+	}
+	err := unix.Connect(fd, sockaddr(r.Target))
+	if err == unix.EINPROGRESS {
+		err = await(fd)
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("connect", err)
+	}
+	c, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c, nil
+}
+
+// await waits for a connection under way.
+func await(fd int) error {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 5000)
+	if err != nil || n == 0 {
+		return unix.ETIMEDOUT
+	}
+	if code, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); code != 0 {
+		return unix.Errno(code)
+	}
+	return nil
+}
+
+// ask sends a message and returns the answer.
+func ask(c net.Conn) (string, error) {
+	if _, err := c.Write([]byte("who am I?")); err != nil {
+		return "", err
+	}
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	buf := make([]byte, 128)
+	n, err := c.Read(buf)
+	return string(buf[:n]), err
+}
+
+// seen returns the address that a server sees of a client that goes a route.
+func (w *world) seen(t *testing.T, proto string, r Route) string {
+	t.Helper()
+	c, err := w.dial(t, proto, r)
+	if err != nil {
+		t.Fatalf("route %v: %v", r, err)
+	}
+	answer, err := ask(c)
+	if err != nil {
+		t.Fatalf("route %v: no answer: %v", r, err)
+	}
+	return answer
+}
+
+// expectReal checks that the server of a port sees a client's own address.
+func (w *world) expectReal(t *testing.T, proto string, p *Port, client netip.AddrPort) {
+	t.Helper()
+	if got := w.seen(t, proto, p.Resolve(t.Context(), client)); got != client.String() {
+		t.Errorf("the server sees %s, want %s", got, client)
+	}
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}
