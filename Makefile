@@ -19,8 +19,10 @@ SHIP_TAGS    := urfave_cli_no_template,nethttpomithttp2
 GOBUILD       = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags "$(SHIP_TAGS),$(TAGS)" -ldflags "-s -w -X rootlesskit/api.commit=$(COMMIT)"
 
 # Flags for "go test", e.g. make test TESTFLAGS="-race -v", and the packages.
+# ./test, which takes longer than all others, comes first. Tests wait much and compute
+# little, so more of them run at once than there are CPUs.
 TESTFLAGS ?=
-PACKAGES  ?= ./...
+PACKAGES  ?= ./test ./...
 
 # What make test-kubernetes does: see docs/kubernetes.md.
 KUBERNETES ?= all
@@ -49,7 +51,7 @@ modules:
 
 test: modules ## run all tests; as root, first make this machine fit for them
 	scripts/test-host
-	$(GO) test -count=1 -timeout=30m $(TESTFLAGS) $(PACKAGES)
+	$(GO) test -count=1 -timeout=30m -parallel=6 $(TESTFLAGS) $(PACKAGES)
 
 # The original's programs, which test-compat compares with; kept from run to run.
 UPSTREAM ?= $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/rootlesskit-upstream-v3.3.0
