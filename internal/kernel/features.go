@@ -22,11 +22,11 @@ var (
 	}
 	NetnsCookie = &Feature{
 		Name: "SO_NETNS_COOKIE", Since: "5.14", probe: probeNetnsCookie,
-		Gives:   "native ports; the namespace of a socket at one call",
-		Without: "the relay serves the ports of `bypass4netns`; the namespace is known by its inode",
+		Gives:   "native ports; finds the namespace of a socket with one call",
+		Without: "the relay serves the ports of `bypass4netns`; the namespace is identified by its inode",
 	}
 	Notifications = &Feature{
-		Name: "seccomp notifications that a signal does not break off", Since: "5.19", probe: probeNotifications,
+		Name: "seccomp notifications that a signal does not interrupt", Since: "5.19", probe: probeNotifications,
 		Gives:   "native ports",
 		Without: "the relay serves the ports of `bypass4netns`",
 	}
@@ -43,27 +43,27 @@ var (
 	LandlockTCP = &Feature{
 		Name: "Landlock for TCP", Since: "6.7", probe: probeLandlockTCP,
 		Gives:   "native ports with `--disable-host-loopback`",
-		Without: "the relay serves the ports of `bypass4netns` then",
+		Without: "with that option, the relay serves the ports of `bypass4netns`",
 	}
 	ThreadPidfd = &Feature{
 		Name: "PIDFD_THREAD", Since: "6.9", probe: probeThreadPidfd,
 		Gives:   "native ports for threads that have descriptors of their own",
-		Without: "such a thread's `bind` is the namespace's",
+		Without: "such a thread binds in the namespace",
 	}
 	NFTables = &Feature{
 		Name: "nf_tables", Modules: "nf_tables", probe: probeNFTables,
 		Gives:   "the client's address for UDP servers on all addresses, for servers on one address, and behind NAT",
-		Without: "the programs `iptables` and `ip6tables` do it",
+		Without: "the programs `iptables` and `ip6tables` provide this",
 	}
 	IPTables = &Feature{
 		Name: "tables of the older iptables", Modules: "ip_tables iptable_mangle ip6_tables ip6table_mangle", probe: probeIPTables,
-		Gives:   "the same, where there is no nf_tables",
+		Gives:   "the same without nf_tables",
 		Without: "such servers see the namespace's own address; TCP servers, and UDP servers on loopback, still see the client's",
 	}
 	IPv6 = &Feature{
 		Name: "IPv6", Modules: "ipv6", probe: probeIPv6,
 		Gives:   "ports and networks of both families",
-		Without: "IPv4 alone",
+		Without: "IPv4 only",
 	}
 	TUN = &Feature{
 		Name: "TAP devices", Modules: "tun", probe: probeTUN,
