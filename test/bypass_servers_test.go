@@ -44,17 +44,18 @@ func nginx(t *testing.T, listen ...string) []string {
 	return []string{"nginx", "-p", t.TempDir(), "-c", nginxConf(t, listen...)}
 }
 
-// TestBypassServers has servers of all kinds, which see their real clients and
-// are served by no one of ours.
-func TestBypassServers(t *testing.T) {
+// bypassServer is a server that is served natively.
+type bypassServer struct {
+	name    string
+	command []string
+	flags   []string
+	at      []netip.AddrPort
+	both    bool // with isolation and without; else one of the two
+}
+
+func bypassServers(t *testing.T) []bypassServer {
 	binds := func(mode string) []string { return []string{"python3", "-B", testdata(t, "binds.py"), mode} }
-	for i, c := range []struct {
-		name    string
-		command []string
-		flags   []string
-		at      []netip.AddrPort
-		both    bool // with isolation and without; else one of the two
-	}{
+	return []bypassServer{
 		{name: "python", command: binds("plain"), at: []netip.AddrPort{at4}, both: true},
 		{name: "go", command: []string{bin("tool"), "serve", ":80"}, at: []netip.AddrPort{at4, at6}, both: true},
 		{name: "node", command: []string{"node", "-e", nodeServer}, at: []netip.AddrPort{at4, at6}},
@@ -75,7 +76,13 @@ func TestBypassServers(t *testing.T) {
 		{name: "workers", command: binds("workers"), at: []netip.AddrPort{at4}},
 		{name: "timer", command: binds("timer"), at: []netip.AddrPort{at4}},
 		{name: "pidns", command: binds("plain"), flags: []string{"--pidns"}, at: []netip.AddrPort{at4}},
-	} {
+	}
+}
+
+// TestBypassServers has servers of all kinds, which see their real clients and
+// are served by no one of ours.
+func TestBypassServers(t *testing.T) {
+	for i, c := range bypassServers(t) {
 		isolation := []string{"--disable-host-loopback=false", "--disable-host-loopback"}
 		if !c.both {
 			isolation = isolation[i%2:][:1]

@@ -55,6 +55,35 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// checkedOptions are options that --check and a run are asked about.
+var checkedOptions = [][]string{
+	{"--net=foo"}, {"--net=vpnkit"}, {"--net=host", "--port-driver=builtin"}, {"--net=none", "--port-driver=foo"},
+	{"--net=none", "--port-driver=pasta"}, {"--net=pasta", "--port-driver=builtin"}, {"--net=none", "--port-driver=pesto"},
+	{"-p", "bad"}, {"-p", "8080:80"}, {"--net=none", "--port-driver=builtin", "-p", "bad"},
+	{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:0:80/tcp"},
+	{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:38971:80/tcp"},
+	{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:38971:80/tcp", "-p", "127.0.0.1:38971:80/tcp"},
+	{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:38971:80/tcp", "-p", "127.0.0.1:38971:80/udp"},
+	{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:38971:80/sctp"},
+	{"--net=none", "--port-driver=builtin", "-p", "203.0.113.77:38971:80/tcp"},
+	{"--net=none", "--port-driver=builtin", "--source-ip-transparent-backend=foo"},
+	{"--net=none", "--bypass4netnsd-socket=/tmp/none"},
+	{"--mtu=100000"}, {"--mtu=-1"}, {"--mtu=1500"}, {"--net=none", "--mtu=1500"},
+	{"--net=gvisor-tap-vsock", "--mtu=65521"}, {"--net=gvisor-tap-vsock", "--cidr=10.9.0.0/16"},
+	{"--net=gvisor-tap-vsock", "--cidr=10.9.0.1/16"}, {"--net=gvisor-tap-vsock", "--cidr=127.0.0.0/8"}, {"--net=none", "--cidr=10.9.0.0/16"},
+	{"--net=gvisor-tap-vsock", "--ifname=a/b"}, {"--net=gvisor-tap-vsock", "--ifname=abcdefghijklmnop"}, {"--ifname=x"},
+	{"--net=slirp4netns", "--slirp4netns-sandbox=foo"}, {"--net=slirp4netns", "--slirp4netns-sandbox=true", "--detach-netns"},
+	{"--net=slirp4netns", "--slirp4netns-binary=/nosuch"}, {"--net=slirp4netns"}, {"--net=pasta"}, {"--net=pasta", "--pasta-binary=/nosuch"},
+	{"--net=pasta", "--port-driver=pesto", "--pesto-binary=/nosuch"}, {"--net=auto"}, {"--net=auto", "--port-driver=auto"},
+	{"--net=none", "--port-driver=implicit"}, {"--net=slirp4netns", "--port-driver=gvisor-tap-vsock"},
+	{"--copy-up=/nonexistent"}, {"--copy-up=/etc"}, {"--copy-up=/etc/passwd"}, {"--copy-up=/tmp"}, {"--copy-up=etc"}, {"--copy-up=/proc"},
+	{"--copy-up-mode=foo"}, {"--copy-up=/etc", "--propagation=rshared"}, {"--propagation=foo"}, {"--propagation=rslave"},
+	{"--state-dir=/root/x"},
+	{"--state-dir=/etc/passwd"},
+	{"--pidns", "--reaper=true"}, {"--reaper=true"}, {"--reaper=foo"}, {"--evacuate-cgroup2=x"}, {"--sdnotify=foo"},
+	{"--subid-source=foo"}, {"--subid-source=static"}, {"--nosuchflag"},
+}
+
 // TestCheckAgrees: --check finds what the run with the same options fails with,
 // and what it accepts runs.
 func TestCheckAgrees(t *testing.T) {
@@ -67,34 +96,11 @@ func TestCheckAgrees(t *testing.T) {
 	if err := errors.Join(os.Mkdir(filepath.Join(foreign, "x"), 0o755), os.Chmod(readOnly, 0o500)); err != nil {
 		t.Fatal(err)
 	}
-	for _, options := range [][]string{
-		{"--net=foo"}, {"--net=vpnkit"}, {"--net=host", "--port-driver=builtin"}, {"--net=none", "--port-driver=foo"},
-		{"--net=none", "--port-driver=pasta"}, {"--net=pasta", "--port-driver=builtin"}, {"--net=none", "--port-driver=pesto"},
-		{"-p", "bad"}, {"-p", "8080:80"}, {"--net=none", "--port-driver=builtin", "-p", "bad"},
-		{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:0:80/tcp"},
-		{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:38971:80/tcp"},
-		{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:38971:80/tcp", "-p", "127.0.0.1:38971:80/tcp"},
-		{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:38971:80/tcp", "-p", "127.0.0.1:38971:80/udp"},
-		{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:38971:80/sctp"},
-		{"--net=none", "--port-driver=builtin", "-p", "203.0.113.77:38971:80/tcp"},
-		{"--net=none", "--port-driver=builtin", "-p", busy.Addr().String() + ":80/tcp"},
-		{"--net=none", "--port-driver=builtin", "--source-ip-transparent-backend=foo"},
-		{"--net=none", "--bypass4netnsd-socket=/tmp/none"},
-		{"--mtu=100000"}, {"--mtu=-1"}, {"--mtu=1500"}, {"--net=none", "--mtu=1500"},
-		{"--net=gvisor-tap-vsock", "--mtu=65521"}, {"--net=gvisor-tap-vsock", "--cidr=10.9.0.0/16"},
-		{"--net=gvisor-tap-vsock", "--cidr=10.9.0.1/16"}, {"--net=gvisor-tap-vsock", "--cidr=127.0.0.0/8"}, {"--net=none", "--cidr=10.9.0.0/16"},
-		{"--net=gvisor-tap-vsock", "--ifname=a/b"}, {"--net=gvisor-tap-vsock", "--ifname=abcdefghijklmnop"}, {"--ifname=x"},
-		{"--net=slirp4netns", "--slirp4netns-sandbox=foo"}, {"--net=slirp4netns", "--slirp4netns-sandbox=true", "--detach-netns"},
-		{"--net=slirp4netns", "--slirp4netns-binary=/nosuch"}, {"--net=slirp4netns"}, {"--net=pasta"}, {"--net=pasta", "--pasta-binary=/nosuch"},
-		{"--net=pasta", "--port-driver=pesto", "--pesto-binary=/nosuch"}, {"--net=auto"}, {"--net=auto", "--port-driver=auto"},
-		{"--net=none", "--port-driver=implicit"}, {"--net=slirp4netns", "--port-driver=gvisor-tap-vsock"},
-		{"--copy-up=/nonexistent"}, {"--copy-up=/etc"}, {"--copy-up=/etc/passwd"}, {"--copy-up=/tmp"}, {"--copy-up=etc"}, {"--copy-up=/proc"},
-		{"--copy-up-mode=foo"}, {"--copy-up=/etc", "--propagation=rshared"}, {"--propagation=foo"}, {"--propagation=rslave"},
-		{"--state-dir=/root/x"}, {"--state-dir=" + foreign}, {"--state-dir=" + readOnly}, {"--state-dir=" + held.stateDir},
-		{"--state-dir=" + t.TempDir()}, {"--state-dir=" + filepath.Join(t.TempDir(), "a", "b")}, {"--state-dir=/etc/passwd"},
-		{"--pidns", "--reaper=true"}, {"--reaper=true"}, {"--reaper=foo"}, {"--evacuate-cgroup2=x"}, {"--sdnotify=foo"},
-		{"--subid-source=foo"}, {"--subid-source=static"}, {"--nosuchflag"},
-	} {
+	for _, options := range append(checkedOptions,
+		[]string{"--net=none", "--port-driver=builtin", "-p", busy.Addr().String() + ":80/tcp"},
+		[]string{"--state-dir=" + foreign}, []string{"--state-dir=" + readOnly}, []string{"--state-dir=" + held.stateDir},
+		[]string{"--state-dir=" + t.TempDir()}, []string{"--state-dir=" + filepath.Join(t.TempDir(), "a", "b")},
+	) {
 		t.Run(strings.Join(options, " "), func(t *testing.T) {
 			checked := runKit(t, append([]string{"--check"}, options...)...)
 			run := runKit(t, append(options, "true")...)

@@ -34,17 +34,7 @@ func TestFrozen(t *testing.T) {
 				"--publish=0.0.0.0:21001:21001/tcp4", "--publish=0.0.0.0:21001:21001/udp4",
 				"python3", "-I", testdata(t, "peers.py"), "tcp/0.0.0.0/21001", "udp/0.0.0.0/21001")
 			to := endpoint(host4, 21001)
-			served, seen := map[string]net.Conn{}, map[string]string{}
-			for _, proto := range []string{"tcp", "udp"} {
-				conn, err := w.dial(t, proto, endpoint(neighbour4, clientPort), to)
-				if err != nil {
-					t.Fatal(err)
-				}
-				served[proto], seen[proto] = conn, w.exchange(conn)
-				if _, err := netip.ParseAddrPort(seen[proto]); err != nil {
-					t.Fatalf("%s: the server sees %q", proto, seen[proto])
-				}
-			}
+			served, seen := w.serveBoth(t, to)
 			tree, ports := treeOf(k.Process.Pid), k.mustCtl(t, "list-ports")
 			signalAll(t, tree, unix.SIGSTOP, true)
 			late, err := w.dial(t, "tcp", endpoint(distant4, clientPort), to) // the kernel's queue takes it
@@ -59,14 +49,7 @@ func TestFrozen(t *testing.T) {
 			signalAll(t, tree, unix.SIGCONT, false)
 			served["new"], seen["new"] = late, late.LocalAddr().String()
 			for name, conn := range served {
-				_ = conn.SetReadDeadline(time.Now().Add(w.patience))
-				b := make([]byte, 100)
-				if n, err := conn.Read(b); err != nil || string(b[:n]) != seen[name] {
-					t.Errorf("%s: the answer to what was sent meanwhile is %q, %v", name, b[:n], err)
-				}
-				if got := w.exchange(conn); got != seen[name] {
-					t.Errorf("%s: the server sees %q afterwards, was %q", name, got, seen[name])
-				}
+				w.stillServed(t, name, conn, seen[name])
 			}
 			if now := treeOf(k.Process.Pid); !slices.Equal(now, tree) {
 				t.Errorf("the processes are %v, were %v: %s", now, tree, k.output)
@@ -75,6 +58,36 @@ func TestFrozen(t *testing.T) {
 				t.Errorf("the ports are\n%s, were\n%s", now, ports)
 			}
 		})
+	}
+}
+
+// serveBoth has a client of each protocol, and what the server sees of it.
+func (w *world) serveBoth(t *testing.T, to netip.AddrPort) (served map[string]net.Conn, seen map[string]string) {
+	t.Helper()
+	served, seen = map[string]net.Conn{}, map[string]string{}
+	for _, proto := range []string{"tcp", "udp"} {
+		conn, err := w.dial(t, proto, endpoint(neighbour4, clientPort), to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		served[proto], seen[proto] = conn, w.exchange(conn)
+		if _, err := netip.ParseAddrPort(seen[proto]); err != nil {
+			t.Fatalf("%s: the server sees %q", proto, seen[proto])
+		}
+	}
+	return served, seen
+}
+
+// stillServed reads an answer that is under way, and gets another one.
+func (w *world) stillServed(t *testing.T, name string, conn net.Conn, seen string) {
+	t.Helper()
+	_ = conn.SetReadDeadline(time.Now().Add(w.patience))
+	b := make([]byte, 100)
+	if n, err := conn.Read(b); err != nil || string(b[:n]) != seen {
+		t.Errorf("%s: the answer to what was sent meanwhile is %q, %v", name, b[:n], err)
+	}
+	if got := w.exchange(conn); got != seen {
+		t.Errorf("%s: the server sees %q afterwards, was %q", name, got, seen)
 	}
 }
 

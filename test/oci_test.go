@@ -149,17 +149,7 @@ func TestBypassDaemonAPI(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			tmp := t.TempDir()
-			daemon, listener, pidFile := filepath.Join(tmp, "d.sock"), filepath.Join(tmp, "c.sock"), filepath.Join(tmp, "c.pid")
-			k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", c.flag, "--bypass4netnsd-socket="+daemon)
-			dir := bundle(t, true, listener, "")
-			// A network, so that the relay has an address to show.
-			net := "ip link add b0 type veth peer name b1; ip addr add 10.9.0.1/24 dev b0; ip link set b0 up; ip link set b1 up"
-			run := fmt.Sprintf("while [ ! -e %s ]; do sleep 0.05; done; unshare --net sh -c 'ip link set lo up; %s; exec runc --root %s run -b %s c1'; exec sleep 100", // a server ends with its port
-				listener, net, filepath.Join(dir, "run"), bundleWithoutNetwork(t, dir))
-			k.Args = append(k.Args, "sh", "-c", run)
-			w.launch(t, k)
-			poll(t, "the API", func() bool { _, err := os.Stat(daemon); return err == nil })
+			daemon, listener, pidFile := w.startDaemon(t, c.flag)
 
 			if got := w.rest(t, daemon, "POST", "/v1/bypass", `{"id":"c1"}`); !strings.Contains(got, `{"message":"the bypass has no socketPath"}`) {
 				t.Error(got)
@@ -184,15 +174,7 @@ func TestBypassDaemonAPI(t *testing.T) {
 			if remote := strings.Contains(answer, "<"+neighbour4); remote != (c.state == api.PortNative) || strings.Contains(answer, "<127.") {
 				t.Errorf("%s: %s", c.state, answer)
 			}
-			var list []struct {
-				ID    string
-				Ports []api.PortDetails
-			}
-			got := w.rest(t, daemon, "GET", "/v1/bypass", "")
-			if err := json.Unmarshal([]byte(got), &list); err != nil || len(list) != 1 || list[0].ID != "c1" || len(list[0].Ports) != 1 {
-				t.Fatalf("%v: %s", err, got)
-			}
-			if p := list[0].Ports[0]; p.State != c.state || !strings.Contains(p.StateReason, c.why) {
+			if p := w.daemonPort(t, daemon); p.State != c.state || !strings.Contains(p.StateReason, c.why) {
 				t.Errorf("the port is %s: %s", p.State, p.StateReason)
 			}
 			w.rest(t, daemon, "DELETE", "/v1/bypass/c1", "")
@@ -204,6 +186,38 @@ func TestBypassDaemonAPI(t *testing.T) {
 			}
 		})
 	}
+}
+
+// startDaemon starts a launcher that takes over containers, and in it runc, which
+// waits for the listener of its container to be there.
+func (w *world) startDaemon(t *testing.T, flag string) (daemon, listener, pidFile string) {
+	t.Helper()
+	tmp := t.TempDir()
+	daemon, listener, pidFile = filepath.Join(tmp, "d.sock"), filepath.Join(tmp, "c.sock"), filepath.Join(tmp, "c.pid")
+	k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", flag, "--bypass4netnsd-socket="+daemon)
+	dir := bundle(t, true, listener, "")
+	// A network, so that the relay has an address to show.
+	net := "ip link add b0 type veth peer name b1; ip addr add 10.9.0.1/24 dev b0; ip link set b0 up; ip link set b1 up"
+	run := fmt.Sprintf("while [ ! -e %s ]; do sleep 0.05; done; unshare --net sh -c 'ip link set lo up; %s; exec runc --root %s run -b %s c1'; exec sleep 100", // a server ends with its port
+		listener, net, filepath.Join(dir, "run"), bundleWithoutNetwork(t, dir))
+	k.Args = append(k.Args, "sh", "-c", run)
+	w.launch(t, k)
+	poll(t, "the API", func() bool { _, err := os.Stat(daemon); return err == nil })
+	return daemon, listener, pidFile
+}
+
+// daemonPort is the one port of the one container.
+func (w *world) daemonPort(t *testing.T, daemon string) api.PortDetails {
+	t.Helper()
+	var list []struct {
+		ID    string
+		Ports []api.PortDetails
+	}
+	got := w.rest(t, daemon, "GET", "/v1/bypass", "")
+	if err := json.Unmarshal([]byte(got), &list); err != nil || len(list) != 1 || list[0].ID != "c1" || len(list[0].Ports) != 1 {
+		t.Fatalf("%v: %s", err, got)
+	}
+	return list[0].Ports[0]
 }
 
 // bundleWithoutNetwork makes a bundle stay in the network namespace of runc, which

@@ -9,27 +9,30 @@ import (
 	"testing"
 )
 
+const secondHost4 = "198.51.100.2" // another address of the host
+
+var udpRestarts = []struct {
+	network, driver string
+	published       []string
+}{
+	{"gvisor-tap-vsock", "builtin", []string{host4, secondHost4}},
+	{"slirp4netns", "builtin", []string{host4, secondHost4}},
+	{"none", "builtin", []string{host4, secondHost4}},
+	{"gvisor-tap-vsock", "bypass4netns", []string{host4, secondHost4}},
+	{"gvisor-tap-vsock", "gvisor-tap-vsock", []string{host4}},
+	{"slirp4netns", "slirp4netns", []string{host4}},
+	{"pasta", "pesto", []string{host4}},
+}
+
 // TestUDPServerRestarts has clients beyond the host send while the server is away.
 // When it is back each is answered at its first datagram, and looks the same to the
 // server as before.
 func TestUDPServerRestarts(t *testing.T) {
-	first, second := host4, "198.51.100.2"
-	for _, c := range []struct {
-		network, driver string
-		published       []string
-	}{
-		{"gvisor-tap-vsock", "builtin", []string{first, second}},
-		{"slirp4netns", "builtin", []string{first, second}},
-		{"none", "builtin", []string{first, second}},
-		{"gvisor-tap-vsock", "bypass4netns", []string{first, second}},
-		{"gvisor-tap-vsock", "gvisor-tap-vsock", []string{first}},
-		{"slirp4netns", "slirp4netns", []string{first}},
-		{"pasta", "pesto", []string{first}},
-	} {
+	for _, c := range udpRestarts {
 		t.Run(c.network+" "+c.driver, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.shell(t, w.host, "ip addr add "+second+"/24 dev eth0")
+			w.shell(t, w.host, "ip addr add "+secondHost4+"/24 dev eth0")
 			flags := []string{"--net=" + c.network, "--port-driver=" + c.driver, "--disable-host-loopback"}
 			for _, ip := range c.published {
 				flags = append(flags, "--publish="+ip+":21001:21001/udp")

@@ -7,60 +7,63 @@ import (
 	"unicode/utf8"
 )
 
+// badInputs is what is refused, and the error.
+var badInputs = []struct {
+	args []string
+	want string
+}{
+	{nil, `no command specified`},
+	{[]string{"--net=none"}, `no command specified`},
+	{[]string{"--print-semver=x"}, `expected --print-semver=(major|minor|patch), got "x"`},
+	{[]string{"--net=foo", "true"}, `unknown network mode: foo`},
+	{[]string{"--net=vpnkit", "true"}, `network driver "vpnkit" is retired: use gvisor-tap-vsock (embedded), slirp4netns or pasta`},
+	{[]string{"--port-driver=foo", "true"}, `unknown port driver: foo`},
+	{[]string{"--port-driver=builtin", "true"}, `port driver requires non-host network`},
+	{[]string{"--net=gvisor-tap-vsock", "--port-driver=slirp4netns", "true"}, `port driver requires slirp4netns network`},
+	{[]string{"--net=gvisor-tap-vsock", "--port-driver=implicit", "true"}, `port driver "implicit" requires --net=pasta`},
+	{[]string{"--net=gvisor-tap-vsock", "--port-driver=pesto", "true"}, `port driver "pesto" requires --net=pasta`},
+	{[]string{"--net=gvisor-tap-vsock", "--port-driver=pasta", "true"}, `unknown port driver "pasta": did you mean "pesto"?`},
+	{[]string{"--net=none", "--port-driver=gvisor-tap-vsock", "true"}, `network "none" requires either port driver "none" or "builtin"`},
+	{[]string{"--net=pasta", "--port-driver=builtin", "true"}, `network "pasta" requires port driver "none" or "implicit" or "pesto"`},
+	{[]string{"--net=gvisor-tap-vsock", "--cidr=10.0.2.100/24", "true"}, `cidr must be like 10.0.2.0/24, not like 10.0.2.100/24`},
+	{[]string{"--net=none", "--cidr=10.0.2.0/24", "true"}, `custom cidr is not supported for --net=none`},
+	{[]string{"--cidr=10.0.2.0/24", "true"}, `custom cidr is not supported for --net=host`},
+	{[]string{"--net=vpnkit", "--cidr=10.0.2.0/24", "true"}, `custom cidr is not supported for --net=vpnkit`},
+	{[]string{"--net=lxc-user-nic", "--cidr=10.0.2.0/24", "true"}, `custom cidr is not supported for --net=lxc-user-nic`},
+	{[]string{"--net=gvisor-tap-vsock", "--mtu=70000", "true"}, `mtu must be <= 65521, got 70000`},
+	{[]string{"--mtu=-5", "true"}, `mtu must be between 0 and 65521, got -5`},
+	{[]string{"--ifname=foo", "true"}, `ifname cannot be specified for --net=host`},
+	{[]string{"--net=none", "--ifname=foo", "true"}, `ifname cannot be specified for --net=none`},
+	{[]string{"--net=gvisor-tap-vsock", "--ifname=a/b", "true"}, `ifname must not contain "/"`},
+	{[]string{"-p", "127.0.0.1:8080:80/tcp", "true"}, `port driver "none" does not support publishing ports`},
+	{[]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:8080:80", "true"}, `missing proto in PortSpec string: "127.0.0.1:8080:80": did you mean "127.0.0.1:8080:80/tcp"?`},
+	{[]string{"--net=none", "--port-driver=builtin", "-p", "foo:8080:80/tcp", "true"}, `unexpected ParentIP in PortSpec string: "foo:8080:80/tcp"`},
+	{[]string{"--net=none", "--port-driver=builtin", "--source-ip-transparent-backend=foo", "true"}, `unknown source-ip-transparent-backend: foo`},
+	{[]string{"--propagation=rshared", "--copy-up=/etc", "true"}, `propagation rshared does not support copy-up driver tmpfs+symlink`},
+	{[]string{"--copy-up=/tmp", "true"}, `/tmp cannot be copied up`},
+	{[]string{"--copy-up=/proc", "true"}, `/proc cannot be copied up`},
+	{[]string{"--copy-up=/run,/sys/", "true"}, `/sys cannot be copied up`},
+	{[]string{"--net=gvisor-tap-vsock", "--cidr=127.0.0.0/8", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 127.0.0.0/8 is loopback, multicast, link-local or unspecified`},
+	{[]string{"--net=gvisor-tap-vsock", "--cidr=224.1.0.0/16", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 224.1.0.0/16 is loopback, multicast, link-local or unspecified`},
+	{[]string{"--net=slirp4netns", "--cidr=169.254.0.0/16", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 169.254.0.0/16 is loopback, multicast, link-local or unspecified`},
+	{[]string{"--net=pasta", "--cidr=0.0.0.0/8", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 0.0.0.0/8 is loopback, multicast, link-local or unspecified`},
+	{[]string{"--net=none", "--port-driver=builtin", "--bypass4netnsd-socket=/tmp/x", "true"}, `bypass4netnsd-socket requires --port-driver=bypass4netns, got "builtin"`},
+	{[]string{"--copy-up-mode=foo", "true"}, `unknown copy-up mode: foo`},
+	{[]string{"--reaper=true", "true"}, `reaper requires --pidns`},
+	{[]string{"--reaper=foo", "true"}, `unknown reaper mode: foo`},
+	{[]string{"--evacuate-cgroup2=foo", "true"}, `evacuate-cgroup2 requires --cgroupns`},
+	{[]string{"--evacuate-cgroup2=foo", "--cgroupns", "true"}, `evacuate-cgroup2 requires --pidns`},
+	{[]string{"--subid-source=foo", "true"}, `failed to setup UID/GID map: failed to compute uid/gid map: unknown subid source "foo"`},
+	{[]string{"--nosuchflag", "true"}, `flag provided but not defined: -nosuchflag`},
+	{[]string{"--copy-up=/nosuch", "true"}, `setting up the child: copy-up of /nosuch: lstat /nosuch: no such file or directory`},
+	{[]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:8080:80/sctp", "true"}, `failed to expose port 127.0.0.1:8080:80/sctp: unsupported port protocol sctp`},
+	{[]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:0:80/tcp", "true"}, `invalid ParentPort: 0`},
+}
+
 // TestBadInput holds every refusal to its exact text, and to leaving nothing
 // behind.
 func TestBadInput(t *testing.T) {
-	for _, tt := range []struct {
-		args []string
-		want string
-	}{
-		{nil, `no command specified`},
-		{[]string{"--net=none"}, `no command specified`},
-		{[]string{"--print-semver=x"}, `expected --print-semver=(major|minor|patch), got "x"`},
-		{[]string{"--net=foo", "true"}, `unknown network mode: foo`},
-		{[]string{"--net=vpnkit", "true"}, `network driver "vpnkit" is retired: use gvisor-tap-vsock (embedded), slirp4netns or pasta`},
-		{[]string{"--port-driver=foo", "true"}, `unknown port driver: foo`},
-		{[]string{"--port-driver=builtin", "true"}, `port driver requires non-host network`},
-		{[]string{"--net=gvisor-tap-vsock", "--port-driver=slirp4netns", "true"}, `port driver requires slirp4netns network`},
-		{[]string{"--net=gvisor-tap-vsock", "--port-driver=implicit", "true"}, `port driver "implicit" requires --net=pasta`},
-		{[]string{"--net=gvisor-tap-vsock", "--port-driver=pesto", "true"}, `port driver "pesto" requires --net=pasta`},
-		{[]string{"--net=gvisor-tap-vsock", "--port-driver=pasta", "true"}, `unknown port driver "pasta": did you mean "pesto"?`},
-		{[]string{"--net=none", "--port-driver=gvisor-tap-vsock", "true"}, `network "none" requires either port driver "none" or "builtin"`},
-		{[]string{"--net=pasta", "--port-driver=builtin", "true"}, `network "pasta" requires port driver "none" or "implicit" or "pesto"`},
-		{[]string{"--net=gvisor-tap-vsock", "--cidr=10.0.2.100/24", "true"}, `cidr must be like 10.0.2.0/24, not like 10.0.2.100/24`},
-		{[]string{"--net=none", "--cidr=10.0.2.0/24", "true"}, `custom cidr is not supported for --net=none`},
-		{[]string{"--cidr=10.0.2.0/24", "true"}, `custom cidr is not supported for --net=host`},
-		{[]string{"--net=vpnkit", "--cidr=10.0.2.0/24", "true"}, `custom cidr is not supported for --net=vpnkit`},
-		{[]string{"--net=lxc-user-nic", "--cidr=10.0.2.0/24", "true"}, `custom cidr is not supported for --net=lxc-user-nic`},
-		{[]string{"--net=gvisor-tap-vsock", "--mtu=70000", "true"}, `mtu must be <= 65521, got 70000`},
-		{[]string{"--mtu=-5", "true"}, `mtu must be between 0 and 65521, got -5`},
-		{[]string{"--ifname=foo", "true"}, `ifname cannot be specified for --net=host`},
-		{[]string{"--net=none", "--ifname=foo", "true"}, `ifname cannot be specified for --net=none`},
-		{[]string{"--net=gvisor-tap-vsock", "--ifname=a/b", "true"}, `ifname must not contain "/"`},
-		{[]string{"-p", "127.0.0.1:8080:80/tcp", "true"}, `port driver "none" does not support publishing ports`},
-		{[]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:8080:80", "true"}, `missing proto in PortSpec string: "127.0.0.1:8080:80": did you mean "127.0.0.1:8080:80/tcp"?`},
-		{[]string{"--net=none", "--port-driver=builtin", "-p", "foo:8080:80/tcp", "true"}, `unexpected ParentIP in PortSpec string: "foo:8080:80/tcp"`},
-		{[]string{"--net=none", "--port-driver=builtin", "--source-ip-transparent-backend=foo", "true"}, `unknown source-ip-transparent-backend: foo`},
-		{[]string{"--propagation=rshared", "--copy-up=/etc", "true"}, `propagation rshared does not support copy-up driver tmpfs+symlink`},
-		{[]string{"--copy-up=/tmp", "true"}, `/tmp cannot be copied up`},
-		{[]string{"--copy-up=/proc", "true"}, `/proc cannot be copied up`},
-		{[]string{"--copy-up=/run,/sys/", "true"}, `/sys cannot be copied up`},
-		{[]string{"--net=gvisor-tap-vsock", "--cidr=127.0.0.0/8", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 127.0.0.0/8 is loopback, multicast, link-local or unspecified`},
-		{[]string{"--net=gvisor-tap-vsock", "--cidr=224.1.0.0/16", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 224.1.0.0/16 is loopback, multicast, link-local or unspecified`},
-		{[]string{"--net=slirp4netns", "--cidr=169.254.0.0/16", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 169.254.0.0/16 is loopback, multicast, link-local or unspecified`},
-		{[]string{"--net=pasta", "--cidr=0.0.0.0/8", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 0.0.0.0/8 is loopback, multicast, link-local or unspecified`},
-		{[]string{"--net=none", "--port-driver=builtin", "--bypass4netnsd-socket=/tmp/x", "true"}, `bypass4netnsd-socket requires --port-driver=bypass4netns, got "builtin"`},
-		{[]string{"--copy-up-mode=foo", "true"}, `unknown copy-up mode: foo`},
-		{[]string{"--reaper=true", "true"}, `reaper requires --pidns`},
-		{[]string{"--reaper=foo", "true"}, `unknown reaper mode: foo`},
-		{[]string{"--evacuate-cgroup2=foo", "true"}, `evacuate-cgroup2 requires --cgroupns`},
-		{[]string{"--evacuate-cgroup2=foo", "--cgroupns", "true"}, `evacuate-cgroup2 requires --pidns`},
-		{[]string{"--subid-source=foo", "true"}, `failed to setup UID/GID map: failed to compute uid/gid map: unknown subid source "foo"`},
-		{[]string{"--nosuchflag", "true"}, `flag provided but not defined: -nosuchflag`},
-		{[]string{"--copy-up=/nosuch", "true"}, `setting up the child: copy-up of /nosuch: lstat /nosuch: no such file or directory`},
-		{[]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:8080:80/sctp", "true"}, `failed to expose port 127.0.0.1:8080:80/sctp: unsupported port protocol sctp`},
-		{[]string{"--net=none", "--port-driver=builtin", "-p", "127.0.0.1:0:80/tcp", "true"}, `invalid ParentPort: 0`},
-	} {
+	for _, tt := range badInputs {
 		t.Run(tt.want, func(t *testing.T) {
 			t.Parallel()
 			r := refused(t, tt.args)

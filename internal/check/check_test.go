@@ -74,83 +74,88 @@ func TestFitHost(t *testing.T) {
 	}
 }
 
+// capSetuidAttr is the extended attribute of a program with cap_setuid.
+var capSetuidAttr = []byte{1, 0, 0, 2, 1 << capSetuid, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+// obstacles are ways to spoil a host, and what is said of it.
+var obstacles = []struct {
+	name    string
+	spoil   func(*Host)
+	status  Status
+	message string
+	fix     string
+}{
+	{"subids", func(h *Host) { h.SubIDs = subIDs(0, 0) }, Warning, "alice has no subordinate ids", "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 alice"},
+	{"subids", func(h *Host) {
+		h.SubIDs = subIDs(0, 0)
+		h.set("etc/subuid", "bob:100000:65536\ncarol:231072:65536\n# x\nbad:y:z\n")
+		h.set("etc/subgid", "bob:100000:65536\n")
+	}, Warning, "alice has no subordinate ids", "sudo usermod --add-subuids 296608-362143 --add-subgids 165536-231071 alice"},
+	{"subids", func(h *Host) { h.SubIDs = subIDs(65536, 0) }, Warning, "65536 subordinate uids and 0 gids", "usermod"},
+	{"subids", func(h *Host) { h.SubIDs = subIDs(65536, 1000) }, Warning, "1000 gids", "usermod"},
+	{"subids", func(h *Host) {
+		h.SubIDs = func(context.Context) (userns.SubIDs, error) {
+			return userns.SubIDs{}, errors.New("/etc/subuid: line 1")
+		}
+	}, Error, "/etc/subuid: line 1", "subuid(5)"},
+	{"newuidmap", func(h *Host) { h.LookPath = func(name string) (string, error) { return "", exec.ErrNotFound } }, Error, "not found", "uidmap"},
+	{"newuidmap", func(h *Host) { h.set("usr/bin/newuidmap", "") }, Error, "not setuid root", "chmod u+s /usr/bin/newuidmap"},
+	{"newuidmap", func(h *Host) {
+		h.set("usr/bin/newuidmap", "")
+		h.FileCaps = func(string) ([]byte, error) { return capSetuidAttr, nil }
+	}, OK, "file capability", ""},
+	{"newuidmap", func(h *Host) { h.NoSUID = func(path string) bool { return path == "/usr/bin/newuidmap" } }, Error, "mounted with nosuid", "without nosuid"},
+	{"newgidmap", func(h *Host) {
+		h.set("usr/bin/newgidmap", "")
+		h.FileCaps = func(string) ([]byte, error) { return capSetuidAttr, nil } // the other's
+	}, Error, "not setuid root", "chmod u+s /usr/bin/newgidmap"},
+	{"no-new-privs", func(h *Host) { h.set("proc/self/status", "NoNewPrivs:\t1\n") }, Error, "no_new_privs", "NoNewPrivileges"},
+	{"user.max_user_namespaces", func(h *Host) { h.set("proc/sys/user/max_user_namespaces", "0\n") }, Error, "limited to 0", "user.max_user_namespaces="},
+	{"user.max_user_namespaces", func(h *Host) { delete(h.Root.(fstest.MapFS), "proc/sys/user/max_user_namespaces") }, Error, "no user namespaces", "CONFIG_USER_NS"},
+	{"kernel.unprivileged_userns_clone", func(h *Host) {
+		h.set("proc/sys/kernel/unprivileged_userns_clone", "0\n")
+		h.probes(Probe{Started: "operation not permitted"})
+	}, Error, "may not", "kernel.unprivileged_userns_clone=1"},
+	{"apparmor", func(h *Host) {
+		h.set("proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n")
+		h.probes(Probe{Namespaces: "unshare: operation not permitted"})
+	}, Error, "AppArmor restricts", "install the AppArmor profile"},
+	{"apparmor", func(h *Host) { h.set("proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n") }, OK, "not those of this program", ""},
+	{"user-namespaces", func(h *Host) { h.probes(Probe{Started: "no space left on device"}) }, Error, "no space left", "seccomp"},
+	{"user-namespaces", func(h *Host) { h.probes(Probe{Namespaces: "unshare: EPERM"}) }, Error, "unshare: EPERM", "seccomp"},
+	{"id-map", func(h *Host) { h.probes(Probe{IDMap: "newuidmap 1 0: failed"}) }, Error, "newuidmap 1 0", "/etc/subuid"},
+	{"tun", func(h *Host) { h.probes(Probe{TAP: "permission denied"}) }, Warning, "permission denied", "chmod 0666"},
+	{"tun", func(h *Host) { h.probes(Probe{TAP: "x"}); h.NeedsTUN = true }, Error, "no TAP", "modprobe tun"},
+	{"tun", func(h *Host) {
+		h.probes(Probe{TAP: "no such file"})
+		delete(h.Root.(fstest.MapFS), "dev/net/tun")
+	}, Warning, "no such file", "--device=/dev/net/tun"},
+	{"nf_tables", func(h *Host) { h.probes(Probe{NFTables: "invalid argument"}) }, OK, "iptables works", ""},
+	{"nf_tables", func(h *Host) { h.probes(Probe{NFTables: "invalid argument", IPTables: "protocol not available"}) }, Warning,
+		"invalid argument, nor does iptables instead (protocol not available)",
+		"sudo modprobe nf_tables; or install iptables and sudo modprobe -a ip_tables iptable_mangle ip6_tables ip6table_mangle"},
+	{"nf_tables", func(h *Host) {
+		h.probes(Probe{NFTables: "invalid argument"})
+		h.LookPath = func(name string) (string, error) {
+			if name == "iptables" {
+				return "", exec.ErrNotFound
+			}
+			return "/usr/bin/" + name, nil
+		}
+	}, Warning, "not found in $PATH", "install iptables"},
+	{"kernel", func(h *Host) { h.Lacks = func() []*kernel.Feature { return []*kernel.Feature{kernel.LandlockTCP} } }, OK,
+		"Linux 5.10.0 lacks Landlock for TCP (Linux 6.7)", ""},
+	{"privileged-ports", func(h *Host) { h.set("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n") }, Warning, "below 1024", "setcap cap_net_bind_service=ep /usr/bin/rootlesskit"},
+	{"privileged-ports", func(h *Host) {
+		h.set("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n")
+		h.BindService = true
+	}, OK, "all ports", ""},
+	{"ping", func(h *Host) { h.set("proc/sys/net/ipv4/ping_group_range", "1\t0\n") }, Warning, "no group of alice", "ping_group_range=0 2147483647"},
+}
+
 // TestObstacles spoils one thing at a time.
 func TestObstacles(t *testing.T) {
-	capSetuidAttr := []byte{1, 0, 0, 2, 1 << capSetuid, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-	for _, tt := range []struct {
-		name    string
-		spoil   func(*Host)
-		status  Status
-		message string
-		fix     string
-	}{
-		{"subids", func(h *Host) { h.SubIDs = subIDs(0, 0) }, Warning, "alice has no subordinate ids", "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 alice"},
-		{"subids", func(h *Host) {
-			h.SubIDs = subIDs(0, 0)
-			h.set("etc/subuid", "bob:100000:65536\ncarol:231072:65536\n# x\nbad:y:z\n")
-			h.set("etc/subgid", "bob:100000:65536\n")
-		}, Warning, "alice has no subordinate ids", "sudo usermod --add-subuids 296608-362143 --add-subgids 165536-231071 alice"},
-		{"subids", func(h *Host) { h.SubIDs = subIDs(65536, 0) }, Warning, "65536 subordinate uids and 0 gids", "usermod"},
-		{"subids", func(h *Host) { h.SubIDs = subIDs(65536, 1000) }, Warning, "1000 gids", "usermod"},
-		{"subids", func(h *Host) {
-			h.SubIDs = func(context.Context) (userns.SubIDs, error) {
-				return userns.SubIDs{}, errors.New("/etc/subuid: line 1")
-			}
-		}, Error, "/etc/subuid: line 1", "subuid(5)"},
-		{"newuidmap", func(h *Host) { h.LookPath = func(name string) (string, error) { return "", exec.ErrNotFound } }, Error, "not found", "uidmap"},
-		{"newuidmap", func(h *Host) { h.set("usr/bin/newuidmap", "") }, Error, "not setuid root", "chmod u+s /usr/bin/newuidmap"},
-		{"newuidmap", func(h *Host) {
-			h.set("usr/bin/newuidmap", "")
-			h.FileCaps = func(string) ([]byte, error) { return capSetuidAttr, nil }
-		}, OK, "file capability", ""},
-		{"newuidmap", func(h *Host) { h.NoSUID = func(path string) bool { return path == "/usr/bin/newuidmap" } }, Error, "mounted with nosuid", "without nosuid"},
-		{"newgidmap", func(h *Host) {
-			h.set("usr/bin/newgidmap", "")
-			h.FileCaps = func(string) ([]byte, error) { return capSetuidAttr, nil } // the other's
-		}, Error, "not setuid root", "chmod u+s /usr/bin/newgidmap"},
-		{"no-new-privs", func(h *Host) { h.set("proc/self/status", "NoNewPrivs:\t1\n") }, Error, "no_new_privs", "NoNewPrivileges"},
-		{"user.max_user_namespaces", func(h *Host) { h.set("proc/sys/user/max_user_namespaces", "0\n") }, Error, "limited to 0", "user.max_user_namespaces="},
-		{"user.max_user_namespaces", func(h *Host) { delete(h.Root.(fstest.MapFS), "proc/sys/user/max_user_namespaces") }, Error, "no user namespaces", "CONFIG_USER_NS"},
-		{"kernel.unprivileged_userns_clone", func(h *Host) {
-			h.set("proc/sys/kernel/unprivileged_userns_clone", "0\n")
-			h.probes(Probe{Started: "operation not permitted"})
-		}, Error, "may not", "kernel.unprivileged_userns_clone=1"},
-		{"apparmor", func(h *Host) {
-			h.set("proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n")
-			h.probes(Probe{Namespaces: "unshare: operation not permitted"})
-		}, Error, "AppArmor restricts", "install the AppArmor profile"},
-		{"apparmor", func(h *Host) { h.set("proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1\n") }, OK, "not those of this program", ""},
-		{"user-namespaces", func(h *Host) { h.probes(Probe{Started: "no space left on device"}) }, Error, "no space left", "seccomp"},
-		{"user-namespaces", func(h *Host) { h.probes(Probe{Namespaces: "unshare: EPERM"}) }, Error, "unshare: EPERM", "seccomp"},
-		{"id-map", func(h *Host) { h.probes(Probe{IDMap: "newuidmap 1 0: failed"}) }, Error, "newuidmap 1 0", "/etc/subuid"},
-		{"tun", func(h *Host) { h.probes(Probe{TAP: "permission denied"}) }, Warning, "permission denied", "chmod 0666"},
-		{"tun", func(h *Host) { h.probes(Probe{TAP: "x"}); h.NeedsTUN = true }, Error, "no TAP", "modprobe tun"},
-		{"tun", func(h *Host) {
-			h.probes(Probe{TAP: "no such file"})
-			delete(h.Root.(fstest.MapFS), "dev/net/tun")
-		}, Warning, "no such file", "--device=/dev/net/tun"},
-		{"nf_tables", func(h *Host) { h.probes(Probe{NFTables: "invalid argument"}) }, OK, "iptables works", ""},
-		{"nf_tables", func(h *Host) { h.probes(Probe{NFTables: "invalid argument", IPTables: "protocol not available"}) }, Warning,
-			"invalid argument, nor does iptables instead (protocol not available)",
-			"sudo modprobe nf_tables; or install iptables and sudo modprobe -a ip_tables iptable_mangle ip6_tables ip6table_mangle"},
-		{"nf_tables", func(h *Host) {
-			h.probes(Probe{NFTables: "invalid argument"})
-			h.LookPath = func(name string) (string, error) {
-				if name == "iptables" {
-					return "", exec.ErrNotFound
-				}
-				return "/usr/bin/" + name, nil
-			}
-		}, Warning, "not found in $PATH", "install iptables"},
-		{"kernel", func(h *Host) { h.Lacks = func() []*kernel.Feature { return []*kernel.Feature{kernel.LandlockTCP} } }, OK,
-			"Linux 5.10.0 lacks Landlock for TCP (Linux 6.7)", ""},
-		{"privileged-ports", func(h *Host) { h.set("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n") }, Warning, "below 1024", "setcap cap_net_bind_service=ep /usr/bin/rootlesskit"},
-		{"privileged-ports", func(h *Host) {
-			h.set("proc/sys/net/ipv4/ip_unprivileged_port_start", "1024\n")
-			h.BindService = true
-		}, OK, "all ports", ""},
-		{"ping", func(h *Host) { h.set("proc/sys/net/ipv4/ping_group_range", "1\t0\n") }, Warning, "no group of alice", "ping_group_range=0 2147483647"},
-	} {
+	for _, tt := range obstacles {
 		h := fitHost()
 		tt.spoil(h)
 		results := h.Results(t.Context())

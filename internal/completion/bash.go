@@ -33,26 +33,7 @@ _%[1]s() {
 		esac
 	done
 `, p.name, strings.Join(p.values(), "|"))
-	if len(p.commands) > 0 {
-		b.WriteString("\tcase $command in\n")
-		for _, c := range p.commands {
-			fmt.Fprintf(&b, "\t%s) COMPREPLY=($(compgen -W '%s' -- \"$cur\")); return ;;\n", c.name, strings.Join(c.flagNames(), " "))
-		}
-		b.WriteString("\tesac\n")
-	} else {
-		b.WriteString(`	if [[ $command ]]; then
-		if declare -F _comp_command_offset >/dev/null; then
-			_comp_command_offset "$i"
-		elif declare -F _command_offset >/dev/null; then
-			_command_offset "$i"
-		else
-			compopt -o filenames
-			COMPREPLY=($(compgen -f -- "$cur"))
-		fi
-		return
-	fi
-`)
-	}
+	b.WriteString(bashCommand(p))
 	b.WriteString("\tcase $prev in\n")
 	for _, o := range p.flags {
 		if o.takes {
@@ -69,6 +50,32 @@ _%[1]s() {
 complete -F _%[3]s %[3]s
 `, strings.Join(p.flagNames(), " "), bashArguments(p), p.name)
 	return []byte(b.String())
+}
+
+// bashCommand completes what follows the command: the options of a subcommand, or the
+// words of a program that is to be run.
+func bashCommand(p program) string {
+	if len(p.commands) == 0 {
+		return `	if [[ $command ]]; then
+		if declare -F _comp_command_offset >/dev/null; then
+			_comp_command_offset "$i"
+		elif declare -F _command_offset >/dev/null; then
+			_command_offset "$i"
+		else
+			compopt -o filenames
+			COMPREPLY=($(compgen -f -- "$cur"))
+		fi
+		return
+	fi
+`
+	}
+	var b strings.Builder
+	b.WriteString("\tcase $command in\n")
+	for _, c := range p.commands {
+		fmt.Fprintf(&b, "\t%s) COMPREPLY=($(compgen -W '%s' -- \"$cur\")); return ;;\n", c.name, strings.Join(c.flagNames(), " "))
+	}
+	b.WriteString("\tesac\n")
+	return b.String()
 }
 
 func bashArguments(p program) string {

@@ -175,41 +175,8 @@ func copyUpStage() (string, error) {
 		}
 	}
 	outside := filepath.Join(filepath.Dir(dir), "outside")
-	for _, d := range []string{dir + "/ssl/deep", dir + "/plain", outside + "/real"} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return "", err
-		}
-	}
-	files := map[string]string{dir + "/file": "file", dir + "/plain/file": "plain", dir + "/ssl/file": "ssl", outside + "/f": "f", outside + "/real/g": "g"}
-	for path, content := range files {
-		if err := os.WriteFile(path, []byte(content), 0o640); err != nil {
-			return "", err
-		}
-	}
-	links := map[string]string{ // link, target: what it reads
-		"top":            "../outside/f",
-		"absolute":       outside + "/f",
-		"neighbour":      "file",
-		"dangling":       "../nowhere",
-		"ssl/certs":      "../../outside/real",
-		"ssl/inner":      "file",
-		"ssl/deep/out":   "../../../outside/f",
-		"ssl/deep/in":    "../file",
-		"plain/in":       "../file",
-		"plain/absolute": outside + "/f",
-	}
-	for link, target := range links {
-		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
-			return "", err
-		}
-	}
-	for _, m := range []struct {
-		path  string
-		flags uintptr
-	}{{"/mounted", unix.MS_NOSUID | unix.MS_NOEXEC}, {"/mounted/deeper", unix.MS_RDONLY | unix.MS_NODEV}} {
-		if err := errors.Join(os.Mkdir(dir+m.path, 0o755), unix.Mount("none", dir+m.path, "tmpfs", m.flags, "")); err != nil {
-			return "", err
-		}
+	if err := makeTree(dir, outside); err != nil {
+		return "", err
 	}
 	mounted := func() string { return fileSystems(dir+"/mounted", dir+"/mounted/deeper") }
 	mountedBefore := mounted()
@@ -229,22 +196,69 @@ func copyUpStage() (string, error) {
 	if now := mounted(); now != mountedBefore {
 		fmt.Fprintf(&b, "mounts below: %swere\n%s", now, mountedBefore)
 	}
+	replaceCopies(&b, dir, outside)
+	return b.String(), nil
+}
+
+// makeTree makes what is copied up: files, mounts, and links of all kinds, also to the
+// directory outside.
+func makeTree(dir, outside string) error {
+	for _, d := range []string{dir + "/ssl/deep", dir + "/plain", outside + "/real"} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	files := map[string]string{dir + "/file": "file", dir + "/plain/file": "plain", dir + "/ssl/file": "ssl", outside + "/f": "f", outside + "/real/g": "g"}
+	for path, content := range files {
+		if err := os.WriteFile(path, []byte(content), 0o640); err != nil {
+			return err
+		}
+	}
+	links := map[string]string{ // link, target: what it reads
+		"top":            "../outside/f",
+		"absolute":       outside + "/f",
+		"neighbour":      "file",
+		"dangling":       "../nowhere",
+		"ssl/certs":      "../../outside/real",
+		"ssl/inner":      "file",
+		"ssl/deep/out":   "../../../outside/f",
+		"ssl/deep/in":    "../file",
+		"plain/in":       "../file",
+		"plain/absolute": outside + "/f",
+	}
+	for link, target := range links {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			return err
+		}
+	}
+	for _, m := range []struct {
+		path  string
+		flags uintptr
+	}{{"/mounted", unix.MS_NOSUID | unix.MS_NOEXEC}, {"/mounted/deeper", unix.MS_RDONLY | unix.MS_NODEV}} {
+		if err := errors.Join(os.Mkdir(dir+m.path, 0o755), unix.Mount("none", dir+m.path, "tmpfs", m.flags, "")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replaceCopies tells what is wrong with writing to the copies.
+func replaceCopies(b *strings.Builder, dir, outside string) {
 	for _, path := range []string{"/file", "/top", "/plain", "/ssl/certs", "/ssl/file"} {
 		if err := os.RemoveAll(dir + path); err != nil {
-			fmt.Fprintln(&b, err)
+			fmt.Fprintln(b, err)
 		}
 		if err := os.WriteFile(dir+path, []byte("mine"), 0o644); err != nil {
-			fmt.Fprintln(&b, err)
+			fmt.Fprintln(b, err)
 		}
 	}
 	if got := read(outside + "/f"); got != "f" {
-		fmt.Fprintf(&b, "written through a link: %q\n", got)
+		fmt.Fprintf(b, "written through a link: %q\n", got)
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil || st.Flags&(unix.MS_NOSUID|unix.MS_NODEV) != 0 {
-		fmt.Fprintf(&b, "flags %#x, %v\n", st.Flags, err)
+		fmt.Fprintf(b, "flags %#x, %v\n", st.Flags, err)
 	}
-	return b.String(), nil
 }
 
 // snapshot reads every path below a directory, through the links.
