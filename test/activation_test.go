@@ -98,15 +98,8 @@ func testPortOnActivationSocket(t *testing.T, all bool, flags []string) {
 	k.awaitAPI(t)
 	url := fmt.Sprintf("http://127.0.0.1:%d/", port)
 	body := get(t, url)
-	var own, pid, count, names string
-	if _, err := fmt.Sscan(body, &own, &pid, &count, &names); err != nil {
-		t.Fatalf("%v: %q", err, body)
-	}
-	if pid == own {
-		pid = "own"
-	}
 	sockets := map[bool]string{true: "0", false: "1"}[all]
-	if got := pid + " " + count + " " + names; got != want || !strings.HasSuffix(body, "\n"+sockets+"\n") {
+	if got := activationOf(t, body); got != want || !strings.HasSuffix(body, "\n"+sockets+"\n") {
 		t.Errorf("the command sees %q, want %q", body, want)
 	}
 
@@ -121,6 +114,19 @@ func testPortOnActivationSocket(t *testing.T, all bool, flags []string) {
 	if again := get(t, url); again != body {
 		t.Errorf("opened again: %q", again)
 	}
+}
+
+// activationOf is LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES of what a command sees.
+func activationOf(t *testing.T, seen string) string {
+	t.Helper()
+	var own, pid, count, names string
+	if _, err := fmt.Sscan(seen, &own, &pid, &count, &names); err != nil {
+		t.Fatalf("%v: %q", err, seen)
+	}
+	if pid == own {
+		pid = "own"
+	}
+	return pid + " " + count + " " + names
 }
 
 // TestUDPPortOnActivationSocket: one socket for both families, whose clients

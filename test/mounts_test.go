@@ -9,12 +9,13 @@ import (
 	"testing"
 )
 
+const mountsOfTheHost = `grep -cE ' /(etc|sys)(/[^ ]*)? ' /proc/self/mountinfo`
+
 // TestMounts: each script prints "ok" where the namespace is as it should be.
 func TestMounts(t *testing.T) {
 	// One line each, as a shell prints it.
 	cgroups, devices := listed(t, "/sys/fs/cgroup"), listed(t, "/sys/class/net")
 	named := timesNamed(t)
-	const mountsOfTheHost = `grep -cE ' /(etc|sys)(/[^ ]*)? ' /proc/self/mountinfo`
 	count, _ := exec.CommandContext(t.Context(), "sh", "-c", mountsOfTheHost).Output() // grep fails where there is none
 	for _, tt := range []struct {
 		name, script string

@@ -165,12 +165,7 @@ func TestBypassDaemonAPI(t *testing.T) {
 			if pid, _ := os.ReadFile(pidFile); len(pid) == 0 {
 				t.Error("there is no pid file")
 			}
-			var answer string
-			poll(t, "an answer", func() bool {
-				var err error
-				answer, err = w.get(t, at4, 0)
-				return err == nil || c.state == api.PortRelay && strings.Contains(answer, "<")
-			})
+			answer := w.answered(t, c.state)
 			if remote := strings.Contains(answer, "<"+neighbour4); remote != (c.state == api.PortNative) || strings.Contains(answer, "<127.") {
 				t.Errorf("%s: %s", c.state, answer)
 			}
@@ -204,6 +199,18 @@ func (w *world) startDaemon(t *testing.T, flag string) (daemon, listener, pidFil
 	w.launch(t, k)
 	poll(t, "the API", func() bool { _, err := os.Stat(daemon); return err == nil })
 	return daemon, listener, pidFile
+}
+
+// answered is what a server says, which may be to another address than the client's if
+// the port is relayed.
+func (w *world) answered(t *testing.T, state string) (answer string) {
+	t.Helper()
+	poll(t, "an answer", func() bool {
+		var err error
+		answer, err = w.get(t, at4, 0)
+		return err == nil || state == api.PortRelay && strings.Contains(answer, "<")
+	})
+	return answer
 }
 
 // daemonPort is the one port of the one container.

@@ -162,22 +162,8 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer established.Close()
-	reloaded := make(chan string)
 	stop := make(chan struct{})
-	go func() {
-		defer close(reloaded)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				if answer := h.ask(t, `"10.89.0.2"`); answer != "OK" {
-					reloaded <- answer
-					return
-				}
-			}
-		}
-	}()
+	reloaded := h.reload(t, stop)
 	failed := 0
 	for i := range 300 {
 		if got, err := whoami(t, w.lan, "tcp", hostIPv4+":8080"); err != nil || got != lanIPv4 {
@@ -200,6 +186,27 @@ func TestReload(t *testing.T) {
 	if n, err := established.Read(buf); string(buf[:n]) != lanIPv4 {
 		t.Errorf("the connection from before the reload: %q, %v", buf[:n], err)
 	}
+}
+
+// reload reloads a helper again and again, until one fails, which it tells, or to the
+// stop.
+func (h *helper) reload(t *testing.T, stop <-chan struct{}) <-chan string {
+	reloaded := make(chan string)
+	go func() {
+		defer close(reloaded)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if answer := h.ask(t, `"10.89.0.2"`); answer != "OK" {
+					reloaded <- answer
+					return
+				}
+			}
+		}
+	}()
+	return reloaded
 }
 
 // podman network connect and disconnect: the ports follow.

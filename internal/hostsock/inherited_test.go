@@ -56,32 +56,36 @@ func sameSocket(t *testing.T, a, b int) bool {
 	return st[0].Ino == st[1].Ino
 }
 
+type socket struct{ network, ip string }
+
+// inheritedSockets are sockets that were inherited, and those of them that a port takes.
+var inheritedSockets = []struct {
+	inherited []socket
+	proto, ip string
+	taken     []int // indices of inherited; nil: a new socket, or the error
+	inUse     bool
+}{
+	{[]socket{{"tcp4", "127.0.0.1"}}, "tcp", "127.0.0.1", []int{0}, false},
+	{[]socket{{"tcp4", "127.0.0.1"}}, "tcp4", "127.0.0.1", []int{0}, false},
+	{[]socket{{"tcp4", "127.0.0.1"}}, "tcp4", "127.0.0.2", nil, false},
+	{[]socket{{"tcp4", "127.0.0.1"}}, "udp4", "127.0.0.1", nil, false},
+	{[]socket{{"udp4", "127.0.0.1"}}, "udp", "127.0.0.1", []int{0}, false},
+	{[]socket{{"tcp6", "::1"}, {"tcp4", "127.0.0.1"}}, "tcp6", "::1", []int{0}, false},
+	// On all addresses: one socket for both families, one each, or one.
+	{[]socket{{"tcp", "::"}}, "tcp", "0.0.0.0", []int{0}, false},
+	{[]socket{{"tcp", "::"}}, "tcp", "", []int{0}, false},
+	{[]socket{{"udp", "::"}}, "udp", "::", []int{0}, false},
+	{[]socket{{"tcp4", "0.0.0.0"}, {"tcp6", "::"}}, "tcp", "", []int{0, 1}, false},
+	{[]socket{{"tcp4", "0.0.0.0"}}, "tcp", "0.0.0.0", []int{0}, false},
+	{[]socket{{"tcp4", "0.0.0.0"}, {"tcp6", "::"}}, "tcp6", "::", []int{1}, false},
+	// A socket for both families is none for one.
+	{[]socket{{"tcp", "::"}}, "tcp6", "::", nil, true},
+	{[]socket{{"tcp", "::"}}, "tcp4", "0.0.0.0", nil, true},
+	{[]socket{{"tcp4", "0.0.0.0"}}, "tcp4", "127.0.0.1", nil, true},
+}
+
 func TestInheritedSocketsServePorts(t *testing.T) {
-	type socket struct{ network, ip string }
-	for _, tt := range []struct {
-		inherited []socket
-		proto, ip string
-		taken     []int // indices of inherited; nil: a new socket, or the error
-		inUse     bool
-	}{
-		{[]socket{{"tcp4", "127.0.0.1"}}, "tcp", "127.0.0.1", []int{0}, false},
-		{[]socket{{"tcp4", "127.0.0.1"}}, "tcp4", "127.0.0.1", []int{0}, false},
-		{[]socket{{"tcp4", "127.0.0.1"}}, "tcp4", "127.0.0.2", nil, false},
-		{[]socket{{"tcp4", "127.0.0.1"}}, "udp4", "127.0.0.1", nil, false},
-		{[]socket{{"udp4", "127.0.0.1"}}, "udp", "127.0.0.1", []int{0}, false},
-		{[]socket{{"tcp6", "::1"}, {"tcp4", "127.0.0.1"}}, "tcp6", "::1", []int{0}, false},
-		// On all addresses: one socket for both families, one each, or one.
-		{[]socket{{"tcp", "::"}}, "tcp", "0.0.0.0", []int{0}, false},
-		{[]socket{{"tcp", "::"}}, "tcp", "", []int{0}, false},
-		{[]socket{{"udp", "::"}}, "udp", "::", []int{0}, false},
-		{[]socket{{"tcp4", "0.0.0.0"}, {"tcp6", "::"}}, "tcp", "", []int{0, 1}, false},
-		{[]socket{{"tcp4", "0.0.0.0"}}, "tcp", "0.0.0.0", []int{0}, false},
-		{[]socket{{"tcp4", "0.0.0.0"}, {"tcp6", "::"}}, "tcp6", "::", []int{1}, false},
-		// A socket for both families is none for one.
-		{[]socket{{"tcp", "::"}}, "tcp6", "::", nil, true},
-		{[]socket{{"tcp", "::"}}, "tcp4", "0.0.0.0", nil, true},
-		{[]socket{{"tcp4", "0.0.0.0"}}, "tcp4", "127.0.0.1", nil, true},
-	} {
+	for _, tt := range inheritedSockets {
 		t.Run(fmt.Sprint(tt.inherited, tt.proto, tt.ip), func(t *testing.T) {
 			port := freePort(t)
 			var inherited []int

@@ -63,10 +63,16 @@ func testChild(failure string) int {
 		send(`{"kind":"reply","id":4711}`)
 		return 7
 	}
-	// The parent's end of the wire must end it.
+	awaitHangUp(fd)
+	return 7
+}
+
+// awaitHangUp waits for the parent's end of the wire, which must end the child.
+func awaitHangUp(fd int) {
+	packet := make([]byte, wire.MaxMessage)
 	for {
 		if n, err := unix.Read(fd, packet); n == 0 || err != nil {
-			return 7
+			return
 		}
 	}
 }

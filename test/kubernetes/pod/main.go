@@ -118,17 +118,7 @@ func send(proto, to string, args []string) {
 	switch {
 	case size == 0:
 		c.SetDeadline(start.Add(5 * time.Second))
-		if proto == "tcp" {
-			fmt.Fprintf(c, "GET / HTTP/1.0\r\n\r\n")
-			b, err := io.ReadAll(c)
-			check(err)
-			fmt.Print(string(b[strings.LastIndex(string(b), "\r\n\r\n")+4:]))
-			return
-		}
-		fmt.Fprintln(c, "?")
-		s, err := bufio.NewReader(c).ReadString('\n')
-		check(err)
-		fmt.Print(s)
+		fmt.Print(request(proto, c))
 	case proto == "tcp":
 		go func() {
 			b := make([]byte, 65536)
@@ -154,6 +144,20 @@ func send(proto, to string, args []string) {
 		}
 		report(got, count, count-count/100, start)
 	}
+}
+
+// request is what a server says of its client.
+func request(proto string, c net.Conn) string {
+	if proto == "tcp" {
+		fmt.Fprintf(c, "GET / HTTP/1.0\r\n\r\n")
+		b, err := io.ReadAll(c)
+		check(err)
+		return string(b[strings.LastIndex(string(b), "\r\n\r\n")+4:])
+	}
+	fmt.Fprintln(c, "?")
+	s, err := bufio.NewReader(c).ReadString('\n')
+	check(err)
+	return s
 }
 
 // ask prints how long the first answer took, and the median of count, each on a
