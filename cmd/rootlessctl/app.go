@@ -29,8 +29,8 @@ func newApp(stdout, stderr io.Writer) *cli.Command {
 		Version:   api.Build(),
 		Writer:    stdout,
 		ErrWriter: stderr,
-		Description: "Talks to a running rootlesskit over the api.sock in its state directory:\n" +
-			"lists, publishes and unpublishes ports, and shows what it is running.",
+		Description: "Controls a running rootlesskit through the api.sock in its state directory:\n" +
+			"lists, publishes and unpublishes ports, and shows versions and drivers.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "debug", Usage: "debug mode"},
 			&cli.StringFlag{

@@ -16,14 +16,14 @@ var update = flag.Bool("update", false, "rewrite the man page and the completion
 var manSections = []manpage.Section{
 	{Title: "EXIT STATUS", Terms: []manpage.Term{
 		{Term: "0", Text: "Success."},
-		{Term: "1", Text: "Failure. The reason is on the standard error; what was printed before it was done."},
+		{Term: "1", Text: "Failure. The reason is on standard error. Everything printed before it has been done."},
 		{Term: "3", Text: "There is no such command."},
 	}},
 	{Title: "ENVIRONMENT", Terms: []manpage.Term{
-		{Term: stateDirEnv, Text: "The state directory to look for api.sock in, where --socket is not given. rootlesskit(1) sets it for the command that it runs."},
+		{Term: stateDirEnv, Text: "The state directory that contains api.sock, if --socket is not given. rootlesskit(1) sets it for its command."},
 	}},
 	{Title: "FILES", Terms: []manpage.Term{
-		{Term: "STATE_DIR/api.sock", Text: "The Unix socket of the REST API. The user who runs rootlesskit(1) and root may use it."},
+		{Term: "STATE_DIR/api.sock", Text: "The Unix socket of the REST API. Only root and the user who runs rootlesskit(1) may use it."},
 	}},
 	{Title: "EXAMPLES", Text: `Publish port 80 of the namespace as port 8080 of the host's loopback, from inside:
 
@@ -37,7 +37,7 @@ Remove every port:
 
   rootlessctl list-ports --json | jq .id | xargs --no-run-if-empty rootlessctl remove-ports
 
-Read the description of the REST API itself:
+Read the description of the REST API:
 
   curl --unix-socket $ROOTLESSKIT_STATE_DIR/api.sock http://rootlesskit/v1/openapi.yaml`},
 	{Title: "SEE ALSO", Text: "rootlesskit(1), nsenter(1), user_namespaces(7)"},

@@ -20,10 +20,10 @@ func listPortsCommand() *cli.Command {
 		Name:  "list-ports",
 		Usage: "List ports",
 		Description: "Prints the published ports in the order of their IDs: as a table, or with --json\n" +
-			"as one JSON object a line.",
+			"as one JSON object per line.",
 		Flags: []cli.Flag{jsonFlag(), &cli.BoolFlag{
 			Name:  "wide",
-			Usage: "add what the port driver says of each port: by what it is served (native, relay) and why, the connections or flows open and taken so far, and the latest error; with --json, the details",
+			Usage: "show more about each port: what serves it (native, relay) and why, the connections or flows that are open and were accepted so far, and the latest error; with --json, the details",
 		}},
 		Action: listPorts,
 	}
@@ -99,22 +99,22 @@ func addPortsCommand() *cli.Command {
 		Name:      "add-ports",
 		Usage:     "Add ports",
 		ArgsUsage: "SPEC [SPEC...]",
-		Description: "Publishes ports one after the other, and prints their IDs, or with --json one JSON\n" +
-			"object each, a line. Ends at the first that fails; the ones before it stay\n" +
-			"published. Nothing is published where one of the specs is malformed.\n" +
+		Description: "Publishes ports one after the other, and prints an ID per line, or with --json a JSON\n" +
+			"object per line. Stops at the first failure; the ports before it stay published.\n" +
+			"Publishes nothing if a spec is malformed.\n" +
 			"\n" +
 			"A SPEC is [PARENTIP]:PARENTPORT:[CHILDIP:]CHILDPORT/PROTO, similar to\n" +
 			"\"docker run -p\". PROTO is tcp, tcp4, tcp6, udp, udp4 or udp6; the forms with\n" +
 			"a 4 or a 6 listen on that family only. IPv6 addresses are written in brackets.\n" +
 			"\n" +
-			"8080:80 is :8080:80/tcp: on all addresses.\n" +
+			"8080:80 means :8080:80/tcp, on all addresses.\n" +
 			"\n" +
 			"Examples: 127.0.0.1:8080:80/tcp, :8080:80/tcp, 8080:80,\n" +
 			"127.0.0.1:8080:10.0.2.100:80/tcp, [::1]:5353:53/udp",
 		Flags: []cli.Flag{jsonFlag(), &cli.StringFlag{
 			Name: "proxy-protocol",
-			Usage: "begin each connection towards the namespace with a header of this version of the PROXY protocol, " +
-				"which names the client (v2, of TCP alone; GET /v1/info says whether the port driver has it, and the server must expect it)",
+			Usage: "begin each connection to the namespace with a header of this version of the PROXY protocol, " +
+				"which names the client (v2, only for TCP; GET /v1/info says whether the port driver supports it, and the server must expect it)",
 		}},
 		Action: addPorts,
 	}
@@ -159,8 +159,8 @@ func removePortsCommand() *cli.Command {
 		Name:      "remove-ports",
 		Usage:     "Remove ports",
 		ArgsUsage: "ID [ID...]",
-		Description: "Unpublishes the ports of these IDs one after the other, and prints each ID once its\n" +
-			"port is closed. Ends at the first that fails.",
+		Description: "Unpublishes the ports with these IDs one after the other, and prints each ID when its\n" +
+			"port is closed. Stops at the first failure.",
 		Action: removePorts,
 	}
 }

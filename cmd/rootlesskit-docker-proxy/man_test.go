@@ -15,17 +15,17 @@ var update = flag.Bool("update", false, "rewrite the man page and the completion
 
 var manSections = []manpage.Section{
 	{Title: "EXIT STATUS", Terms: []manpage.Term{
-		{Term: "0", Text: "The port was served until SIGINT or SIGTERM came, and is published no more."},
-		{Term: "1", Text: "Failure. The reason is on the standard error, and on descriptor 3."},
+		{Term: "0", Text: "The port was served until SIGINT or SIGTERM, and is no longer published."},
+		{Term: "1", Text: "Failure. The reason is on standard error and on descriptor 3."},
 	}},
 	{Title: "DESCRIPTORS", Terms: []manpage.Term{
-		{Term: "3", Text: "dockerd reads from it what became of the port, up to its end: \"0\", which docker-proxy writes, or \"1\" and, in the next line, an error."},
+		{Term: "3", Text: "dockerd reads the result from this descriptor, up to end of file: \"0\", which docker-proxy writes, or \"1\" and, on the next line, an error."},
 	}},
 	{Title: "ENVIRONMENT", Terms: []manpage.Term{
-		{Term: "ROOTLESSKIT_STATE_DIR", Text: "The state directory of the rootlesskit(1) that dockerd runs in. It sets the variable itself."},
-		{Term: "PATH", Text: "Where docker-proxy is looked for."},
+		{Term: "ROOTLESSKIT_STATE_DIR", Text: "The state directory of the rootlesskit(1) in which dockerd runs. rootlesskit sets this variable."},
+		{Term: "PATH", Text: "The directories to search for docker-proxy."},
 	}},
-	{Title: "EXAMPLES", Text: `A rootless dockerd up to version 27 finds the program on its PATH. By hand, in its daemon.json:
+	{Title: "EXAMPLES", Text: `A rootless dockerd up to version 27 finds the program on its PATH. To name it explicitly, use daemon.json:
 
   { "userland-proxy": true, "userland-proxy-path": "/usr/local/bin/rootlesskit-docker-proxy" }`},
 	{Title: "SEE ALSO", Text: "rootlesskit(1), rootlessctl(1), dockerd(8)"},
@@ -35,9 +35,9 @@ var manSections = []manpage.Section{
 func commandLine() *cli.Command {
 	c := &cli.Command{
 		Name: "rootlesskit-docker-proxy", Version: api.Version, HideVersion: true, HideHelpCommand: true,
-		Usage: "publish a port of a container of a rootless Docker",
-		Description: "Stands in for docker-proxy(1) in a rootless dockerd up to version 27, which does not use the API of rootlesskit(1) itself: " +
-			"publishes the port on the host, to the same port inside, and has docker-proxy forward it from there to the container, until a signal ends both.",
+		Usage: "publish a port of a rootless Docker container",
+		Description: "Replaces docker-proxy(1) in a rootless dockerd up to version 27, which does not use the API of rootlesskit(1) itself. " +
+			"It publishes the port of the host, which leads to the same port inside, and starts docker-proxy, which forwards from there to the container, until a signal ends both.",
 		UsageText: "rootlesskit-docker-proxy --host-ip ADDRESS --host-port PORT --container-ip ADDRESS --container-port PORT",
 	}
 	new(options).flags().VisitAll(func(f *flag.Flag) {

@@ -50,7 +50,7 @@ func (a *app) run(ctx context.Context, args []string) (int, error) {
 func (a *app) cli() *cli.Command {
 	return &cli.Command{
 		Name:            "rootlesskit",
-		Usage:           "run a command as fake root in namespaces made by an ordinary user",
+		Usage:           "run a command as fake root in new namespaces, as an ordinary user",
 		UsageText:       "rootlesskit [options] COMMAND [ARGUMENT...]",
 		Version:         api.Build(),
 		Description:     description(a.registry),

@@ -43,18 +43,18 @@ var manSections = []manpage.Section{
 		Terms: []manpage.Term{
 			{Term: "the command's", Text: "The command ran and ended."},
 			{Term: "255", Text: "The command was killed by a signal."},
-			{Term: "1", Text: "The command could not be run: bad usage, a failed set-up, or a command that cannot be executed. The reason is on standard error."},
+			{Term: "1", Text: "The command was not run, because of wrong options, a failed set-up, or a command that cannot be executed. The reason is on standard error."},
 		},
 	},
 	{
 		Title: "ENVIRONMENT",
-		Text:  "The command finds these variables:",
+		Text:  "The environment of the command has these variables:",
 		Terms: []manpage.Term{
 			{Term: "ROOTLESSKIT_STATE_DIR", Text: "The state directory."},
 			{Term: "ROOTLESSKIT_PARENT_EUID", Text: "The effective user ID of the launcher, in decimal."},
 			{Term: "ROOTLESSKIT_PARENT_EGID", Text: "The effective group ID of the launcher, in decimal."},
-			{Term: "LISTEN_PID", Text: "With systemd's socket activation, the command's own process ID where it was the launcher's. See sd_listen_fds(3). The sockets that published ports are served on are left out, and counted in LISTEN_FDS and LISTEN_FDNAMES no longer."},
-			{Term: "NOTIFY_SOCKET", Text: "As it was; unset with --sdnotify=launcher. See sd_notify(3)."},
+			{Term: "LISTEN_PID", Text: "With systemd's socket activation, the command's own process ID, if it was the launcher's. See sd_listen_fds(3). Sockets that serve published ports are not passed on, and are not counted in LISTEN_FDS and LISTEN_FDNAMES."},
+			{Term: "NOTIFY_SOCKET", Text: "Unchanged; unset with --sdnotify=launcher. See sd_notify(3)."},
 		},
 	},
 	{
@@ -65,7 +65,7 @@ var manSections = []manpage.Section{
 			{Term: "child_pid", Text: "The process ID of the child, in decimal without a newline; for nsenter(1)."},
 			{Term: "api.sock", Text: "The socket of the REST API, see rootlessctl(1). It appears before the command starts."},
 			{Term: "netns", Text: "With --detach-netns, the network namespace, as seen from inside the child's mount namespace."},
-			{Term: "resolv.conf, hosts", Text: "Mounted over those of /etc inside, unless the network namespace is detached."},
+			{Term: "resolv.conf, hosts", Text: "Mounted over the files of /etc inside, unless the network namespace is detached."},
 		},
 	},
 	{

@@ -24,12 +24,12 @@ Examples:
   # make /etc writable
   rootlesskit --copy-up=/etc bash
 
-  # a network namespace of its own, whose port 80 is the host's port 8080
+  # a new network namespace, with its port 80 published as port 8080 of the host
   rootlesskit --copy-up=/etc \
     ` + best + ` \
     -p 127.0.0.1:8080:80/tcp bash
 
-/etc/subuid and /etc/subgid should give the user subordinate ids, see subuid(5).`
+/etc/subuid and /etc/subgid should list subordinate ids for the user, see subuid(5).`
 }
 
 // bestDrivers are those that auto prefers where all work.

@@ -12,28 +12,28 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the man page")
 
-const description = `Podman starts this program for every rootless container that has published ports and is on a bridge network, or on slirp4netns with port_handler=rootlesskit. It relays connections and datagrams between the host and the container, so that the server sees the address and port of each client. Podman's own program of this name shows it an address of the container's instead.
+const description = `Podman starts this program for every rootless container that has published ports and is on a bridge network, or on slirp4netns with port_handler=rootlesskit. It relays connections and datagrams between the host and the container, so that the server sees the address and port of each client. Podman's own program of this name shows the server an address of the container instead.
 
-It takes no arguments, and is not to be started by hand. Podman writes a configuration to its standard input.
+It takes no arguments, and is not meant to be started by hand. Podman writes a configuration to its standard input.
 
-Podman takes it from the first directory of helper_binaries_dir that has a program of this name, see containers.conf(5).`
+Podman runs the program of this name in the first directory of helper_binaries_dir that has one, see containers.conf(5).`
 
 var manSections = []manpage.Section{
 	{Title: "EXIT STATUS", Terms: []manpage.Term{
 		{Term: "0", Text: "The container has ended."},
-		{Term: "1", Text: "A port could not be published, so none was. The reason is on the standard output, from where Podman tells it."},
+		{Term: "1", Text: "A port could not be published, so none was. The reason is on standard output; Podman prints it."},
 	}},
 	{Title: "FILES", Terms: []manpage.Term{
-		{Term: "~/.config/containers/containers.conf", Text: "Where a user turns it on."},
-		{Term: "TMPDIR/rp/CONTAINER", Text: "A socket on which Podman tells that the container's address has changed. TMPDIR is Podman's own temporary directory."},
+		{Term: "~/.config/containers/containers.conf", Text: "The file in which a user turns it on."},
+		{Term: "TMPDIR/rp/CONTAINER", Text: "A socket through which Podman reports that the container's address has changed. TMPDIR is Podman's own temporary directory."},
 	}},
-	{Title: "DIAGNOSTICS", Text: "After its start the program tells the system's log (syslog) what it cannot do, such as to show clients of UDP where the kernel has no packet filter: each thing once, under the name rootlessport."},
-	{Title: "EXAMPLES", Text: `Turn it on for one user, and for containers that are started from then on:
+	{Title: "DIAGNOSTICS", Text: "After its start, the program logs to syslog, under the name rootlessport, what it cannot do, such as showing UDP clients if the kernel has no packet filter. It reports each problem once."},
+	{Title: "EXAMPLES", Text: `Turn it on for one user and for containers that are started from then on:
 
   [engine]
   helper_binaries_dir = ["/usr/local/libexec/rootlesskit", "/usr/libexec/podman", "/usr/lib/podman"]
 
-See that it is in use:
+Check that it is in use:
 
   readlink /proc/$(pgrep -n rootlessport)/exe`},
 	{Title: "SEE ALSO", Text: "podman(1), podman-run(1), containers.conf(5), rootlesskit(1)"},

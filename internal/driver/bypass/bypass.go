@@ -87,7 +87,7 @@ func Driver() driver.Driver {
 		Name: Name,
 		Flags: append(relayed.Flags(), driver.Flag{
 			Name: socketFlag, Kind: driver.File, Strict: true,
-			Usage: "serve the API of bypass4netnsd at this path, through which container tools ask for native ports of containers; the command is a container engine then, and has none itself (port driver bypass4netns)",
+			Usage: "serve the API of bypass4netnsd at this path, through which container tools ask for native ports of containers; the command, a container engine, then gets none itself (port driver bypass4netns)",
 		}),
 		Ports: []driver.PortRole{{Name: Name, New: New}},
 		Child: Handlers,

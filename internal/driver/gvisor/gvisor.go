@@ -26,8 +26,8 @@ func Driver() driver.Driver {
 	return driver.Driver{
 		Name: Name,
 		Flags: []driver.Flag{
-			{Name: "allow-link-local", Kind: driver.Bool, Hidden: true, Usage: "accepted: link-local addresses are open unless --disable-link-local"},
-			{Name: DisableLinkLocalFlag, Kind: driver.Bool, Usage: "prohibit connections to link-local addresses (169.254.0.0/16, and fd00:ec2::/32 of the same purpose) from inside: where clouds serve metadata, and credentials of the machine"},
+			{Name: "allow-link-local", Kind: driver.Bool, Hidden: true, Usage: "accepted and ignored: link-local addresses are open without --disable-link-local"},
+			{Name: DisableLinkLocalFlag, Kind: driver.Bool, Usage: "prohibit connections from inside to link-local addresses (169.254.0.0/16, and fd00:ec2::/32, which serves the same purpose), where clouds serve metadata and the credentials of the machine"},
 		},
 		Network: &driver.NetworkRole{
 			MTU: 65520, Ifname: "tap0", CIDR: true, IPv6: true, TUN: true, New: New,

@@ -32,7 +32,7 @@ func Driver() driver.Driver {
 	return driver.Driver{
 		Name: Name,
 		Flags: []driver.Flag{
-			{Name: binaryFlag, Kind: driver.File, Usage: "path of the lxc-user-nic binary (default: on PATH, else where distributions have it)"},
+			{Name: binaryFlag, Kind: driver.File, Usage: "path of the lxc-user-nic binary (default: on PATH, or else in the directories that distributions use)"},
 			{Name: bridgeFlag, Default: "lxcbr0", Usage: "bridge that lxc-user-nic attaches to"},
 		},
 		Network: &driver.NetworkRole{

@@ -34,7 +34,7 @@ func Driver() driver.Driver {
 		Name: Name,
 		Flags: append([]driver.Flag{
 			{Name: binaryFlag, Kind: driver.File, Default: "slirp4netns", Usage: "path of the slirp4netns binary"},
-			{Name: sandboxFlag, Default: "false", Values: modes, Usage: "enable slirp4netns's sandbox; conflicts with --detach-netns, where auto is off"},
+			{Name: sandboxFlag, Default: "false", Values: modes, Usage: "enable slirp4netns's sandbox; conflicts with --detach-netns, with which auto means false"},
 			{Name: seccompFlag, Default: "false", Values: modes, Usage: "enable slirp4netns's seccomp filter"},
 		}, relayed.Flags()...),
 		Network: &driver.NetworkRole{
