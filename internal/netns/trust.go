@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/kernel"
 )
 
 // The child runs beside a command that is root of its namespaces, and may have
@@ -52,15 +54,25 @@ func own(fd int) (bool, error) {
 		return false, os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(ours)
-	here, err := unix.GetsockoptUint64(ours, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err == unix.ENOPROTOOPT { // before Linux 5.14
+	here, err := Cookie(ours)
+	if errors.Is(err, unix.ENOPROTOOPT) { // before Linux 5.14
 		return ownByInode(fd)
 	}
 	if err != nil {
-		return false, os.NewSyscallError("getsockopt", err)
+		return false, err
 	}
-	there, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	return here == there, os.NewSyscallError("getsockopt", err)
+	there, err := Cookie(fd)
+	return here == there, err
+}
+
+// Cookie identifies the network namespace of a socket: no other one has the same
+// cookie, nor will have it later.
+func Cookie(fd int) (uint64, error) {
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err == unix.ENOPROTOOPT {
+		return 0, kernel.NetnsCookie.Lacks(err)
+	}
+	return cookie, os.NewSyscallError("getsockopt", err)
 }
 
 // ownByInode is own by the namespace's inode. The kernel gives it to who rules the

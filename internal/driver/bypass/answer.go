@@ -1,13 +1,10 @@
 package bypass
 
 import (
-	"encoding/binary"
 	"errors"
-	"net/netip"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
+	"rootlesskit/internal/driver/bypass/fdswap"
 	"rootlesskit/internal/seccomp"
 )
 
@@ -66,7 +63,7 @@ func (s *session) portOf(c seccomp.Call) (*port, *bind) {
 	if err != nil {
 		return nil, nil // the kernel rejects it
 	}
-	addr, ok := parseSockaddr(raw)
+	addr, ok := fdswap.ParseAddress(raw)
 	if !ok {
 		return nil, nil
 	}
@@ -85,19 +82,4 @@ func (p *port) stay(why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.why = why
-}
-
-// parseSockaddr reads struct sockaddr_in and sockaddr_in6, and nothing else. An
-// IPv4 address in an IPv6 one stays in its mapped form.
-func parseSockaddr(b []byte) (netip.AddrPort, bool) {
-	if len(b) < 2 {
-		return netip.AddrPort{}, false
-	}
-	switch family := binary.NativeEndian.Uint16(b); {
-	case family == unix.AF_INET && len(b) >= unix.SizeofSockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), binary.BigEndian.Uint16(b[2:])), true
-	case family == unix.AF_INET6 && len(b) >= unix.SizeofSockaddrInet6-4: // as the kernel, without sin6_scope_id
-		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:24])), binary.BigEndian.Uint16(b[2:])), true
-	}
-	return netip.AddrPort{}, false
 }

@@ -9,8 +9,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/driver/bypass/fdswap"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/seccomp"
+	"rootlesskit/internal/userlandproxy"
 )
 
 // bind is a bind(2) of a published port.
@@ -21,18 +23,18 @@ type bind struct {
 	// netns is the cookie of the network namespace that the port leads to.
 	netns uint64
 
-	caller *caller
-	socket *socket
+	caller *fdswap.Caller
+	socket *fdswap.Socket
 	bound  bool // the socket is, by us
 }
 
 // close closes what look has opened.
 func (b *bind) close() {
 	if b.socket != nil {
-		b.socket.close()
+		b.socket.Close()
 	}
 	if b.caller != nil {
-		b.caller.close()
+		b.caller.Close()
 	}
 }
 
@@ -68,7 +70,7 @@ func (p *port) answer(b *bind, err error) {
 	switch {
 	case err == nil:
 		p.why = nil
-		p.driver.log().Debug("a port is native", "address", p.base.Addr, "pid", b.caller.pid)
+		p.driver.log().Debug("a port is native", "address", p.base.Addr, "pid", b.caller.PID)
 		return
 	case errors.As(err, &refusal{}):
 		if !errors.As(err, &errno) {
@@ -108,16 +110,13 @@ func (p *port) prepare(b *bind) error {
 	if err := p.check(b); err != nil {
 		return err
 	}
-	if b.caller.publishes() {
+	if args, err := b.caller.CommandLine(); err == nil && userlandproxy.Publishes(args) {
 		return errPublishes
 	}
 	if err := p.bindInside(b); err != nil {
 		return err
 	}
-	if pid := b.caller.otherHolder(b.socket.inode); pid != 0 {
-		return fmt.Errorf("the server's socket is also another process's (PID %d)", pid)
-	}
-	return nil
+	return b.caller.CheckSole(b.socket)
 }
 
 // swap gives the caller a socket of the host. The port is locked.
@@ -125,7 +124,7 @@ func (p *port) swap(b *bind) error {
 	if p.closed {
 		return errNotOurs
 	}
-	front, err := p.base.Front(b.socket.family)
+	front, err := p.base.Front(b.socket.Family)
 	if errors.Is(err, hostsock.ErrNoFront) {
 		return err
 	}
@@ -133,20 +132,19 @@ func (p *port) swap(b *bind) error {
 		return fmt.Errorf("binding %s in the host: %w", p.base.Addr, err)
 	}
 	defer unix.Close(front)
-	n, err := p.newNative(b, front)
-	if err != nil {
-		return err
-	}
-	return p.put(b, front, n)
+	return p.put(b, front)
 }
 
 // look finds out who calls, and with what socket.
 func (b *bind) look() (err error) {
-	if b.caller, err = openCaller(b.Call); err != nil {
+	if b.caller, err = fdswap.Open(b.Call); err != nil {
 		return err
 	}
-	if err = b.caller.readStatus(); err == nil {
-		b.socket, err = b.caller.socket(b.FD)
+	if err = b.caller.ReadStatus(); err == nil {
+		b.socket, err = b.caller.Socket(b.FD)
+	}
+	if errors.Is(err, fdswap.ErrNoSocket) {
+		err = errors.Join(errNotOurs, err)
 	}
 	return err
 }
@@ -155,11 +153,11 @@ func (b *bind) look() (err error) {
 func (p *port) check(b *bind) error {
 	s := b.socket
 	switch {
-	case !s.tcp:
+	case !s.TCP():
 		return errNotOurs
-	case s.netns == p.driver.host:
+	case s.Netns == p.driver.host:
 		return refusal{unix.EINVAL} // it is bound, whatever was done to it since
-	case s.netns != b.netns, s.bound, s.family == unix.AF_INET != b.addr.Addr().Is4(), !p.serves(b):
+	case s.Netns != b.netns, s.Bound, s.Family == unix.AF_INET != b.addr.Addr().Is4(), !p.serves(b):
 		return errNotOurs
 	}
 	return p.mayBind(b)
@@ -168,7 +166,7 @@ func (p *port) check(b *bind) error {
 // mayBind reports whether a privileged port is the caller's to bind: this process,
 // which binds in its place, owns the namespace and may always.
 func (p *port) mayBind(b *bind) error {
-	if b.addr.Port() >= privilegedPorts || b.caller.has(unix.CAP_NET_BIND_SERVICE) {
+	if b.addr.Port() >= privilegedPorts || b.caller.Has(unix.CAP_NET_BIND_SERVICE) {
 		return nil
 	}
 	pid := 0
@@ -207,7 +205,7 @@ func (p *port) serves(b *bind) bool {
 	if ip.Is4() {
 		return target.Is4()
 	}
-	return target.Is6() || !b.socket.v6Only || p.base.Dual
+	return target.Is6() || !b.socket.V6Only || p.base.Dual
 }
 
 // bindInside gives the socket that is to be replaced its address in the
@@ -218,7 +216,7 @@ func (p *port) serves(b *bind) bool {
 func (p *port) bindInside(b *bind) error {
 	for deadline := time.Now().Add(endPatience); ; time.Sleep(refreshPause) {
 		serves := p.hasNatives()
-		errno := b.socket.bind(b.raw)
+		errno := b.socket.Bind(b.raw)
 		if errno == 0 {
 			b.bound = true
 			return nil

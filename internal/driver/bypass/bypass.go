@@ -184,7 +184,7 @@ func (p *Ports) probe(ctx context.Context) (err error) {
 		return err
 	}
 	defer unix.Close(own[0])
-	p.host, err = netnsCookie(own[0])
+	p.host, err = netns.Cookie(own[0])
 	return err
 }
 
@@ -195,7 +195,7 @@ func (p *Ports) NetnsOf(ctx context.Context, pid int) (uint64, error) {
 		return 0, err
 	}
 	defer unix.Close(fds[0])
-	return netnsCookie(fds[0])
+	return netns.Cookie(fds[0])
 }
 
 // Policy implements driver.Supervisor.

@@ -12,6 +12,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver/bypass/containers"
+	"rootlesskit/internal/driver/bypass/fdswap"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/publish"
@@ -84,7 +85,7 @@ func (p *port) refresh() {
 	// In this order: a server may begin to listen and close its first descriptor.
 	held := make([]bool, len(p.natives))
 	for i, n := range p.natives {
-		held[i] = holds(n.pid, n.fd, n.inode)
+		held[i] = fdswap.Holds(n.pid, n.fd, n.inode)
 	}
 	listening, err := netns.Inodes(p.base.Addr.Port(), false)
 	if err != nil {
@@ -179,7 +180,7 @@ func (p *port) cut() {
 		if err != nil {
 			p.driver.log().Warn("the connections of a port could not be listed, and go on", "error", err)
 		}
-		shutdownAll(inodes)
+		fdswap.ShutDown(inodes)
 	}
 	for _, n := range p.natives {
 		_ = n.shadow.Close()
@@ -259,8 +260,8 @@ func (p *port) hostRoute(n native, client, local netip.Addr) relay.Route {
 
 // startShadow listens in the place of the server, for clients in the namespace, on
 // a copy of the socket that it gave up.
-func (p *port) startShadow(s *socket, n *native) error {
-	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+func (p *port) startShadow(s *fdswap.Socket, n *native) error {
+	fd, err := unix.FcntlInt(uintptr(s.FD), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}

@@ -218,7 +218,7 @@ func (p *place) own(fds []int) ([]int, error) {
 	if p.netns == 0 {
 		return fds, nil
 	}
-	cookie, err := unix.GetsockoptUint64(fds[0], unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	cookie, err := netns.Cookie(fds[0])
 	if err == nil && cookie == p.netns {
 		return fds, nil
 	}

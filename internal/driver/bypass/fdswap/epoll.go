@@ -1,4 +1,4 @@
-package bypass
+package fdswap
 
 import (
 	"fmt"
@@ -13,9 +13,10 @@ import (
 )
 
 // A server may have registered its socket with an epoll instance before it binds
-// it. The registration is of the old socket, and has to be made for the new one.
+// the socket. The registration is of the old socket, so it has to be made again for
+// the new one.
 
-// epoll is an instance of the caller's that knows a socket.
+// epoll is an epoll instance of the caller that knows the socket.
 type epoll struct {
 	fd      int // a duplicate
 	entries []epollEntry
@@ -27,25 +28,19 @@ type epollEntry struct {
 	event  unix.EpollEvent
 }
 
-// epolls are those that have one of the descriptors registered.
-func (p *caller) epolls(of []descriptor) []epoll {
+// epolls are the instances that have one of the descriptors registered.
+func (c *Caller) epolls(of []descriptor) []epoll {
 	var found []epoll
-	for _, number := range fdsOf(p.tid, is(epollLink)) {
-		entries := epollEntries(fdInfo(p.tid, number)["tfd"], of)
+	for _, number := range fdsOf(c.TID, is(epollLink)) {
+		entries := epollEntries(fdInfo(c.TID, number)["tfd"], of)
 		if len(entries) == 0 {
 			continue
 		}
-		if fd, err := unix.PidfdGetfd(p.pidfd, number, 0); err == nil {
+		if fd, err := unix.PidfdGetfd(c.pidfd, number, 0); err == nil {
 			found = append(found, epoll{fd, entries})
 		}
 	}
 	return found
-}
-
-func closeEpolls(epolls []epoll) {
-	for _, e := range epolls {
-		unix.Close(e.fd)
-	}
 }
 
 // epollEntries parses the lines of fdinfo about some descriptors.
@@ -76,38 +71,38 @@ func epollEntries(lines []string, of []descriptor) []epollEntry {
 }
 
 // moveEpolls registers the new socket. The kernel knows a registration by file
-// and number, and the number has to be the caller's: so it is done with a table of
-// descriptors of its own, which ends with the thread.
-func moveEpolls(epolls []epoll, front int) error {
+// and number, and the number has to be the caller's. So a thread registers it that
+// has a table of descriptors of its own, which ends with the thread.
+func moveEpolls(epolls []epoll, socket int) error {
 	if len(epolls) == 0 {
 		return nil
 	}
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked
-		done <- registerAll(epolls, front)
+		done <- registerAll(epolls, socket)
 	}()
 	return <-done
 }
 
-func registerAll(epolls []epoll, front int) error {
+func registerAll(epolls []epoll, socket int) error {
 	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
 		return os.NewSyscallError("unshare", err)
 	}
-	// Numbers of the caller's may be taken here by those that are needed.
+	// What is needed here may have the number of an entry, so it moves up.
 	const high = 1 << 16
 	move := func(fd int) (int, error) {
-		return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, min(high, descriptorCeiling()))
+		moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, min(high, descriptorCeiling()))
+		return moved, os.NewSyscallError("fcntl", err)
 	}
-	socket, err := move(front)
+	socket, err := move(socket)
 	if err != nil {
-		return os.NewSyscallError("fcntl", err)
+		return err
 	}
-	defer unix.Close(socket)
 	for _, e := range epolls {
 		fd, err := move(e.fd)
 		if err != nil {
-			return os.NewSyscallError("fcntl", err)
+			return err
 		}
 		for i := range e.entries {
 			entry := &e.entries[i]

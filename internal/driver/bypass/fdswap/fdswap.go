@@ -1,0 +1,60 @@
+// Package fdswap acts on the sockets of another process that is stopped in a
+// system call by a seccomp filter: it looks at the socket that the call is about,
+// gives the process another socket in its place, and connects a socket in place of
+// the process.
+//
+// Theory of operation. The listener of the filter (package seccomp) reports a
+// call; Open opens the thread that made it, and Caller.Socket duplicates the
+// socket. Caller.Prepare copies what the process has set on that socket to the new
+// one, and finds out under which descriptors and in which epoll instances the
+// process has the old one. Swap.Do then puts the new socket in all those places,
+// while the thread is still stopped: it notices nothing. What the call returns is
+// decided by the owner of the listener, who knows what the socket is for.
+//
+// The processes may be hostile, and other threads of theirs run meanwhile. So
+// nothing that they can write is believed, nothing is looked up by a number that
+// may be another process's by now without a check (seccomp.Call.Valid) afterwards,
+// and a socket that another process has too is refused, since that process would
+// keep the old one.
+package fdswap
+
+import "golang.org/x/sys/unix"
+
+// Swap is the replacement of a socket of a caller by another one.
+type Swap struct {
+	caller      *Caller
+	by          int
+	descriptors []descriptor
+	epolls      []epoll
+}
+
+// Prepare prepares the replacement of a socket of the caller by the socket fd,
+// which gets the options of the old one. The caller of Prepare calls Close, and
+// keeps fd open until then.
+func (c *Caller) Prepare(old *Socket, fd int) (*Swap, error) {
+	if err := old.copyTo(fd); err != nil {
+		return nil, err
+	}
+	s := &Swap{caller: c, by: fd, descriptors: c.descriptors(old.Inode)}
+	s.epolls = c.epolls(s.descriptors)
+	return s, nil
+}
+
+// Do puts the new socket in the place of the old one, under all descriptors and in
+// all epoll instances. It fails where the caller was killed, or has no room; some
+// descriptors may be the new socket's then.
+func (s *Swap) Do() error {
+	for _, d := range s.descriptors {
+		if err := s.caller.call.ReplaceFD(s.by, d.number, d.closeOnExec); err != nil {
+			return err
+		}
+	}
+	return moveEpolls(s.epolls, s.by)
+}
+
+// Close closes what Prepare has opened.
+func (s *Swap) Close() {
+	for _, e := range s.epolls {
+		unix.Close(e.fd)
+	}
+}
