@@ -19,10 +19,16 @@ import (
 // TestRunningOutOfDescriptors: one client at a time is served by the reserve.
 func TestRunningOutOfDescriptors(t *testing.T) {
 	h := start(t)
+	if _, err := h.client(t).ListPorts(t.Context()); err != nil { // it serves, and has its reserve
+		t.Fatal(err)
+	}
 	var clients [3]*os.File
 	for i := range clients {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 60}); err != nil {
 			t.Fatal(err)
 		}
 		clients[i] = os.NewFile(uintptr(fd), "client")
