@@ -69,7 +69,7 @@ func TestUserWithoutName(t *testing.T) {
 	if !strings.Contains(r.stdout, "no user "+fields[2]) || strings.Contains(r.stdout, "\nerror") {
 		t.Errorf("the report is %s", r.stdout)
 	}
-	if !strings.Contains(r.stderr, "only the own id is mapped") {
+	if !strings.Contains(r.stderr, "only the user's own id is mapped") {
 		t.Errorf("it is not said: %s", r.stderr)
 	}
 }

@@ -113,7 +113,7 @@ func TestNotifyFailure(t *testing.T) {
 		t.Errorf("the first message is %q", got)
 	}
 	for _, bad := range []string{socket + "x", "vsock:2:1"} {
-		if r := run(bad, "true"); r.code != 0 || !strings.Contains(r.stderr, "the service manager was not told of the state") || !strings.Contains(r.stderr, bad) {
+		if r := run(bad, "true"); r.code != 0 || !strings.Contains(r.stderr, "the service manager could not be notified") || !strings.Contains(r.stderr, bad) {
 			t.Errorf("code %d: %s", r.code, r.stderr)
 		}
 	}

@@ -113,7 +113,7 @@ func TestStateDirIsGone(t *testing.T) {
 	if r := runKit(t, "--net=none", "--state-dir="+state, "rm", "-r", state); r.code != 0 {
 		t.Errorf("code %d: %s", r.code, r.stderr)
 	}
-	if r := runKit(t, "--net=none", "--state-dir="+state, "sh", "-c", "chmod 0500 "+filepath.Dir(state)); r.code != 0 || !strings.Contains(r.stderr, "something is left of the state directory") {
+	if r := runKit(t, "--net=none", "--state-dir="+state, "sh", "-c", "chmod 0500 "+filepath.Dir(state)); r.code != 0 || !strings.Contains(r.stderr, "part of the state directory could not be removed") {
 		t.Errorf("code %d: %s", r.code, r.stderr)
 	}
 	if err := os.Chmod(filepath.Dir(state), 0o755); err != nil {

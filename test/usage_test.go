@@ -43,10 +43,10 @@ var badInputs = []struct {
 	{[]string{"--copy-up=/tmp", "true"}, `/tmp cannot be copied up`},
 	{[]string{"--copy-up=/proc", "true"}, `/proc cannot be copied up`},
 	{[]string{"--copy-up=/run,/sys/", "true"}, `/sys cannot be copied up`},
-	{[]string{"--net=gvisor-tap-vsock", "--cidr=127.0.0.0/8", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 127.0.0.0/8 is loopback, multicast, link-local or unspecified`},
-	{[]string{"--net=gvisor-tap-vsock", "--cidr=224.1.0.0/16", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 224.1.0.0/16 is loopback, multicast, link-local or unspecified`},
-	{[]string{"--net=slirp4netns", "--cidr=169.254.0.0/16", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 169.254.0.0/16 is loopback, multicast, link-local or unspecified`},
-	{[]string{"--net=pasta", "--cidr=0.0.0.0/8", "true"}, `cidr must be a network for hosts, such as 10.0.2.0/24: 0.0.0.0/8 is loopback, multicast, link-local or unspecified`},
+	{[]string{"--net=gvisor-tap-vsock", "--cidr=127.0.0.0/8", "true"}, `cidr must be a network of ordinary addresses, such as 10.0.2.0/24: 127.0.0.0/8 is loopback, multicast, link-local or unspecified`},
+	{[]string{"--net=gvisor-tap-vsock", "--cidr=224.1.0.0/16", "true"}, `cidr must be a network of ordinary addresses, such as 10.0.2.0/24: 224.1.0.0/16 is loopback, multicast, link-local or unspecified`},
+	{[]string{"--net=slirp4netns", "--cidr=169.254.0.0/16", "true"}, `cidr must be a network of ordinary addresses, such as 10.0.2.0/24: 169.254.0.0/16 is loopback, multicast, link-local or unspecified`},
+	{[]string{"--net=pasta", "--cidr=0.0.0.0/8", "true"}, `cidr must be a network of ordinary addresses, such as 10.0.2.0/24: 0.0.0.0/8 is loopback, multicast, link-local or unspecified`},
 	{[]string{"--net=none", "--port-driver=builtin", "--bypass4netnsd-socket=/tmp/x", "true"}, `bypass4netnsd-socket requires --port-driver=bypass4netns, got "builtin"`},
 	{[]string{"--copy-up-mode=foo", "true"}, `unknown copy-up mode: foo`},
 	{[]string{"--reaper=true", "true"}, `reaper requires --pidns`},
@@ -125,7 +125,7 @@ func TestHints(t *testing.T) {
 func TestMeaninglessOptions(t *testing.T) {
 	for _, network := range []string{"host", "none"} {
 		r := runKit(t, "--net="+network, "--disable-host-loopback", "true")
-		if r.code != 0 || strings.Count(r.stderr, "--disable-host-loopback has no meaning for --net="+network) != 1 {
+		if r.code != 0 || strings.Count(r.stderr, "--disable-host-loopback has no effect with --net="+network) != 1 {
 			t.Errorf("code %d, %q", r.code, r.stderr)
 		}
 	}

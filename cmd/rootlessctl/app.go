@@ -131,7 +131,7 @@ func notRunning(socket string, err error) error {
 	case errors.Is(call.Err, syscall.ENOENT):
 		return fmt.Errorf("rootlesskit is not running (socket %s does not exist)", socket)
 	case errors.Is(call.Err, syscall.ECONNREFUSED):
-		return fmt.Errorf("rootlesskit is not running (nobody listens on socket %s)", socket)
+		return fmt.Errorf("rootlesskit is not running (no process listens on socket %s)", socket)
 	}
 	return fmt.Errorf("connecting to rootlesskit (socket %s): %w", socket, call.Err)
 }

@@ -62,7 +62,7 @@ func (o options) spec(info *api.Info) (api.PortSpec, error) {
 	}
 	if info.PortDriver.DisallowLoopbackChildIP {
 		if info.NetworkDriver == nil || info.NetworkDriver.ChildIP == "" {
-			return api.PortSpec{}, fmt.Errorf("port driver %q needs an address of the namespace, which has none", info.PortDriver.Driver)
+			return api.PortSpec{}, fmt.Errorf("port driver %q needs an address of the namespace, but it has none", info.PortDriver.Driver)
 		}
 		childIP = info.NetworkDriver.ChildIP
 	}

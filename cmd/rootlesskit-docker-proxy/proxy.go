@@ -104,6 +104,6 @@ func forward(ctx context.Context, args []string, status *os.File) error {
 	case err != nil:
 		return fmt.Errorf("%s ended: %w", realProxy, err)
 	default:
-		return fmt.Errorf("%s ended by itself", realProxy)
+		return fmt.Errorf("%s ended unexpectedly", realProxy)
 	}
 }

@@ -92,7 +92,7 @@ func mountConfig(c *cli.Command, cfg *launch.Config) error {
 		return fmt.Errorf("unknown copy-up mode: %s", mode)
 	}
 	if !mounts.KnownPropagation(cfg.Propagation) {
-		cfg.Log.Warn("setting the propagation to an unknown value is not supported, ignoring it", "propagation", cfg.Propagation)
+		cfg.Log.Warn("unknown propagation, ignoring it", "propagation", cfg.Propagation)
 	}
 	if len(cfg.CopyUp) > 0 && mounts.IsShared(cfg.Propagation) {
 		return fmt.Errorf("propagation %s does not support copy-up driver %s", cfg.Propagation, copyUpMode)

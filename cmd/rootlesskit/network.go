@@ -69,7 +69,7 @@ func checkDevice(cfg driver.NetworkConfig) error {
 	case len(cfg.Ifname) > 15: // IFNAMSIZ, netdevice(7), less the final zero
 		return fmt.Errorf("ifname must have at most 15 characters, got %q", cfg.Ifname)
 	case cfg.Ifname == "lo", cfg.Ifname == ".", cfg.Ifname == "..", strings.ContainsFunc(cfg.Ifname, notInIfname):
-		return fmt.Errorf("ifname must be a name for a device, without colons and blanks, and not lo, got %q", cfg.Ifname)
+		return fmt.Errorf("ifname must be a device name without colons and blanks, other than lo, got %q", cfg.Ifname)
 	}
 	return nil
 }
@@ -79,7 +79,7 @@ func notInIfname(r rune) bool { return r == ':' || unicode.IsSpace(r) }
 
 func warnIsolated(network string, cfg driver.NetworkConfig, log *slog.Logger) {
 	if cfg.DisableHostLoopback {
-		log.Warn(fmt.Sprintf("--disable-host-loopback has no meaning for --net=%s, ignoring it", network))
+		log.Warn(fmt.Sprintf("--disable-host-loopback has no effect with --net=%s, ignoring it", network))
 	}
 	if cfg.MTU != 0 {
 		log.Warn(fmt.Sprintf("unsupported mtu for --net=%s: %d", network, cfg.MTU))
@@ -121,7 +121,7 @@ func parseCIDR(s string) (netip.Prefix, error) {
 		return p, fmt.Errorf("cidr must be like %s, not like %s", p.Masked(), s)
 	}
 	if a := p.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() || p.Contains(netip.IPv4Unspecified()) {
-		return p, fmt.Errorf("cidr must be a network for hosts, such as 10.0.2.0/24: %s is loopback, multicast, link-local or unspecified", s)
+		return p, fmt.Errorf("cidr must be a network of ordinary addresses, such as 10.0.2.0/24: %s is loopback, multicast, link-local or unspecified", s)
 	}
 	// The address plans put the child at .100 and helpers at .1 to .3.
 	if !p.Addr().Is4() || p.Bits() > 24 {

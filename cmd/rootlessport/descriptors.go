@@ -43,7 +43,7 @@ func tellReady(ready *os.File) error {
 	}
 	defer null.Close()
 	if _, err := ready.WriteString("1"); err != nil {
-		return fmt.Errorf("telling that the ports are open: %w", err)
+		return fmt.Errorf("reporting that the ports are open: %w", err)
 	}
 	for _, fd := range []int{unix.Stdout, unix.Stderr} {
 		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {

@@ -126,7 +126,7 @@ func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	err := body.Decode(v)
 	if errors.Is(err, io.EOF) {
-		return errors.New("bad request body: it is empty, a JSON object is needed")
+		return errors.New("bad request body: it is empty, expected a JSON object")
 	}
 	if err != nil {
 		return fmt.Errorf("bad request body: %w", err)
@@ -137,7 +137,7 @@ func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	case err != nil:
 		return fmt.Errorf("bad request body: after the JSON object: %w", err)
 	default:
-		return errors.New("bad request body: something follows the JSON object")
+		return errors.New("bad request body: data after the JSON object")
 	}
 }
 

@@ -83,7 +83,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		grace, end := context.WithTimeout(serving, s.limits.grace)
 		defer end()
 		if srv.Shutdown(grace) != nil {
-			s.cfg.Log.Warn("cutting API requests that are still under way")
+			s.cfg.Log.Warn("cutting API requests that are still in progress")
 		}
 	}
 	cancel()

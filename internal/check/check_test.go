@@ -132,7 +132,7 @@ var obstacles = []struct {
 	}, Warning, "no such file", "--device=/dev/net/tun"},
 	{"nf_tables", func(h *Host) { h.probes(Probe{NFTables: "invalid argument"}) }, OK, "iptables works", ""},
 	{"nf_tables", func(h *Host) { h.probes(Probe{NFTables: "invalid argument", IPTables: "protocol not available"}) }, Warning,
-		"invalid argument, nor does iptables instead (protocol not available)",
+		"invalid argument; iptables does not work either (protocol not available)",
 		"sudo modprobe nf_tables; or install iptables and sudo modprobe -a ip_tables iptable_mangle ip6_tables ip6table_mangle"},
 	{"nf_tables", func(h *Host) {
 		h.probes(Probe{NFTables: "invalid argument"})

@@ -115,11 +115,11 @@ func (h *Host) subIDs(ids userns.SubIDs, err error) Result {
 	case err != nil:
 		return bad(name, Error, "correct the line, see subuid(5) and subgid(5)", "%v", err)
 	case uids == 0 && gids == 0:
-		return bad(name, Warning, fix, "%s has no subordinate ids: only root exists inside, most containers do not run", h.User.Username)
+		return bad(name, Warning, fix, "%s has no subordinate ids: only root exists inside, so most containers do not run", h.User.Username)
 	case uids == 0 || gids == 0:
 		return bad(name, Warning, fix, "%s has %d subordinate uids and %d gids: without both, neither is used", h.User.Username, uids, gids)
 	case min(uids, gids) < wanted:
-		return bad(name, Warning, fix, "%s has %d subordinate uids and %d gids, images of containers often need %d", h.User.Username, uids, gids, wanted)
+		return bad(name, Warning, fix, "%s has %d subordinate uids and %d gids; container images often need %d", h.User.Username, uids, gids, wanted)
 	}
 	return ok(name, "%s has %d subordinate uids and %d gids", h.User.Username, uids, gids)
 }
@@ -128,7 +128,7 @@ func (h *Host) subIDs(ids userns.SubIDs, err error) Result {
 // database has the user.
 func (h *Host) nameless(reason string) Result {
 	return bad("subids", Warning, fmt.Sprintf("add a line for the user id %s to /etc/passwd", h.User.Uid),
-		"/etc/passwd has no user %s, only the own id can be mapped: only root exists inside, most containers do not run (%s)", h.User.Uid, reason)
+		"/etc/passwd has no user %s, so only the user's own id can be mapped: only root exists inside, and most containers do not run (%s)", h.User.Uid, reason)
 }
 
 func total(ranges []userns.Range) (n uint64) {
@@ -168,7 +168,7 @@ func (h *Host) noNewPrivs() Result {
 	status, err := fs.ReadFile(h.Root, "proc/self/status")
 	if err == nil && strings.Contains(string(status), "NoNewPrivs:\t1") {
 		return bad(name, Error, "run without no_new_privs (NoNewPrivileges= of systemd, allowPrivilegeEscalation: of Kubernetes)",
-			"no_new_privs is set, newuidmap cannot get its privilege")
+			"no_new_privs is set, so newuidmap cannot get its privilege")
 	}
 	return ok(name, "programs may gain privileges")
 }

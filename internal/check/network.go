@@ -19,14 +19,14 @@ func (h *Host) nfTables(p Probe) Result {
 	case p.NFTables == "":
 		return ok(name, "works in a user namespace")
 	case p.IPTables == "" && noProgram == nil:
-		return ok(name, "%s; iptables works in a user namespace, and does instead", p.NFTables)
+		return ok(name, "%s; iptables works in a user namespace and is used instead", p.NFTables)
 	}
 	fix := "sudo modprobe " + kernel.NFTables.Modules + "; or install iptables and sudo modprobe -a " + kernel.IPTables.Modules
 	why := p.IPTables
 	if noProgram != nil {
 		why = noProgram.Error()
 	}
-	return bad(name, Warning, fix, "%s, nor does iptables instead (%s): servers inside may not see the address of clients", p.NFTables, why)
+	return bad(name, Warning, fix, "%s; iptables does not work either (%s): servers inside may not see the addresses of clients", p.NFTables, why)
 }
 
 // kernel tells which features of newer kernels this one lacks; there is a way
@@ -41,7 +41,7 @@ func (h *Host) kernel() Result {
 	for _, f := range lacks {
 		names = append(names, fmt.Sprintf("%s (Linux %s)", f.Name, f.Since))
 	}
-	return ok(name, "Linux %s lacks %s; docs/kernels.md says what is done without", h.Release, strings.Join(names, ", "))
+	return ok(name, "Linux %s lacks %s; docs/kernels.md describes the fallbacks", h.Release, strings.Join(names, ", "))
 }
 
 func (h *Host) privilegedPorts() Result {
@@ -55,7 +55,7 @@ func (h *Host) privilegedPorts() Result {
 		first = 1024 // the kernel's default
 	}
 	if first > 80 {
-		return bad(name, Warning, fmt.Sprintf("sudo setcap cap_net_bind_service=ep %s, or %s; or publish on a socket of systemd, see docs/systemd.md", h.Program, setSysctl(key, "80")),
+		return bad(name, Warning, fmt.Sprintf("sudo setcap cap_net_bind_service=ep %s, or %s; or use a systemd socket, see docs/systemd.md", h.Program, setSysctl(key, "80")),
 			"ports below %d cannot be published", first)
 	}
 	return ok(name, "ports from %d can be published", first)

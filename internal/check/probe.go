@@ -79,7 +79,7 @@ func runProbe(ctx context.Context, ids userns.SubIDs) Probe {
 	}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		p.Started = fmt.Sprintf("the process that tries it did not end within %v", probeTimeout)
+		p.Started = fmt.Sprintf("the process that tried it did not end within %v", probeTimeout)
 	case err != nil:
 		p.Started = strings.TrimSpace(fmt.Sprintf("%v %s", err, &stderr))
 	}
@@ -144,7 +144,7 @@ func (p Probe) userNamespaces() Result {
 	case p.Started != "":
 		return bad(name, Error, fix, "no user namespace: %s", p.Started)
 	case p.Namespaces != "":
-		return bad(name, Error, fix, "a user namespace without privileges inside: %s", p.Namespaces)
+		return bad(name, Error, fix, "a user namespace can be made, but gives no privileges inside: %s", p.Namespaces)
 	case p.IDMap != "":
 		return ok(name, "can be made")
 	}

@@ -59,7 +59,7 @@ func Choose(r *Registry, want Want, try func(network, ports string) error) (Choi
 	case len(networks) > 0: // the driver that was asked for goes with none
 		return choice, r.CheckPair(networks[0].name, ports[0].name)
 	}
-	return choice, errors.New("this binary was built without a network that auto may choose")
+	return choice, errors.New("this binary was built without any network that auto may choose")
 }
 
 func reason(c candidate, failed []string) string {

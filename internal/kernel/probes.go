@@ -66,7 +66,7 @@ func probeLandlockTCP() error {
 		return os.NewSyscallError("landlock_create_ruleset", errno)
 	}
 	if version < landlockTCP {
-		return fmt.Errorf("its Landlock has version %d, TCP came with version %d", version, landlockTCP)
+		return fmt.Errorf("its Landlock has version %d, and TCP needs version %d", version, landlockTCP)
 	}
 	return nil
 }

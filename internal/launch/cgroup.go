@@ -47,7 +47,7 @@ func evacuate(own, sub string) error {
 			return err
 		}
 	}
-	return fmt.Errorf("%s has new processes after each of %d passes, or ones of another PID namespace", own, passes)
+	return fmt.Errorf("%s still gets new processes after %d passes, or has processes of another PID namespace", own, passes)
 }
 
 // makeCgroup makes a cgroup that all inside may look at, whatever the umask is.
@@ -126,5 +126,5 @@ func ownCgroup2() (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("the process is in no cgroup v2 hierarchy")
+	return "", fmt.Errorf("the process is not in a cgroup v2 hierarchy")
 }

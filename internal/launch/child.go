@@ -149,7 +149,7 @@ func (c *child) recvSetup() (childSetup, error) {
 		return childSetup{}, fmt.Errorf("waiting for the parent: %w", err)
 	}
 	if m.Kind != kindSetup {
-		return childSetup{}, fmt.Errorf("expected %q of the parent, got %q", kindSetup, m.Kind)
+		return childSetup{}, fmt.Errorf("expected %q from the parent, got %q", kindSetup, m.Kind)
 	}
 	// The lock of the state directory: it is held until nothing of the run is left, also
 	// where the parent was killed.
@@ -177,7 +177,7 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	}()
 	req := <-c.start
 	if err := c.state.remember(); err != nil {
-		c.log.Warn("what the command leaves in the state directory may stay", "error", err)
+		c.log.Warn("files that the command leaves in the state directory may stay", "error", err)
 	}
 	pid, result := c.startCommand(req.execRequest)
 	req.done <- result
@@ -290,7 +290,7 @@ func (c *child) forkStage(s stage, path string, env []string, files []uintptr) (
 // command can mount what it likes over the program.
 func (c *child) run(cmd *exec.Cmd) error {
 	if c.isolated.Load() {
-		return errors.New("no program is run in the namespaces of a command that is kept from the host's loopback addresses")
+		return errors.New("with --disable-host-loopback and native ports, no program is run next to the command")
 	}
 	return c.reaper.run(cmd)
 }

@@ -130,7 +130,7 @@ func (c *child) ensureCapable() error {
 		return err
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("the user id is %d in the new user namespace, expected 0", os.Geteuid())
+		return fmt.Errorf("the user id in the new user namespace is %d, expected 0", os.Geteuid())
 	}
 	for _, fd := range c.inherited {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {

@@ -67,7 +67,7 @@ func TestReceiveSetup(t *testing.T) {
 	for packet, want := range map[string]string{
 		"":                               "waiting for the parent: EOF",
 		"{garbage":                       "malformed message",
-		`{"kind":"ready"}`:               `expected "setup" of the parent, got "ready"`,
+		`{"kind":"ready"}`:               `expected "setup" from the parent, got "ready"`,
 		`{"kind":"setup","body":"text"}`: `malformed body of "setup"`,
 		`{"kind":"setup","body":{"stateDir":"/x"}}`: "",
 	} {

@@ -16,7 +16,7 @@ func (r *run) notify(state ...string) {
 		return
 	}
 	if err := sdNotify(r.cfg.NotifySocket, strings.Join(state, "\n")); err != nil {
-		r.cfg.Log.Warn("the service manager was not told of the state", "state", state[0], "error", err)
+		r.cfg.Log.Warn("the service manager could not be notified", "state", state[0], "error", err)
 	}
 }
 

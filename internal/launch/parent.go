@@ -57,7 +57,7 @@ func Run(ctx context.Context, cfg Config) (code int, err error) {
 // exit code, so a rest that cannot be removed is no failure of the run.
 func (r *run) removeState() {
 	if err := r.state.remove(); err != nil {
-		r.cfg.Log.Warn("something is left of the state directory", "error", err)
+		r.cfg.Log.Warn("part of the state directory could not be removed", "error", err)
 	}
 }
 

@@ -57,7 +57,7 @@ func idMap(ctx context.Context, cfg *Config) (userns.IDMap, error) {
 		cfg.Log.Warn("skipping a " + s)
 	}
 	if ids.SingleID() {
-		cfg.Log.Warn("no subordinate ids for the user in /etc/subuid and /etc/subgid: only the own id is mapped", "user", u.Username)
+		cfg.Log.Warn("no subordinate ids for the user in /etc/subuid and /etc/subgid: only the user's own id is mapped", "user", u.Username)
 	}
 	return ids, nil
 }
@@ -163,7 +163,7 @@ func (p *process) writeIDMap(ctx context.Context, cfg *Config, ids userns.IDMap)
 	if userns.InPasswd(os.Getuid()) {
 		return err
 	}
-	cfg.Log.Warn("only the own id is mapped", "error", err)
+	cfg.Log.Warn("only the user's own id is mapped", "error", err)
 	return ids.Single().Write(ctx, p.pid)
 }
 

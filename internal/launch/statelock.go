@@ -39,7 +39,7 @@ func (s *stateDir) acquire(ctx context.Context, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
 	notice := time.AfterFunc(lockNotice, func() {
-		log.Warn("waiting for the end of another RootlessKit with the same state directory", "directory", s.path)
+		log.Warn("waiting for another RootlessKit with the same state directory to end", "directory", s.path)
 	})
 	defer notice.Stop()
 	for {

@@ -69,7 +69,7 @@ func TestLockOfTheKilled(t *testing.T) {
 	}
 	defer s.close()
 	<-noticed
-	if want := "waiting for the end of another RootlessKit"; !strings.Contains(out.String(), want) {
+	if want := "waiting for another RootlessKit"; !strings.Contains(out.String(), want) {
 		t.Errorf("the log says %q", &out)
 	}
 	if b, err := os.ReadFile(s.file(lockName)); string(b) != strconv.Itoa(os.Getpid()) || err != nil {

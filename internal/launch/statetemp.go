@@ -32,7 +32,7 @@ func makeTemporaryDir() (string, error) {
 		}
 		tried = append(tried, fmt.Sprintf("%s (%s): %v", base.dir, base.name, err))
 	}
-	return "", fmt.Errorf("no directory for the run's state can be made: %s: choose one with --state-dir, or set TMPDIR", strings.Join(tried, ", "))
+	return "", fmt.Errorf("the state directory cannot be created: %s: choose one with --state-dir, or set TMPDIR", strings.Join(tried, ", "))
 }
 
 type temporaryBase struct{ name, dir string }

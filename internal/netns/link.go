@@ -166,7 +166,7 @@ func configureLink(req LinkRequest) error {
 	}
 	for _, gw := range req.Gateways {
 		if err := addDefaultRoute(link, gw, req.Congestion); err != nil {
-			return fmt.Errorf("default route by %s: %w", gw, err)
+			return fmt.Errorf("default route through %s: %w", gw, err)
 		}
 	}
 	return nil

@@ -72,7 +72,7 @@ func NewListener(fd int) (*Listener, error) {
 	var none uint64
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&none))); errno != unix.ENOENT {
 		unix.Close(fd)
-		return nil, fmt.Errorf("the descriptor is no listener of a seccomp filter: %w", errno)
+		return nil, fmt.Errorf("the descriptor is not the listener of a seccomp filter: %w", errno)
 	}
 	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
@@ -133,7 +133,7 @@ func (l *Listener) Close() {
 
 // ErrEnded is what Receive returns after Stop, and when all that have the filter
 // have ended.
-var ErrEnded = errors.New("there is nobody to answer any more")
+var ErrEnded = errors.New("no process is left to answer")
 
 // Receive waits for a call. One goroutine calls it, and is locked to its thread
 // from then on.
@@ -158,7 +158,7 @@ func (l *Listener) Receive() (Call, error) {
 		case !goesOn, errno == unix.ENOENT && l.abandoned():
 			return Call{}, ErrEnded
 		case errno != unix.EINTR && errno != unix.ENOENT: // the caller was killed, or interrupted
-			return Call{}, fmt.Errorf("receiving a notification of seccomp: %w", errno)
+			return Call{}, fmt.Errorf("receiving a seccomp notification: %w", errno)
 		}
 	}
 }

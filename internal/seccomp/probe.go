@@ -13,7 +13,7 @@ import (
 // a filter can be installed, Install tells.
 func Probe() error {
 	if syscalls.bind == 0 {
-		return errors.New("the system calls of this architecture are not known here")
+		return errors.New("the system call numbers of this architecture are not known")
 	}
 	if err := kernel.Notifications.Check(); err != nil {
 		return err

@@ -38,7 +38,7 @@ type Policy struct {
 // thread is to start nothing then.
 func Install(p Policy) (listener int, err error) {
 	if syscalls.bind == 0 {
-		return -1, fmt.Errorf("the system calls of %s are not known here", runtime.GOARCH)
+		return -1, fmt.Errorf("the system call numbers of %s are not known", runtime.GOARCH)
 	}
 	ruleset := -1
 	if p.Isolate {
@@ -67,7 +67,7 @@ func Install(p Policy) (listener int, err error) {
 type HalfInstalledError struct{ Err error }
 
 func (e *HalfInstalledError) Error() string {
-	return "a filter of system calls could be installed in part only: " + e.Err.Error()
+	return "a seccomp filter was installed only in part: " + e.Err.Error()
 }
 
 func (e *HalfInstalledError) Unwrap() error { return e.Err }

@@ -16,15 +16,15 @@ var outside = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAdd
 // thread's network namespace, nil if it is.
 func checkNeighbour(ip netip.Addr) error {
 	if !ip.IsGlobalUnicast() {
-		return fmt.Errorf("%s is no address of a container", ip)
+		return fmt.Errorf("%s is not the address of a container", ip)
 	}
 	route, err := routeTo(ip)
 	if err != nil {
-		return fmt.Errorf("the way to %s: %w", ip, err)
+		return fmt.Errorf("the route to %s: %w", ip, err)
 	}
 	switch {
 	case route.Type != unix.RTN_UNICAST:
-		return fmt.Errorf("%s is the namespace's own address, or no one's", ip)
+		return fmt.Errorf("%s is the namespace's own address, or is not in use", ip)
 	case len(route.Gw) > 0, route.Via != nil, len(route.MultiPath) > 0:
 		return fmt.Errorf("%s is behind a gateway", ip)
 	case isUplink(route.LinkIndex):
@@ -35,7 +35,7 @@ func checkNeighbour(ip netip.Addr) error {
 		return fmt.Errorf("the interface to %s: %w", ip, err)
 	}
 	if link.Type() != "bridge" {
-		return fmt.Errorf("%s is on %s, which is no bridge", ip, link.Attrs().Name)
+		return fmt.Errorf("%s is on %s, which is not a bridge", ip, link.Attrs().Name)
 	}
 	return nil
 }

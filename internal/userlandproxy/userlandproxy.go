@@ -64,13 +64,13 @@ func (a *answer) verify(fds []int) error {
 	c := a.Container
 	switch {
 	case !a.Proxy && (c.IsValid() || len(fds) > 0), len(fds) > 1:
-		return fmt.Errorf("%d descriptors and the container %s for no proxy", len(fds), c)
+		return fmt.Errorf("got %d descriptors and the container %s without a proxy", len(fds), c)
 	case c.IsValid() && (!c.Addr().IsGlobalUnicast() || c.Addr().Is4In6() || c.Port() == 0):
 		return fmt.Errorf("%s cannot be a container's address", c)
 	}
 	for _, fd := range fds {
 		if !isPidfd(fd) {
-			return fmt.Errorf("a descriptor that is no process's")
+			return fmt.Errorf("the descriptor is not a pidfd")
 		}
 	}
 	return nil

@@ -43,7 +43,7 @@ func mapToolCause(path string, maps []Mapping, outer string) string {
 	}
 	for _, m := range maps {
 		if !mapped(outer, m) {
-			return fmt.Sprintf("the user namespace that this runs in has no ids %d to %d: give them to it, or another range in /etc/subuid and /etc/subgid to the user",
+			return fmt.Sprintf("this user namespace has no ids %d to %d: map them into it, or give the user another range in /etc/subuid and /etc/subgid",
 				m.Host, uint64(m.Host)+uint64(m.Count)-1)
 		}
 	}

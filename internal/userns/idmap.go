@@ -84,7 +84,7 @@ func (m IDMap) writeSingle(pid int) error {
 		{"gid_map", format(m.GIDs)},
 	} {
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/%s", pid, f.name), []byte(f.content), 0); err != nil {
-			return fmt.Errorf("mapping the own id: %w", err)
+			return fmt.Errorf("mapping the user's own id: %w", err)
 		}
 	}
 	return nil

@@ -23,7 +23,7 @@ func CurrentUser() (*user.User, error) {
 		number := strconv.Itoa(uid)
 		return &user.User{Uid: number, Gid: strconv.Itoa(os.Getgid()), Username: number}, nil
 	}
-	return nil, fmt.Errorf("looking the user %d up: %w", uid, err)
+	return nil, fmt.Errorf("looking up the user %d: %w", uid, err)
 }
 
 // InPasswd reports whether /etc/passwd has a user of this id.

@@ -176,7 +176,7 @@ func (p *Program) revive(ctx context.Context, reason error, failures *int) (*pro
 			return nil, nil
 		}
 		if !died {
-			return nil, fmt.Errorf("%s died; it was restarted, but what it did cannot be put back: %w", p.cfg.Name, err)
+			return nil, fmt.Errorf("%s died and was restarted, but its state cannot be restored: %w", p.cfg.Name, err)
 		}
 		reason = proc.reason()
 	}

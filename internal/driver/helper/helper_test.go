@@ -169,7 +169,7 @@ func TestCannotRestore(t *testing.T) {
 	if err := syscall.Kill(readPID(t, file), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Wait(); err == nil || err.Error() != "test-helper died; it was restarted, but what it did cannot be put back: port 80 is taken" {
+	if err := p.Wait(); err == nil || err.Error() != "test-helper died and was restarted, but its state cannot be restored: port 80 is taken" {
 		t.Errorf("got %v", err)
 	}
 }

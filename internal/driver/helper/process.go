@@ -117,7 +117,7 @@ func (p *process) reason() error {
 	select {
 	case <-p.exited:
 	default:
-		return errors.New("it closed the descriptor that says that it is ready")
+		return errors.New("it closed the descriptor for its readiness without reporting it")
 	}
 	if last := p.errors.tail(); last != "" {
 		return fmt.Errorf("%w: %s", p.err, last)

@@ -115,7 +115,7 @@ func newLease(granted *nclient4.Lease) (lease, error) {
 	ack := granted.ACK
 	addr, ok := netip.AddrFromSlice(ack.YourIPAddr.To4())
 	if !ok || addr.IsUnspecified() {
-		return lease{}, fmt.Errorf("the DHCP server gave no address, but %v", ack.YourIPAddr)
+		return lease{}, fmt.Errorf("the DHCP server gave an unusable address: %v", ack.YourIPAddr)
 	}
 	mask := ack.SubnetMask()
 	if mask == nil {
@@ -208,7 +208,7 @@ func dropAddr(req dropRequest) error {
 			continue
 		}
 		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("removing the route by %s: %w", r.Gw, err)
+			return fmt.Errorf("removing the route through %s: %w", r.Gw, err)
 		}
 	}
 	addr := &netlink.Addr{IPNet: &net.IPNet{IP: req.Addr.Addr().AsSlice(), Mask: net.CIDRMask(req.Addr.Bits(), 32)}}

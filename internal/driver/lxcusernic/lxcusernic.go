@@ -86,7 +86,7 @@ func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, e
 	defer cancel()
 	l, err := n.ask(limited, lease{})
 	if err != nil {
-		return driver.Link{}, fmt.Errorf("no address by DHCP on %q, at the bridge %q: %w (is a DHCP server there, such as that of lxc-net?)",
+		return driver.Link{}, fmt.Errorf("no address from DHCP on %q, at the bridge %q: %w (does a DHCP server run there, such as that of lxc-net?)",
 			n.cfg.Ifname, n.bridge, err)
 	}
 	if err := n.apply(ctx, l); err != nil {

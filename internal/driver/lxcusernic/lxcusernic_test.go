@@ -174,7 +174,7 @@ func TestNewLease(t *testing.T) {
 		}, "10.0.0.9/20 [10.0.0.1] [10.0.0.3] 1m40s 40s 1m27.5s"},
 		{"defaults", []dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 9))}, "10.0.0.9/8 [] [] 1h0m0s 30m0s 52m30s"},
 		{"too short", []dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 9)), dhcpv4.WithLeaseTime(0)}, "10.0.0.9/8 [] [] 2s 1s 1.75s"},
-		{"no address", nil, "the DHCP server gave no address, but 0.0.0.0"},
+		{"no address", nil, "the DHCP server gave an unusable address: 0.0.0.0"},
 		{"mask", []dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(10, 0, 0, 9)), dhcpv4.WithNetmask(net.IPv4Mask(255, 0, 255, 0))},
 			"the DHCP server gave 10.0.0.9 the mask ff00ff00"},
 	} {

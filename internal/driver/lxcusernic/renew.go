@@ -45,7 +45,7 @@ func (n *Network) renew(ctx context.Context) {
 func (n *Network) replace(ctx context.Context, reason error) error {
 	l := n.current()
 	if l.Addr.IsValid() {
-		n.sb.Log.Warn("the address is given up", "address", l.Addr, "error", reason)
+		n.sb.Log.Warn("giving up the address", "address", l.Addr, "error", reason)
 		if err := n.drop(ctx, l.Addr); err != nil {
 			return err
 		}
@@ -60,7 +60,7 @@ func (n *Network) replace(ctx context.Context, reason error) error {
 	if err := n.apply(ctx, answer); err != nil {
 		return err
 	}
-	n.sb.Log.Warn("the address is another one", "address", answer.Addr, "was", l.Addr)
+	n.sb.Log.Warn("the address has changed", "address", answer.Addr, "was", l.Addr)
 	return nil
 }
 

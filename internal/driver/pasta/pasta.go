@@ -121,10 +121,10 @@ func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (link driver.Li
 		Log:     sb.Log,
 	}
 	if n.implicit() {
-		sb.Log.Info("pasta's limit: a server on an address of 127.0.0.0/8 other than 127.0.0.1 is reached by TCP, not by UDP")
+		sb.Log.Info("a limit of pasta: a server on an address of 127.0.0.0/8 other than 127.0.0.1 can be reached over TCP, but not over UDP")
 	}
 	if n.pesto != nil {
-		sb.Log.Info("pasta's limit: a server on 127.0.0.1 inside is not reached by published ports")
+		sb.Log.Info("a limit of pasta: published ports do not reach a server on 127.0.0.1 inside")
 		cfg.Restore = n.pesto.Restore
 	}
 	if n.program, err = helper.Start(ctx, cfg); err != nil {

@@ -40,7 +40,7 @@ func newPorts(n *Network, flags driver.Flags) (*Ports, error) {
 		return nil, errors.New("port driver \"pesto\" requires pasta with --conf-path support (passt >= 2026_05_07.1afd4ed)")
 	}
 	if lacks := binary.Lacks("--add", "--delete", "--tcp-ports", "--udp-ports"); lacks != "" {
-		return nil, fmt.Errorf("%s has no %s: this is no pesto that can publish ports", binary.Path, lacks)
+		return nil, fmt.Errorf("%s has no %s: it is not a pesto that can publish ports", binary.Path, lacks)
 	}
 	p := &Ports{network: n, binary: binary}
 	p.Forwards = helper.NewForwards(p)
@@ -175,7 +175,7 @@ func (l listener) await(ctx context.Context, open bool) error {
 	if !open {
 		state = "close"
 	}
-	return fmt.Errorf("pasta has the rule for port %d but does not %s the port; see its messages with --debug", l.port, state)
+	return fmt.Errorf("pasta accepted the rule for port %d but does not %s the port; --debug shows its messages", l.port, state)
 }
 
 // isOpen goes by any of the addresses: the host may lack a family.

@@ -71,7 +71,7 @@ func TestForgedHandOver(t *testing.T) {
 			defer unix.Close(fd)
 			before := nstest.OpenFDs()
 			handOver(t, e.socket, "forged", e.child.PID, e.child.PID, fmt.Sprintf("127.0.0.1:%d:80/tcp", port), fd)
-			await(t, "the refusal", func() bool { return strings.Contains(e.log.String(), "no listener of a seccomp filter") })
+			await(t, "the refusal", func() bool { return strings.Contains(e.log.String(), "not the listener of a seccomp filter") })
 			if isOpen(port) {
 				t.Error("the port is open")
 			}
