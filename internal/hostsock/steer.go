@@ -6,7 +6,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
-	"rootlesskit/internal/cbpf"
+	"rootlesskit/internal/sockio"
 )
 
 // etherTypeIPv4 is SKF_AD_PROTOCOL of an IPv4 connection.
@@ -35,7 +35,7 @@ func (b *Base) Steer(n int, v6 bool) error {
 			bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: 1},
 			bpf.RetA{})
 	}
-	prog, err := cbpf.Program(program)
+	prog, err := sockio.Program(program)
 	if err != nil {
 		return err
 	}

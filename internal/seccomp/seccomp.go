@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"rootlesskit/internal/cbpf"
+	"rootlesskit/internal/sockio"
 )
 
 // Policy says which system calls the listener is asked about.
@@ -47,7 +47,7 @@ func Install(p Policy) (listener int, err error) {
 		}
 		defer unix.Close(ruleset)
 	}
-	program, err := cbpf.Program(p.program())
+	program, err := sockio.Program(p.program())
 	if err != nil {
 		return -1, err
 	}

@@ -1,5 +1,4 @@
-// Package cbpf hands programs of classic BPF to the kernel.
-package cbpf
+package sockio
 
 import (
 	"fmt"
@@ -8,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Program assembles instructions, of which there must be one at least.
+// Program assembles a program of classic BPF, as setsockopt and seccomp take it,
+// of instructions, of which there must be one at least.
 func Program(instructions []bpf.Instruction) (*unix.SockFprog, error) {
 	raw, err := bpf.Assemble(instructions)
 	if err != nil {
