@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // networkError is an ICMP error that a socket of the host was sent, from its
@@ -31,39 +33,22 @@ const (
 // parseNetworkError finds the error among the control messages of an entry.
 // It is false for errors of other origins.
 func parseNetworkError(oob []byte) (networkError, bool) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return networkError{}, false
-	}
-	for _, m := range messages {
-		isError := m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_RECVERR ||
-			m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_RECVERR
-		if !isError || len(m.Data) < errOffenderOffset {
+	for h, data, rest := sockio.NextControl(oob); h != nil; h, data, rest = sockio.NextControl(rest) {
+		isError := h.Level == unix.SOL_IP && h.Type == unix.IP_RECVERR ||
+			h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_RECVERR
+		if !isError || len(data) < errOffenderOffset {
 			continue
 		}
-		origin := m.Data[errOriginOffset]
+		offender, _ := sockio.ParseAddr(data[errOffenderOffset:])
+		origin := data[errOriginOffset]
 		return networkError{
-			kind:     m.Data[errTypeOffset],
-			code:     m.Data[errCodeOffset],
-			info:     binary.NativeEndian.Uint32(m.Data[errInfoOffset:]),
-			offender: parseSockaddr(m.Data[errOffenderOffset:]),
+			kind:     data[errTypeOffset],
+			code:     data[errCodeOffset],
+			info:     binary.NativeEndian.Uint32(data[errInfoOffset:]),
+			offender: offender.Addr().Unmap(),
 		}, origin == originICMP || origin == originICMP6
 	}
 	return networkError{}, false
-}
-
-// parseSockaddr reads the address of a struct sockaddr_in or sockaddr_in6.
-func parseSockaddr(b []byte) netip.Addr {
-	if len(b) < 2 {
-		return netip.Addr{}
-	}
-	switch family := binary.NativeEndian.Uint16(b); {
-	case family == unix.AF_INET && len(b) >= unix.SizeofSockaddrInet4:
-		return netip.AddrFrom4([4]byte(b[4:8]))
-	case family == unix.AF_INET6 && len(b) >= unix.SizeofSockaddrInet6-4:
-		return netip.AddrFrom16([16]byte(b[8:24])).Unmap()
-	}
-	return netip.Addr{}
 }
 
 // queueErrors makes a datagram socket queue the ICMP errors that it is sent.

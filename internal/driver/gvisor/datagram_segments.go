@@ -1,21 +1,19 @@
 package gvisor
 
 import (
-	"unsafe"
+	"slices"
 
-	"encoding/binary"
-
-	"golang.org/x/sys/unix"
+	"rootlesskit/internal/sockio"
 )
 
 // sendSegments sends a payload as datagrams of the size of a segment, or as
 // one if that is 0. Where the kernel cannot cut it (UDP_SEGMENT in udp(7),
 // Linux 4.18: not if a segment needs fragmentation), they are sent one by one.
-func (d *dgramSocket) sendSegments(payload []byte, segment int, oob []byte, to *socketAddr) error {
+func (d *dgramSocket) sendSegments(payload []byte, segment int, oob []byte, to *sockio.Addr) error {
 	if segment <= 0 || segment >= len(payload) {
 		return d.send(payload, oob, to)
 	}
-	if err := d.send(payload, appendSegmentSize(oob, segment), to); err == nil {
+	if err := d.send(payload, sockio.AppendSegment(slices.Clip(oob), segment), to); err == nil {
 		return nil
 	}
 	for len(payload) > 0 {
@@ -26,15 +24,4 @@ func (d *dgramSocket) sendSegments(payload []byte, segment int, oob []byte, to *
 		payload = payload[n:]
 	}
 	return nil
-}
-
-// appendSegmentSize appends the control message UDP_SEGMENT.
-func appendSegmentSize(oob []byte, segment int) []byte {
-	b := make([]byte, len(oob)+unix.CmsgSpace(2))
-	copy(b, oob)
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[len(oob)]))
-	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
-	h.SetLen(unix.CmsgLen(2))
-	binary.NativeEndian.PutUint16(b[len(oob)+unix.CmsgLen(0):], uint16(segment))
-	return b
 }

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // dgramSocket is a datagram socket of the host.
@@ -19,7 +21,7 @@ type dgramSocket struct {
 // where the datagram in question was sent. It is valid during a call only.
 type received struct {
 	data []byte
-	from *socketAddr
+	from *sockio.Addr
 	oob  []byte
 }
 
@@ -51,10 +53,10 @@ const (
 // dgramBuffers are places to receive datagrams.
 type dgramBuffers struct {
 	data [dgramBatch][maxDatagram]byte
-	from [dgramBatch]socketAddr
+	from [dgramBatch]sockio.Addr
 	oob  [dgramBatch][128]byte
 	iovs [dgramBatch]unix.Iovec
-	msgs [dgramBatch]mmsghdr
+	msgs [dgramBatch]sockio.Message
 }
 
 // dgramPool holds buffers for the sockets that have something to receive: an
@@ -66,26 +68,17 @@ func (b *dgramBuffers) receive(fd, count, flags int) (int, unix.Errno) {
 	for i := range count {
 		b.iovs[i].Base = &b.data[i][0]
 		b.iovs[i].SetLen(maxDatagram)
-		h := &b.msgs[i].hdr
-		h.Name = &b.from[i].bytes()[0]
-		h.Namelen = unix.SizeofSockaddrInet6
-		h.Iov = &b.iovs[i]
-		h.SetIovlen(1)
-		h.Control = &b.oob[i][0]
-		h.SetControllen(len(b.oob[i]))
+		b.msgs[i].SetData(&b.iovs[i], 1)
+		b.msgs[i].SetRoom(&b.from[i], b.oob[i][:])
 	}
-	return recvmmsg(fd, b.msgs[:count], flags)
+	return sockio.ReceiveAll(fd, b.msgs[:count], flags)
 }
 
 // at returns the datagram of an index.
 func (b *dgramBuffers) at(i int) received {
 	m := &b.msgs[i]
-	b.from[i].len = m.hdr.Namelen
-	return received{
-		data: b.data[i][:m.len],
-		from: &b.from[i],
-		oob:  b.oob[i][:min(int(m.hdr.Controllen), len(b.oob[i]))],
-	}
+	oob := m.Received(&b.from[i], b.oob[i][:])
+	return received{data: b.data[i][:m.Len()], from: &b.from[i], oob: oob}
 }
 
 // serve receives datagrams until the socket is closed.
@@ -128,7 +121,7 @@ func (d *dgramSocket) drainErrors(fd int, b *dgramBuffers) {
 
 // send sends a datagram. A full buffer loses it, as a full queue of a router
 // would.
-func (d *dgramSocket) send(payload, oob []byte, to *socketAddr) error {
+func (d *dgramSocket) send(payload, oob []byte, to *sockio.Addr) error {
 	fd, ok := d.acquire()
 	if !ok {
 		return unix.EBADF
@@ -139,7 +132,7 @@ func (d *dgramSocket) send(payload, oob []byte, to *socketAddr) error {
 	const attempts = 3
 	var errno unix.Errno
 	for range attempts {
-		errno = sendmsg(fd, payload, oob, to)
+		errno = sockio.SendTo(fd, payload, oob, to)
 		switch errno {
 		case 0, unix.EAGAIN, unix.ENOBUFS:
 			return nil

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // The embedded name server is no name server: it carries queries whole to
@@ -76,7 +78,7 @@ func (r *dnsRelay) answer(client, server netip.AddrPort, query []byte) {
 
 // ask sends a query and hands the answer of the same ID on.
 func (r *dnsRelay) ask(upstream netip.AddrPort, query []byte, handOn func(answer []byte)) error {
-	sa, family := sockaddr(upstream)
+	sa, family := sockio.Sockaddr(upstream)
 	fd, err := r.socket(family, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
 	if err != nil {
 		return err
@@ -108,7 +110,7 @@ func awaitAnswer(conn *os.File, query []byte, handOn func(answer []byte)) error 
 		b := dgramPool.Get().(*dgramBuffers)
 		defer dgramPool.Put(b)
 		for {
-			n, errno := readFD(int(fd), b.data[0][:])
+			n, errno := sockio.Read(int(fd), b.data[0][:])
 			answer := b.data[0][:max(n, 0)]
 			switch {
 			case errno == unix.EAGAIN:

@@ -286,15 +286,3 @@ func FuzzParseResolvConf(f *testing.F) {
 		}
 	})
 }
-
-func TestZoneIndex(t *testing.T) {
-	lo, err := net.InterfaceByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for address, want := range map[string]uint32{"fe80::1": 0, "fe80::1%lo": uint32(lo.Index), "fe80::1%7": 7, "fe80::1%nosuch": 0} {
-		if got := zoneIndex(netip.MustParseAddr(address)); got != want {
-			t.Errorf("%s: interface %d, want %d", address, got, want)
-		}
-	}
-}

@@ -47,7 +47,7 @@
 //	           sockets of the host, and what they tell of errors (socket, errors)
 //	dns        queries to the host's name servers, which are followed (resolvers)
 //	policy     what of the host the namespace may reach, and what it sees of peers
-//	sys        system calls that the libraries do not have
+//	sys        descriptors that several goroutines use (sharedfd)
 //
 // # Bounds
 //

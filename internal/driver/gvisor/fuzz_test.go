@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/sockio"
 )
 
 // FuzzFrames gives frames to a whole network, whose device is one end of a
@@ -114,11 +115,7 @@ func FuzzParsePacket(f *testing.F) {
 }
 
 func FuzzControlMessages(f *testing.F) {
-	f.Add(packetInfo(hostAddr4))
-	f.Add(packetInfo(hostAddr6))
 	f.Add(hopLimit(7, true))
-	f.Fuzz(func(_ *testing.T, b []byte) {
-		localAddr(b)
-		parseNetworkError(b)
-	})
+	f.Add(sockio.AppendInt(nil, unix.SOL_IP, unix.IP_RECVERR, 1))
+	f.Fuzz(func(_ *testing.T, b []byte) { parseNetworkError(b) })
 }

@@ -19,6 +19,7 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sockio"
 	"rootlesskit/internal/wire"
 )
 
@@ -196,13 +197,13 @@ func eventually(t *testing.T, what string, f func() bool) {
 // dial connects a TCP socket of a namespace, from a source if it is valid.
 func dial(t *testing.T, from *nstest.Child, source netip.Addr, to netip.AddrPort) (*net.TCPConn, error) {
 	t.Helper()
-	sa, family := sockaddr(to)
+	sa, family := sockio.Sockaddr(to)
 	fd, err := socketIn(from)(family, unix.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if source.IsValid() {
-		bindTo, _ := sockaddr(netip.AddrPortFrom(source, 0))
+		bindTo, _ := sockio.Sockaddr(netip.AddrPortFrom(source, 0))
 		if err := unix.Bind(fd, bindTo); err != nil {
 			unix.Close(fd)
 			t.Fatal(err)
@@ -275,7 +276,7 @@ func (s *sandbox) published(spec api.PortSpec) io.Closer {
 	}
 	var sockets []*sharedFD
 	address := netip.MustParseAddrPort(net.JoinHostPort(spec.ParentIP, fmt.Sprint(spec.ParentPort)))
-	sa, family := sockaddr(netip.AddrPortFrom(address.Addr().Unmap(), address.Port()))
+	sa, family := sockio.Sockaddr(netip.AddrPortFrom(address.Addr().Unmap(), address.Port()))
 	kind := unix.SOCK_STREAM
 	if spec.Proto[:3] == "udp" {
 		kind = unix.SOCK_DGRAM

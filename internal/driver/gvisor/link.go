@@ -32,6 +32,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"rootlesskit/internal/sockio"
 )
 
 const (
@@ -129,7 +131,7 @@ func (r *reader) read(fd int) (int, unix.Errno) {
 	r.iov[0].SetLen(headLen)
 	r.iov[1].Base = unsafe.SliceData(r.view.AsSlice())
 	r.iov[1].SetLen(maxPacket)
-	return readvFD(fd, &r.iov)
+	return sockio.Readv(fd, r.iov[:])
 }
 
 // frame handles the frame in head and view.
@@ -207,7 +209,7 @@ func (l *link) write(v *vectors) {
 		return
 	}
 	defer l.tap.release()
-	_ = writevFD(fd, v.iov[:v.n])
+	_, _ = sockio.Writev(fd, v.iov[:v.n])
 }
 
 // WritePackets implements stack.LinkWriter.

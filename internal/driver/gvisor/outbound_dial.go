@@ -3,13 +3,13 @@ package gvisor
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 const (
@@ -29,24 +29,23 @@ func hostSocket(family, kind, protocol int) (int, error) {
 
 // dialTCP connects a socket of the host.
 func dialTCP(ctx context.Context, socket socketFunc, dst netip.AddrPort) (*os.File, error) {
-	sa, family := sockaddr(dst)
-	fd, err := socket(family, unix.SOCK_STREAM, unix.IPPROTO_TCP)
+	fd, err := socket(sockio.Family(dst.Addr()), unix.SOCK_STREAM, unix.IPPROTO_TCP)
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Connect(fd, sa)
-	if err != nil && err != unix.EINPROGRESS {
+	errno := sockio.Connect(fd, dst)
+	if errno != 0 && errno != unix.EINPROGRESS {
 		unix.Close(fd)
-		return nil, os.NewSyscallError("connect", err)
+		return nil, os.NewSyscallError("connect", errno)
 	}
 	file := os.NewFile(uintptr(fd), "tcp")
-	if err != nil {
+	if errno != 0 {
 		if err := awaitConnected(ctx, file); err != nil {
 			file.Close()
 			return nil, fmt.Errorf("connect %s: %w", dst, err)
 		}
 	}
-	prepareSocket(fd)
+	sockio.PrepareTCP(fd)
 	return file, nil
 }
 
@@ -93,38 +92,4 @@ func connectState(fd int) (pending bool, err error) {
 		return true, nil
 	}
 	return false, nil
-}
-
-func sockaddr(a netip.AddrPort) (unix.Sockaddr, int) {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}, unix.AF_INET
-	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: zoneIndex(a.Addr())}, unix.AF_INET6
-}
-
-// addrPort is the inverse of sockaddr, with IPv4-mapped addresses unmapped.
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
-	}
-	return netip.AddrPort{}
-}
-
-// zoneIndex is the interface of a scoped address, which is named or a number, 0 if
-// it has none.
-func zoneIndex(a netip.Addr) uint32 {
-	if a.Zone() == "" {
-		return 0
-	}
-	if n, err := strconv.ParseUint(a.Zone(), 10, 32); err == nil {
-		return uint32(n)
-	}
-	iface, err := net.InterfaceByName(a.Zone())
-	if err != nil {
-		return 0
-	}
-	return uint32(iface.Index)
 }

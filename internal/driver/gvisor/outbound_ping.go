@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"rootlesskit/internal/sockio"
 )
 
 const (
@@ -97,7 +99,7 @@ func (g *pinger) forward(f flow, p packet) error {
 	if err != nil {
 		return err
 	}
-	to := newSocketAddr(netip.AddrPortFrom(addr, 0))
+	to := sockio.AddrOf(netip.AddrPortFrom(addr, 0))
 	return s.socket.send(p.payload, hopLimit(p.ttl, p.dst.Is6()), &to)
 }
 
@@ -145,7 +147,7 @@ func (s *pingSource) receive(r received) {
 	if len(r.data) < echoLen {
 		return
 	}
-	src, ok := s.policy.replySource(r.from.addrPort().Addr())
+	src, ok := s.policy.replySource(r.from.AddrPort().Addr())
 	if !ok {
 		return
 	}
@@ -161,6 +163,6 @@ func (s *pingSource) failed(r received) {
 	if len(r.data) >= echoLen {
 		seq = uint32(binary.BigEndian.Uint16(r.data[6:]))
 	}
-	to := r.from.addrPort()
+	to := r.from.AddrPort()
 	reportNetworkError(s.frames, s.policy, r.oob, flow{echoProtocol(to.Addr().Is6()), s.inside, to}, seq)
 }

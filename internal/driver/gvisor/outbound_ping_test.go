@@ -13,6 +13,7 @@ import (
 
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sockio"
 )
 
 // allowPings lets a namespace open ping sockets.
@@ -26,7 +27,7 @@ func allowPings(t *testing.T, child *nstest.Child) {
 // pingConn opens a connected ping socket in a namespace.
 func pingConn(t *testing.T, from *nstest.Child, to netip.Addr) net.Conn {
 	t.Helper()
-	sa, family := sockaddr(netip.AddrPortFrom(to, 0))
+	sa, family := sockio.Sockaddr(netip.AddrPortFrom(to, 0))
 	proto := unix.IPPROTO_ICMP
 	if to.Is6() {
 		proto = unix.IPPROTO_ICMPV6

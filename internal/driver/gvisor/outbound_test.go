@@ -13,6 +13,7 @@ import (
 
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sockio"
 )
 
 // families are the addresses of the world that the tests talk to.
@@ -247,7 +248,7 @@ func TestOutboundUDPRefused(t *testing.T) {
 // connectUDP opens a connected UDP socket, which is told of ICMP errors.
 func connectUDP(t *testing.T, from *nstest.Child, to netip.AddrPort) net.Conn {
 	t.Helper()
-	sa, family := sockaddr(to)
+	sa, family := sockio.Sockaddr(to)
 	fd, err := socketIn(from)(family, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"rootlesskit/internal/fdlimit"
+	"rootlesskit/internal/sockio"
 )
 
 const (
@@ -47,7 +48,7 @@ type udpSource struct {
 	socket *dgramSocket
 
 	lastDst netip.AddrPort // what lastTo stands for
-	lastTo  socketAddr
+	lastTo  sockio.Addr
 }
 
 func newOutboundUDP(log *slog.Logger, p *plan, pol *policy, w *frameWriter, socket socketFunc, published *publishedUDP) *outboundUDP {
@@ -92,7 +93,7 @@ func (o *outboundUDP) source(inside netip.AddrPort) (*udpSource, error) {
 	if s, ok := o.sources.get(inside); ok {
 		return s, nil
 	}
-	socket, err := o.open(inside.Addr().Is6())
+	socket, err := openDatagrams(o.socket, sockio.Family(inside.Addr()), unix.IPPROTO_UDP)
 	if err != nil {
 		return nil, err
 	}
@@ -112,17 +113,9 @@ func (o *outboundUDP) source(inside netip.AddrPort) (*udpSource, error) {
 	return s, nil
 }
 
-func (o *outboundUDP) open(is6 bool) (*dgramSocket, error) {
-	family := unix.AF_INET
-	if is6 {
-		family = unix.AF_INET6
-	}
-	return openDatagrams(o.socket, family, unix.IPPROTO_UDP)
-}
-
 func (s *udpSource) send(d datagram, dst netip.AddrPort) error {
 	if s.lastDst != dst {
-		s.lastTo = newSocketAddr(dst)
+		s.lastTo = sockio.AddrOf(dst)
 		s.lastDst = dst
 	}
 	return s.socket.sendSegments(d.payload, d.segment, hopLimit(d.ttl, dst.Addr().Is6()), &s.lastTo)
@@ -130,7 +123,7 @@ func (s *udpSource) send(d datagram, dst netip.AddrPort) error {
 
 // receive carries a datagram of the world in.
 func (s *udpSource) receive(r received) {
-	from := r.from.addrPort()
+	from := r.from.AddrPort()
 	if src, ok := s.policy.replySource(from.Addr()); ok {
 		s.frames.udp(netip.AddrPortFrom(src, from.Port()), s.inside, r.data)
 	}
@@ -139,7 +132,7 @@ func (s *udpSource) receive(r received) {
 // failed carries an ICMP error in. The entry's address is where the datagram
 // was sent.
 func (s *udpSource) failed(r received) {
-	to := r.from.addrPort()
+	to := r.from.AddrPort()
 	reportNetworkError(s.frames, s.policy, r.oob, flow{header.UDPProtocolNumber, s.inside, to}, 0)
 }
 

@@ -15,6 +15,7 @@ import (
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/sockio"
 )
 
 // Ports publishes ports through the stack of the Network of the same run. The
@@ -151,7 +152,7 @@ func (p *Ports) serveTCP(spec api.PortSpec, sockets []*sharedFD, child netip.Add
 	}
 	port.ctx, port.cancel = context.WithCancel(p.ctx)
 	for _, s := range sockets {
-		targets := p.targets(child, uint16(spec.ChildPort), isSocket6(s))
+		targets := p.targets(child, uint16(spec.ChildPort), familyOf(s) == unix.AF_INET6)
 		port.accepting.Go(func() { port.serve(s, targets) })
 	}
 	return port
@@ -163,9 +164,10 @@ func (p *Ports) serveUDP(spec api.PortSpec, sockets []*sharedFD, child netip.Add
 		port.sockets = append(port.sockets, &dgramSocket{sharedFD: s})
 	}
 	for _, s := range port.sockets {
-		is6 := isSocket6(s.sharedFD)
+		family := familyOf(s.sharedFD)
+		is6 := family == unix.AF_INET6
 		if isWildcard(s.sharedFD) {
-			_ = wantPacketInfo(s.fd, is6) // both families have had it since Linux 2.6
+			_ = sockio.TellLocal(s.fd, family) // both families have had it since Linux 2.6
 		}
 		target := p.targets(child, uint16(spec.ChildPort), is6)[0]
 		port.published.open(target, origin{port: port, socket: s, is6: is6})
@@ -183,9 +185,7 @@ func shareAll(fds []int, name string) ([]*sharedFD, error) {
 			for _, s := range shared {
 				s.close()
 			}
-			for _, fd := range fds[i+1:] {
-				unix.Close(fd)
-			}
+			sockio.CloseAll(fds[i+1:])
 			return nil, err
 		}
 		shared = append(shared, s)
@@ -193,16 +193,16 @@ func shareAll(fds []int, name string) ([]*sharedFD, error) {
 	return shared, nil
 }
 
-// isSocket6 says whether a socket is of the IPv6 family.
-func isSocket6(s *sharedFD) bool {
-	domain, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	return err == nil && domain == unix.AF_INET6
+// familyOf is the family of a socket, 0 where it is none.
+func familyOf(s *sharedFD) int {
+	family, _ := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	return family
 }
 
 // isWildcard reports whether a socket is bound to all addresses.
 func isWildcard(s *sharedFD) bool {
 	sa, err := unix.Getsockname(s.fd)
-	return err == nil && addrPort(sa).Addr().IsUnspecified()
+	return err == nil && sockio.FromSockaddr(sa).Addr().IsUnspecified()
 }
 
 // published is a port that closes itself out of the driver's list.

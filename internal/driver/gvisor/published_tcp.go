@@ -17,6 +17,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"rootlesskit/internal/fdlimit"
+	"rootlesskit/internal/sockio"
 )
 
 // tcpPort is a published TCP port.
@@ -47,7 +48,7 @@ const (
 // listener's queue.
 func (p *tcpPort) serve(listener *sharedFD, targets []netip.AddrPort) {
 	if fd, ok := listener.acquire(); ok {
-		prepareSocket(fd) // what is accepted inherits it
+		sockio.PrepareTCP(fd) // what is accepted inherits it
 		listener.release()
 	}
 	backoff, ceiling := minBackoff, fdlimit.Ceiling()
@@ -94,7 +95,7 @@ func (p *tcpPort) acceptAll(fd int, targets []netip.AddrPort, ceiling int) error
 	for p.admission.wait(p.ctx) {
 		conn, sa, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		if err == nil {
-			p.admit(conn, addrPort(sa), targets)
+			p.admit(conn, sockio.FromSockaddr(sa), targets)
 			if err := p.shortage(conn >= ceiling); err != nil {
 				return err
 			}

@@ -11,6 +11,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/sockio"
 )
 
 // publishedCases are the ways to a published port: who asks for what, and as
@@ -125,13 +126,13 @@ func TestPublishedTCPWithoutTheClientsPort(t *testing.T) {
 		s.published(api.PortSpec{Proto: "tcp", ParentIP: parent, ParentPort: 8081, ChildPort: 80})
 		var open []*net.TCPConn
 		for _, port := range []int{8080, 8081} {
-			sa, _ := sockaddr(addrPortOf(parent, port))
+			sa, _ := sockio.Sockaddr(addrPortOf(parent, port))
 			fd, err := socketIn(s.host)(unix.AF_INET, unix.SOCK_STREAM, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-			bindTo, _ := sockaddr(addrPortOf([]string{"203.0.113.5", "127.0.0.1"}[i], 40000))
+			bindTo, _ := sockio.Sockaddr(addrPortOf([]string{"203.0.113.5", "127.0.0.1"}[i], 40000))
 			if err := unix.Bind(fd, bindTo); err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 const (
@@ -55,7 +57,7 @@ type udpFlow struct {
 	socket *dgramSocket
 	client clientKey
 	inside insideKey
-	to     socketAddr
+	to     sockio.Addr
 	oob    []byte // makes answers come from the local address
 }
 
@@ -96,7 +98,7 @@ func (p *publishedUDP) begin(d datagram, dst netip.AddrPort) bool {
 		if o.is6 != dst.Addr().Is6() {
 			continue
 		}
-		to := newSocketAddr(dst)
+		to := sockio.AddrOf(dst)
 		// It fails where the port's address has no way there, a loopback one for
 		// example.
 		if o.socket.sendSegments(d.payload, d.segment, hopLimit(d.ttl, o.is6), &to) == nil {
@@ -155,8 +157,9 @@ type udpPort struct {
 // says that the socket has no address of its own.
 func (p *udpPort) serve(socket *dgramSocket, target netip.AddrPort) {
 	socket.serve(func(r received) {
-		key := clientKey{client: r.from.addrPort(), local: localAddr(r.oob)}
-		f := p.flow(socket, key, r.from, target)
+		info := sockio.ParseInfo(r.oob)
+		key := clientKey{client: r.from.AddrPort(), local: info.LocalAddr()}
+		f := p.flow(socket, key, r.from, &info, target)
 		if f == nil {
 			return
 		}
@@ -166,7 +169,7 @@ func (p *udpPort) serve(socket *dgramSocket, target netip.AddrPort) {
 }
 
 // flow returns the flow of a client, nil if there cannot be one.
-func (p *udpPort) flow(socket *dgramSocket, key clientKey, from *socketAddr, target netip.AddrPort) *udpFlow {
+func (p *udpPort) flow(socket *dgramSocket, key clientKey, from *sockio.Addr, info *sockio.Info, target netip.AddrPort) *udpFlow {
 	p.mu.Lock()
 	f := p.clients[key]
 	p.mu.Unlock()
@@ -174,7 +177,10 @@ func (p *udpPort) flow(socket *dgramSocket, key clientKey, from *socketAddr, tar
 		p.published.flows.get(f.inside) // marks it as used
 		return f
 	}
-	f = &udpFlow{port: p, socket: socket, client: key, to: *from, oob: packetInfo(key.local)}
+	f = &udpFlow{port: p, socket: socket, client: key, to: *from}
+	if key.local.IsValid() {
+		f.oob = sockio.AppendLocal(nil, sockio.Family(key.local), info)
+	}
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()

@@ -4,6 +4,8 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+
+	"rootlesskit/internal/sockio"
 )
 
 // socketReader lets an endpoint take bytes from a socket: a tcpip.Payloader.
@@ -30,7 +32,7 @@ func (s *socketReader) Len() int {
 	if len(s.head) > 0 {
 		return len(s.head)
 	}
-	n, errno := readFD(s.fd, s.buf[:])
+	n, errno := sockio.Read(s.fd, s.buf[:])
 	switch {
 	case errno != 0:
 		s.err = errno
@@ -44,7 +46,7 @@ func (s *socketReader) Len() int {
 	if n < len(s.buf) {
 		return n
 	}
-	return n + readable(s.fd)
+	return n + sockio.Unread(s.fd)
 }
 
 // Read implements io.Reader.
@@ -57,7 +59,7 @@ func (s *socketReader) Read(b []byte) (int, error) {
 		s.head = s.head[n:]
 		return n, nil
 	}
-	n, errno := readFD(s.fd, b)
+	n, errno := sockio.Read(s.fd, b)
 	switch {
 	case errno != 0:
 		return 0, errno
@@ -81,7 +83,7 @@ func (s *socketWriter) Write(b []byte) (int, error) {
 	s.count.Add(uint64(len(b))) // before the peer can have them
 	done := 0
 	for done < len(b) {
-		n, errno := writeFD(s.fd, b[done:])
+		n, errno := sockio.Write(s.fd, b[done:])
 		if errno != 0 {
 			s.err = errno
 			s.count.Add(-uint64(len(b) - done))

@@ -3,33 +3,16 @@ package gvisor
 import (
 	"time"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
+
+	"rootlesskit/internal/sockio"
 )
 
-// A connection whose peer has vanished without a packet ends after keepAliveIdle
-// and keepAliveCount probes, keepAliveInterval apart: as with Go's net package,
-// which the clients of RootlessKit are used to. Both sides ask, since the probes
-// of the applications end at the stack.
-const (
-	keepAliveIdle     = 15 * time.Second
-	keepAliveInterval = 15 * time.Second
-	keepAliveCount    = 9
-)
-
-// prepareSocket sets the options of a relayed socket of the host. None of them is
-// vital.
-func prepareSocket(fd int) {
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAliveIdle/time.Second))
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAliveInterval/time.Second))
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveCount)
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-}
-
-// prepareEndpoint is the same for the stack's side of a relay.
+// prepareEndpoint is sockio.PrepareTCP for the stack's side of a relay. Both sides
+// ask whether the peer is there, since the probes of the applications end at the
+// stack.
 func prepareEndpoint(ep tcpip.Endpoint) {
-	setKeepAlive(ep, keepAliveIdle, keepAliveInterval, keepAliveCount)
+	setKeepAlive(ep, sockio.KeepAliveIdle*time.Second, sockio.KeepAliveInterval*time.Second, sockio.KeepAliveCount)
 	ep.SocketOptions().SetKeepAlive(true)
 }
 
