@@ -18,7 +18,7 @@ import (
 
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
-	"rootlesskit/internal/relay"
+	"rootlesskit/internal/sockio"
 )
 
 // mainEnv has this test's program be the command itself.
@@ -183,7 +183,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 func dial(t *testing.T, from *nstest.Child, network, to string) (net.Conn, error) {
 	t.Helper()
 	addr := netip.MustParseAddrPort(to)
-	req := netns.SocketRequest{Family: relay.FamilyOf(addr.Addr()), Type: unix.SOCK_STREAM, Count: 1}
+	req := netns.SocketRequest{Family: sockio.Family(addr.Addr()), Type: unix.SOCK_STREAM, Count: 1}
 	if network == "udp" {
 		req.Type = unix.SOCK_DGRAM
 	}

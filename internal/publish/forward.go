@@ -14,6 +14,7 @@ import (
 	"rootlesskit/internal/fdlimit"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/relay"
+	"rootlesskit/internal/sockio"
 )
 
 // Forward publishes one port until it is closed. The error of a port that cannot
@@ -149,11 +150,11 @@ func (p *Ports) forward(udp bool, sockets hostsock.Sockets, to netip.AddrPort, r
 }
 
 func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, r relay.Router) (forwarded, error) {
-	p.pools.get(unix.SOCK_STREAM, relay.FamilyOf(to.Addr()))
+	p.pools.get(unix.SOCK_STREAM, sockio.Family(to.Addr()))
 	return p.engine.ForwardTCP(relay.TCPConfig{
 		Listeners: listeners.FDs,
 		Shared:    listeners.Shared,
-		Family:    relay.FamilyOf(to.Addr()),
+		Family:    sockio.Family(to.Addr()),
 		Pool:      func(family int) *relay.Pool { return p.pools.get(unix.SOCK_STREAM, family) },
 		Router:    r,
 		Log:       p.cfg.Log,
@@ -161,7 +162,7 @@ func (p *Ports) forwardTCP(listeners hostsock.Sockets, to netip.AddrPort, r rela
 }
 
 func (p *Ports) forwardUDP(sockets hostsock.Sockets, to netip.AddrPort, r relay.Router) (forwarded, error) {
-	p.pools.get(unix.SOCK_DGRAM, relay.FamilyOf(to.Addr()))
+	p.pools.get(unix.SOCK_DGRAM, sockio.Family(to.Addr()))
 	cfg := relay.UDPConfig{
 		Sockets: sockets.FDs,
 		Pool:    func(family int) *relay.Pool { return p.pools.get(unix.SOCK_DGRAM, family) },

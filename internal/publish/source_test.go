@@ -15,7 +15,7 @@ import (
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
-	"rootlesskit/internal/relay"
+	"rootlesskit/internal/sockio"
 )
 
 var (
@@ -130,7 +130,7 @@ func TestRemoteTCPClientIsNotLoopback(t *testing.T) {
 // connect connects to an address of the outside, from the same address.
 func (r *remoteTest) connect(t *testing.T, to netip.AddrPort) {
 	t.Helper()
-	fds, err := netns.Sockets(t.Context(), r.outside, netns.SocketRequest{Family: relay.FamilyOf(to.Addr()), Type: unix.SOCK_STREAM, Count: 1})
+	fds, err := netns.Sockets(t.Context(), r.outside, netns.SocketRequest{Family: sockio.Family(to.Addr()), Type: unix.SOCK_STREAM, Count: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sockio"
 )
 
 // keepAliveOf is SO_KEEPALIVE of a socket with its idle time, interval and probes.
@@ -42,8 +43,8 @@ func dialIn(t *testing.T, space *nstest.Child, to netip.AddrPort) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closeAll(fds) })
-	if err := unix.Connect(fds[0], sockaddrOf(to, unix.AF_INET)); err != nil && err != unix.EINPROGRESS {
+	t.Cleanup(func() { sockio.CloseAll(fds) })
+	if err := sockio.Connect(fds[0], to); err != 0 && err != unix.EINPROGRESS {
 		t.Fatalf("connect %s: %v", to, err)
 	}
 }

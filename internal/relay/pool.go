@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/fdlimit"
+	"rootlesskit/internal/sockio"
 )
 
 // Pool keeps unconnected sockets of the child's network namespace at hand, so
@@ -97,7 +98,7 @@ func (p *Pool) shed() {
 		p.ready = p.ready[:p.size:p.size]
 	}
 	p.mu.Unlock()
-	closeAll(excess)
+	sockio.CloseAll(excess)
 }
 
 // Drain closes the sockets that are ready, where descriptors are needed for
@@ -107,7 +108,7 @@ func (p *Pool) Drain() {
 	ready := p.ready
 	p.ready, p.size, p.filled = nil, min(poolStart, p.most), time.Time{}
 	p.mu.Unlock()
-	closeAll(ready)
+	sockio.CloseAll(ready)
 }
 
 // Wait returns when the pool has closed its sockets, after its context ended.
@@ -216,7 +217,7 @@ func (p *Pool) refill(ctx context.Context) error {
 			return fmt.Errorf("got none of %d sockets", missing)
 		}
 		for _, fd := range fds {
-			prepareTCP(fd) // UDP sockets have none of it
+			sockio.PrepareTCP(fd) // UDP sockets have none of it
 			_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, localCongestion)
 		}
 		p.add(fds)
@@ -228,7 +229,7 @@ func (p *Pool) add(fds []int) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		return
 	}
 	n := min(len(fds), len(p.waiting))
@@ -240,7 +241,7 @@ func (p *Pool) add(fds []int) {
 		p.filled = time.Now()
 	}
 	p.mu.Unlock()
-	closeAll(rest[room:])
+	sockio.CloseAll(rest[room:])
 	for i, w := range served {
 		fd := fds[i]
 		if !w.loop.post(func() { w.got(fd) }) {
@@ -254,14 +255,8 @@ func (p *Pool) close() {
 	ready, waiting := p.ready, p.waiting
 	p.ready, p.waiting, p.closed = nil, nil, true
 	p.mu.Unlock()
-	closeAll(ready)
+	sockio.CloseAll(ready)
 	for _, w := range waiting {
 		w.loop.post(func() { w.got(-1) })
-	}
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
 	}
 }

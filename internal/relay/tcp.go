@@ -3,7 +3,6 @@ package relay
 import (
 	"errors"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -11,6 +10,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/fdlimit"
+	"rootlesskit/internal/sockio"
 )
 
 // TCPConfig says what to forward.
@@ -63,6 +63,13 @@ type tcpStats struct {
 	bytes                                   [2]atomic.Uint64 // by direction
 }
 
+// localCongestion is the congestion control of paths within the machine, which
+// have no congestion. BBR, where it is the system's, would pace what is sent by
+// high-resolution timers: that takes a third of the throughput and half of the
+// CPU time of a relayed stream. Every user may choose Reno, and every kernel has
+// it (tcp(7), TCP_CONGESTION).
+const localCongestion = "reno"
+
 // ForwardTCP starts to forward. It takes the listeners over, also where it
 // fails.
 func (e *Engine) ForwardTCP(cfg TCPConfig) (*TCPPort, error) {
@@ -74,7 +81,7 @@ func (e *Engine) ForwardTCP(cfg TCPConfig) (*TCPPort, error) {
 	}
 	p := &TCPPort{cfg: cfg}
 	for _, fd := range cfg.Listeners {
-		prepareTCP(fd)
+		sockio.PrepareTCP(fd)
 		p.congestion, _ = unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
 		if !cfg.Shared { // else the next one to use them would take it for the system's
 			_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, localCongestion)
@@ -158,21 +165,4 @@ func (t *tcpPart) end() {
 	for c := t.conns.first; c != nil; c = t.conns.first {
 		c.abort()
 	}
-}
-
-// sockaddrOf turns an address into what connect and bind take.
-func sockaddrOf(a netip.AddrPort, family int) unix.Sockaddr {
-	if family == unix.AF_INET {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
-}
-
-// FamilyOf is the family of sockets for an address, unix.AF_INET or
-// unix.AF_INET6.
-func FamilyOf(a netip.Addr) int {
-	if a.Unmap().Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
 }

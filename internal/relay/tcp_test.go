@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // plainPool makes sockets of the test's own namespace.
@@ -27,7 +29,7 @@ func plainPoolOf(t testing.TB, family, size int) *Pool {
 		for range n {
 			fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
-				closeAll(fds)
+				sockio.CloseAll(fds)
 				return nil, err
 			}
 			fds = append(fds, fd)
@@ -69,7 +71,7 @@ func forward(t testing.TB, target string) (*TCPPort, string) {
 	t.Helper()
 	to := netip.MustParseAddrPort(target)
 	e := newEngine(t)
-	pool := plainPool(t, FamilyOf(to.Addr()))
+	pool := plainPool(t, sockio.Family(to.Addr()))
 	fd, addr := listenFD(t)
 	p, err := e.ForwardTCP(TCPConfig{
 		Listeners: []int{fd},
@@ -96,7 +98,7 @@ func listenFD(t testing.TB) (int, string) {
 	if err := unix.Listen(fd, 4096); err != nil {
 		t.Fatal(err)
 	}
-	return fd, sysGetsockname(fd).String()
+	return fd, sockio.LocalAddr(fd).String()
 }
 
 // serve accepts connections for f until the test ends.

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/fdlimit"
+	"rootlesskit/internal/sockio"
 )
 
 // tcpListener is a listening socket as one loop sees it. All loops share the
@@ -64,7 +65,7 @@ func (l *tcpListener) ready(uint32) {
 		l.awaitPool(pool)
 		return
 	}
-	fd, from, errno := sysAccept(l.fd)
+	fd, from, errno := sockio.Accept(l.fd)
 	switch errno {
 	case 0:
 		l.backoff = 0

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // A tcpConn moves bytes between a client and a server of the namespace.
@@ -65,17 +67,17 @@ const poolTimeout = 5 * time.Second
 // namespace, of the port's family.
 func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
 	t.stats.accepted.Add(1)
-	c := &tcpConn{part: t, opening: &opening{client: from, local: sysGetsockname(fd)}}
+	c := &tcpConn{part: t, opening: &opening{client: from, local: sockio.LocalAddr(fd)}}
 	c.side[client] = tcpSide{conn: c, fd: int32(fd), number: client, readable: true, writable: true}
 	c.side[child] = tcpSide{conn: c, fd: -1, number: child}
 	t.conns.add(c)
 	t.loop.conns++
 	o, cfg := c.opening, &t.port.cfg
 	if o.client.Addr() != o.local.Addr() && !o.client.Addr().IsLoopback() {
-		sysSetString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, t.port.congestion)
+		sockio.SetString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, t.port.congestion)
 	}
 	o.route = cfg.Router.Route(o.client, o.local)
-	if o.route.Pool == nil && o.route.Target.IsValid() && FamilyOf(o.route.Target.Addr()) == cfg.Family {
+	if o.route.Pool == nil && o.route.Target.IsValid() && sockio.Family(o.route.Target.Addr()) == cfg.Family {
 		c.dir[toChild].kept = o.route.Prelude
 		c.connect(socket)
 		return
@@ -103,7 +105,7 @@ func (c *tcpConn) takeSocket() {
 	}
 	pool := c.opening.route.Pool
 	if pool == nil {
-		pool = c.part.port.cfg.Pool(FamilyOf(to.Addr()))
+		pool = c.part.port.cfg.Pool(sockio.Family(to.Addr()))
 	}
 	if fd, ok := pool.get(); ok {
 		c.connect(fd)
@@ -120,7 +122,7 @@ func (c *tcpConn) takeSocket() {
 func (c *tcpConn) gotSocket(fd int) {
 	if c.dead {
 		if fd >= 0 {
-			sysClose(fd)
+			sockio.Close(fd)
 		}
 		return
 	}
@@ -143,14 +145,14 @@ func (c *tcpConn) connect(fd int) {
 		if route.Source.Port() == 0 {
 			// The port is chosen by connect, when the target is known too, so that
 			// two connections may share it (ip(7), Linux 4.2).
-			sysSetInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+			sockio.SetInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 		}
-		if errno := sysBind(fd, route.Source); errno != 0 {
+		if errno := sockio.Bind(fd, route.Source); errno != 0 {
 			c.connectFailed(errno)
 			return
 		}
 	}
-	if errno := sysConnect(fd, route.Target); errno != 0 && errno != unix.EINPROGRESS {
+	if errno := sockio.Connect(fd, route.Target); errno != 0 && errno != unix.EINPROGRESS {
 		c.connectFailed(errno)
 		return
 	}
@@ -224,7 +226,7 @@ func (c *tcpConn) opened() {
 func (c *tcpConn) abort() {
 	for i := range c.side {
 		if s := &c.side[i]; s.fd >= 0 {
-			sysReset(int(s.fd))
+			sockio.Reset(int(s.fd))
 		}
 	}
 	c.finish()
@@ -253,7 +255,7 @@ func (c *tcpConn) closeSide(s *tcpSide) {
 		c.part.loop.forget(s.token)
 		s.token = token{}
 	}
-	sysClose(int(s.fd))
+	sockio.Close(int(s.fd))
 	s.fd = -1
 }
 

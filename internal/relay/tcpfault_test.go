@@ -21,6 +21,7 @@ import (
 
 	"rootlesskit/internal/fdlimit"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sockio"
 )
 
 // until polls for a state.
@@ -285,8 +286,8 @@ func listenAt(t testing.TB, addr string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sysSetInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	if errno := sysBind(fd, netip.MustParseAddrPort(addr)); errno != 0 {
+	sockio.SetInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if errno := sockio.Bind(fd, netip.MustParseAddrPort(addr)); errno != 0 {
 		t.Fatalf("binding %s again: %v", addr, errno)
 	}
 	if err := unix.Listen(fd, 4096); err != nil {
@@ -509,14 +510,14 @@ func TestBurstOfResets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if errno := sysConnect(fd, to); errno != 0 {
+		if errno := sockio.Connect(fd, to); errno != 0 {
 			t.Fatalf("connecting: %v", errno)
 		}
 		if i%2 == 0 {
-			_, _ = sysSend(fd, []byte("x"))
+			_, _ = sockio.Send(fd, []byte("x"))
 		}
-		sysReset(fd)
-		sysClose(fd)
+		sockio.Reset(fd)
+		sockio.Close(fd)
 	}
 	until(t, "all are gone", func() bool { d := p.Details(); return d.Active == 1 && d.Accepted > burst*9/10 })
 	// A loop keeps some pipes at hand, of which each has two ends.
@@ -540,20 +541,20 @@ func TestIdleConnections(t *testing.T) {
 	to := netip.MustParseAddrPort(addr)
 	heap := liveHeap()
 	var fds []int
-	defer func() { closeAll(fds) }()
+	defer func() { sockio.CloseAll(fds) }()
 	for range n {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		fds = append(fds, fd)
-		if errno := sysConnect(fd, to); errno != 0 {
+		if errno := sockio.Connect(fd, to); errno != 0 {
 			t.Fatal(errno)
 		}
 		var server int
 		until(t, "the server's side", func() bool {
 			var errno unix.Errno
-			server, _, errno = sysAccept(listener)
+			server, _, errno = sockio.Accept(listener)
 			return errno == 0
 		})
 		fds = append(fds, server)
@@ -591,9 +592,9 @@ func raiseDescriptorLimit(t *testing.T) int {
 func roundTrip(t testing.TB, client, server int) {
 	t.Helper()
 	buf := []byte("x")
-	_, _ = sysSend(client, buf)
-	until(t, "a byte", func() bool { n, _ := sysRead(server, buf); return n == 1 })
-	_, _ = sysSend(server, buf)
+	_, _ = sockio.Send(client, buf)
+	until(t, "a byte", func() bool { n, _ := sockio.Read(server, buf); return n == 1 })
+	_, _ = sockio.Send(server, buf)
 	if n, err := unix.Read(client, buf); n != 1 {
 		t.Fatalf("the client got %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sockio"
 )
 
 // childTCPPool has sockets of a child's namespace.
@@ -70,7 +71,7 @@ func TestForeignSource(t *testing.T) {
 		for _, part := range p.parts {
 			do(t, part.loop, func() {
 				if c := part.conns.first; c != nil {
-					bound = sysGetsockname(int(c.side[child].fd))
+					bound = sockio.LocalAddr(int(c.side[child].fd))
 				}
 			})
 		}

@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // direction is one half of a connection. Small messages are read into the loop's
@@ -80,7 +82,7 @@ func (c *tcpConn) passEnd(d int) {
 		return // shutdown would undo the connect
 	}
 	dir.shut = true
-	sysShutdownWrite(int(c.side[1-d].fd))
+	sockio.ShutdownWrite(int(c.side[1-d].fd))
 }
 
 func (dir *direction) pending() bool { return dir.piped > 0 || len(dir.kept) > 0 }
@@ -101,20 +103,20 @@ func (c *tcpConn) step(d int) (n int, more bool) {
 		dir.pipe = c.part.loop.pipes.get()
 	}
 	if dir.pipe != nil {
-		n, errno := sysSplice(int(src.fd), dir.pipe.w, dir.pipe.size)
+		n, errno := sockio.Splice(int(src.fd), dir.pipe.w, dir.pipe.size)
 		if !c.received(d, n, true, errno) {
-			return 0, errno == unix.EINTR
+			return 0, false
 		}
 		dir.piped = n
 		return n, c.flush(d)
 	}
 	buf := c.part.loop.buf
-	n, errno := sysRead(int(src.fd), buf)
+	n, errno := sockio.Read(int(src.fd), buf)
 	// Fewer than asked for: the socket is empty, and new bytes are a new edge.
 	if !c.received(d, n, n == len(buf) || src.ended, errno) {
-		return 0, errno == unix.EINTR
+		return 0, false
 	}
-	wrote, errno := sysSend(int(dst.fd), buf[:n])
+	wrote, errno := sockio.Send(int(dst.fd), buf[:n])
 	if wrote < n { // before sent: another server may get it
 		dir.keep(c.part.loop, buf[wrote:n])
 	}
@@ -125,14 +127,14 @@ func (c *tcpConn) step(d int) (n int, more bool) {
 func (c *tcpConn) flush(d int) bool {
 	dir, dst := &c.dir[d], &c.side[1-d]
 	for dir.piped > 0 {
-		n, errno := sysSplice(dir.pipe.r, int(dst.fd), dir.piped)
+		n, errno := sockio.Splice(dir.pipe.r, int(dst.fd), dir.piped)
 		dir.piped -= n
 		if !c.sent(d, n, errno) {
 			return false
 		}
 	}
 	for len(dir.kept) > 0 {
-		n, errno := sysSend(int(dst.fd), dir.kept)
+		n, errno := sockio.Send(int(dst.fd), dir.kept)
 		dir.kept = dir.kept[n:]
 		if !c.sent(d, n, errno) {
 			return false
@@ -148,8 +150,6 @@ func (c *tcpConn) received(d, n int, more bool, errno unix.Errno) bool {
 	src := &c.side[d]
 	switch errno {
 	case 0:
-	case unix.EINTR:
-		return false
 	case unix.EAGAIN:
 		src.readable = false
 		return false
@@ -182,8 +182,6 @@ func (c *tcpConn) sent(d, n int, errno unix.Errno) bool {
 			c.answered()
 		}
 		return true
-	case unix.EINTR:
-		return true
 	case unix.EAGAIN:
 		dst.writable = false
 		return false
@@ -215,7 +213,7 @@ func (c *tcpConn) sinkFailed(d int) {
 // keep keeps what the sink did not take.
 func (dir *direction) keep(l *loop, b []byte) {
 	if p := l.pipes.get(); p != nil {
-		if n, _ := sysWrite(p.w, b); n == len(b) {
+		if n, _ := sockio.Write(p.w, b); n == len(b) {
 			dir.pipe, dir.piped = p, n
 			return
 		}

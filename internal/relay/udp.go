@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/sockio"
 )
 
 // The UDP data plane, theory of operation.
@@ -102,14 +103,14 @@ func (e *Engine) ForwardUDP(cfg UDPConfig) (*UDPPort, error) {
 	for i, fd := range cfg.Sockets {
 		l, err := newUDPListener(p, fd)
 		if err != nil {
-			closeAll(cfg.Sockets)
+			sockio.CloseAll(cfg.Sockets)
 			return nil, fmt.Errorf("UDP listener %d: %w", i, err)
 		}
 		p.listeners = append(p.listeners, l)
 	}
 	err := errors.New("the event loop has ended")
 	if p.loop.call(func() { err = p.start() }); err != nil {
-		closeAll(cfg.Sockets)
+		sockio.CloseAll(cfg.Sockets)
 		return nil, fmt.Errorf("forwarding UDP: %w", err)
 	}
 	return p, nil

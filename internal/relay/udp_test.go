@@ -12,13 +12,13 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sockio"
 )
 
 // udpServer opens a server; its address is that of a route.
@@ -319,8 +319,7 @@ func sendSegments(t testing.TB, c *net.UDPConn, to *netip.AddrPort, data []byte,
 	t.Helper()
 	var control []byte
 	if size > 0 {
-		control = make([]byte, udpControlSize)
-		control = control[:putUDPSegment(control, size)]
+		control = sockio.AppendSegment(nil, size)
 	}
 	var err error
 	if to != nil {
@@ -375,7 +374,7 @@ func TestUDPMergesDatagramsOfOneSize(t *testing.T) {
 	f, other := &udpFlow{}, &udpFlow{}
 	add := func(f *udpFlow, len, gro int) {
 		s := &b.slots[b.tx.iovs]
-		s.len, s.info.gro = len, gro
+		s.len, s.info.Segment = len, gro
 		b.tx.add(f, s, udpToServer)
 	}
 	for _, len := range []int{100, 100, 60} { // one, with a shorter end
@@ -393,9 +392,9 @@ func TestUDPMergesDatagramsOfOneSize(t *testing.T) {
 	add(other, 50, 0)
 	add(other, 50, 0)
 	var got []string
-	for i, m := range b.tx.send[:b.tx.n] {
-		cut := parseUDPSegment(&b.tx.hdr[i].msg)
-		got = append(got, fmt.Sprintf("%d:%d/%d", m.slots, m.bytes, cut))
+	for i := range b.tx.n {
+		m := &b.tx.send[i]
+		got = append(got, fmt.Sprintf("%d:%d/%d", m.slots, m.bytes, segmentOf(m)))
 	}
 	want := "3:260/100 1:60/0 1:60/0 1:0/0 2:180/90 1:91/0 1:300/91 1:40/0 1:50/0 1:50/0"
 	if s := strings.Join(got, " "); s != want {
@@ -404,12 +403,13 @@ func TestUDPMergesDatagramsOfOneSize(t *testing.T) {
 }
 
 // parseUDPSegment returns the length that a message is cut at, 0 for never.
-func parseUDPSegment(msg *unix.Msghdr) int {
-	if msg.Control == nil {
+// segmentOf is what the kernel is told to cut a message into; 0: it is not told.
+func segmentOf(m *udpSend) int {
+	h, data, _ := sockio.NextControl(m.control[:])
+	if !m.cut || h == nil || h.Type != unix.UDP_SEGMENT {
 		return 0
 	}
-	b := unsafe.Slice(msg.Control, udpControlSize)
-	return int(binary.NativeEndian.Uint16(b[unix.CmsgLen(0):]))
+	return int(binary.NativeEndian.Uint16(data))
 }
 
 // pass has time pass for a port.
@@ -797,33 +797,6 @@ func TestUDPRejectsWhatIsNoIPSocket(t *testing.T) {
 	if _, err := e.ForwardUDP(UDPConfig{Sockets: []int{fd}}); err == nil {
 		t.Error("a Unix socket was forwarded")
 	}
-}
-
-func TestUDPControl(t *testing.T) {
-	b := make([]byte, udpControlSize)
-	info := udpInfo{local: [16]byte{0: 0xfe, 1: 0x80, 15: 7}, ifindex: 3}
-	n := putPktinfo(b, unix.AF_INET6, &info)
-	if got := parseUDPControl(b[:n]); got != info {
-		t.Errorf("got %+v, want %+v", got, info)
-	}
-	n = putCmsgInt(b, unix.UDP_GRO, 1200)
-	if got := parseUDPControl(b[:n]); got.gro != 1200 {
-		t.Errorf("got %+v", got)
-	}
-}
-
-func putCmsgInt(b []byte, typ int32, v uint32) int {
-	binary.NativeEndian.PutUint32(putCmsg(b, unix.SOL_UDP, typ, 4), v)
-	return unix.CmsgSpace(4)
-}
-
-func FuzzUDPControl(f *testing.F) {
-	b := make([]byte, udpControlSize)
-	f.Add(bytes.Clone(b[:putPktinfo(b, unix.AF_INET6, &udpInfo{ifindex: 1})]))
-	f.Add(bytes.Clone(b[:putCmsgInt(b, unix.UDP_GRO, 1<<31)]))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		parseUDPControl(b)
-	})
 }
 
 // TestUDPSocketsHaveRoom: the sockets of a port hold more than the kernel gives

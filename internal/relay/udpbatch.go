@@ -1,9 +1,9 @@
 package relay
 
 import (
-	"unsafe"
-
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 const (
@@ -24,26 +24,20 @@ type udpBatch struct {
 	used    int          // slots with replies
 
 	slots [udpBatchSize]udpSlot
-	rx    [udpBatchSize]mmsghdr
+	rx    [udpBatchSize]sockio.Message
 	tx    udpSends
 }
 
 // udpSlot holds a received message.
 type udpSlot struct {
-	control [udpControlSize]byte // first, to be aligned
+	control [sockio.ControlSize]byte // first, to be aligned
 	buf     *[udpSlotSize]byte
 	iov     unix.Iovec
-	name    unix.RawSockaddrInet6 // or the RawSockaddrInet4 in its place
 
+	from sockio.Addr
 	len  int
-	info udpInfo
+	info sockio.Info
 	next int // slot of the same flow in a listener's round; -1: none
-}
-
-// mmsghdr is struct mmsghdr of recvmmsg(2).
-type mmsghdr struct {
-	msg unix.Msghdr
-	len uint32
 }
 
 // udpBatch returns the loop's batch, which is made for the first port.
@@ -59,15 +53,12 @@ func newUDPBatch() *udpBatch {
 	b.gro, b.tx.gso = probeUDPOffloads()
 	buf := make([]byte, udpBatchSize*udpSlotSize)
 	for i := range b.slots {
-		s, msg := &b.slots[i], &b.rx[i].msg
+		s := &b.slots[i]
 		s.buf = (*[udpSlotSize]byte)(buf[i*udpSlotSize:])
 		s.iov.Base = &s.buf[0]
 		s.iov.SetLen(udpSlotSize)
-		msg.Iov = &s.iov
-		msg.SetIovlen(1)
-		msg.Name = (*byte)(unsafe.Pointer(&s.name))
-		msg.Control = &s.control[0]
-		resetReceived(msg)
+		b.rx[i].SetData(&s.iov, 1)
+		b.rx[i].SetRoom(&s.from, s.control[:])
 	}
 	return b
 }
@@ -95,21 +86,14 @@ func (b *udpBatch) enableGRO(fd int) {
 // receive takes up to limit messages of a socket into the slots from first on,
 // and returns their number.
 func (b *udpBatch) receive(fd, first, limit int) (int, unix.Errno) {
-	n, errno := recvmmsg(fd, b.rx[first:first+limit])
+	n, errno := sockio.ReceiveAll(fd, b.rx[first:first+limit], 0)
 	for i := first; i < first+n; i++ {
-		h, s := &b.rx[i], &b.slots[i]
-		s.len = int(h.len)
-		s.info = parseUDPControl(s.control[:h.msg.Controllen])
-		resetReceived(&h.msg)
+		m, s := &b.rx[i], &b.slots[i]
+		s.len = m.Len()
+		s.info = sockio.ParseInfo(m.Received(&s.from, s.control[:]))
+		m.SetRoom(&s.from, s.control[:]) // for the next one
 	}
 	return n, errno
-}
-
-// resetReceived makes room for the next message where the kernel has written
-// the lengths of the last one.
-func resetReceived(msg *unix.Msghdr) {
-	msg.Namelen = unix.SizeofSockaddrInet6
-	msg.SetControllen(udpControlSize)
 }
 
 // collect takes what has arrived for a flow into the replies.

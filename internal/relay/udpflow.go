@@ -6,9 +6,10 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // udpFlow is a client of a port and its socket in the namespace.
@@ -29,12 +30,10 @@ import (
 // silent and there is no more room. No look moves a flow that finds no server, or
 // while the one that answers it is still there. See udpdoubt.go for looks.
 type udpFlow struct {
-	// source is the control message that sends from the address that the
-	// client asked; first, because it is aligned.
-	source    [udpControlSize]byte
-	sourceLen int
-	client    unix.RawSockaddrInet6 // or the RawSockaddrInet4 in its place
-	clientLen uint32
+	client sockio.Addr
+	// source is the control message that sends from the address that the client
+	// asked; nil on a listener with one address.
+	source []byte
 
 	key   flowKey
 	port  *UDPPort
@@ -67,17 +66,7 @@ type flowKey struct {
 }
 
 func keyOf(s *udpSlot) flowKey {
-	if s.name.Family == unix.AF_INET6 {
-		return flowKey{client: s.name.Addr, local: s.info.local, scope: s.name.Scope_id, port: hostPort(s.name.Port)}
-	}
-	v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&s.name))
-	return flowKey{client: mapped(v4.Addr), local: s.info.local, port: hostPort(v4.Port)}
-}
-
-// hostPort is the value of a port in a socket address.
-func hostPort(p uint16) uint32 {
-	b := (*[2]byte)(unsafe.Pointer(&p))
-	return uint32(b[0])<<8 | uint32(b[1])
+	return flowKey{client: s.from.As16(), local: s.info.Local, scope: s.from.Scope(), port: uint32(s.from.Port())}
 }
 
 func (k *flowKey) clientAddr() netip.AddrPort {
@@ -104,7 +93,7 @@ func (f *udpFlow) openRouted() (bool, error) {
 	}
 	pool := f.route.Pool
 	if pool == nil {
-		pool = f.port.cfg.Pool(FamilyOf(f.route.Target.Addr()))
+		pool = f.port.cfg.Pool(sockio.Family(f.route.Target.Addr()))
 	}
 	fd, ok := pool.get()
 	if !ok {
@@ -133,7 +122,7 @@ func checkUDPRoute(r Route) error {
 	if !r.Target.IsValid() {
 		return errors.New("there is no route to the namespace")
 	}
-	if r.Source.IsValid() && FamilyOf(r.Source.Addr()) != FamilyOf(r.Target.Addr()) {
+	if r.Source.IsValid() && sockio.Family(r.Source.Addr()) != sockio.Family(r.Target.Addr()) {
 		return fmt.Errorf("the source %s and the target %s are of different families", r.Source, r.Target)
 	}
 	return nil
@@ -141,16 +130,15 @@ func checkUDPRoute(r Route) error {
 
 // connectUDP readies a socket of the namespace for a flow.
 func (p *UDPPort) connectUDP(fd int, r Route) error {
-	family := FamilyOf(r.Target.Addr())
 	setUDPBuffers(fd)
 	p.batch.enableGRO(fd)
 	if r.Source.IsValid() {
-		if err := bindSource(fd, r.Source, family); err != nil {
-			return fmt.Errorf("binding the source %s in the namespace: %w", r.Source, err)
+		if errno := bindSource(fd, r.Source); errno != 0 {
+			return fmt.Errorf("binding the source %s in the namespace: %w", r.Source, errno)
 		}
 	}
-	if err := unix.Connect(fd, sockaddrOf(r.Target, family)); err != nil {
-		return fmt.Errorf("connecting to %s in the namespace: %w", r.Target, err)
+	if errno := sockio.Connect(fd, r.Target); errno != 0 {
+		return fmt.Errorf("connecting to %s in the namespace: %w", r.Target, errno)
 	}
 	return nil
 }
@@ -160,17 +148,17 @@ func (p *UDPPort) connectUDP(fd int, r Route) error {
 // use one port towards several published ones: the sockets differ by their
 // targets. For a port that the kernel chooses it must be off, or two flows might
 // get the same.
-func bindSource(fd int, source netip.AddrPort, family int) error {
-	reuse := func(on int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, on) }
+func bindSource(fd int, source netip.AddrPort) unix.Errno {
+	reuse := func(on int32) { sockio.SetInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, on) }
 	if source.Port() != 0 {
 		reuse(1)
 	}
-	err := unix.Bind(fd, sockaddrOf(source, family))
-	if err == unix.EADDRINUSE {
+	errno := sockio.Bind(fd, source)
+	if errno == unix.EADDRINUSE {
 		reuse(0)
-		err = unix.Bind(fd, sockaddrOf(netip.AddrPortFrom(source.Addr(), 0), family))
+		errno = sockio.Bind(fd, netip.AddrPortFrom(source.Addr(), 0))
 	}
-	return err
+	return errno
 }
 
 // forward sends what came in for the flow in this round.
@@ -207,7 +195,7 @@ func (f *udpFlow) ready(uint32) {
 		if !f.holds {
 			f.dropHeld() // copies of what the server has got
 		}
-	case errno != unix.EAGAIN && errno != unix.EINTR:
+	case errno != unix.EAGAIN:
 		f.failed(errno)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // udpListener is a socket of a port in the host.
@@ -28,25 +30,22 @@ func newUDPListener(p *UDPPort, fd int) (*udpListener, error) {
 		return nil, fmt.Errorf("getsockname of descriptor %d: %w", fd, err)
 	}
 	l := &udpListener{port: p, fd: fd, touched: make([]*udpFlow, 0, udpBatchSize)}
-	level, pktinfo := unix.SOL_IP, unix.IP_PKTINFO
+	l.bound = sockio.FromSockaddr(sa)
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
 		l.family = unix.AF_INET
-		l.bound = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
 		l.family = unix.AF_INET6
-		addr := netip.AddrFrom16(sa.Addr)
 		if sa.ZoneId != 0 {
-			addr = addr.WithZone(strconv.FormatUint(uint64(sa.ZoneId), 10))
+			zone := strconv.FormatUint(uint64(sa.ZoneId), 10)
+			l.bound = netip.AddrPortFrom(l.bound.Addr().WithZone(zone), l.bound.Port())
 		}
-		l.bound = netip.AddrPortFrom(addr, uint16(sa.Port))
-		level, pktinfo = unix.SOL_IPV6, unix.IPV6_RECVPKTINFO
 	default:
 		return nil, fmt.Errorf("descriptor %d is not an IP socket", fd)
 	}
 	if l.bound.Addr().IsUnspecified() {
 		l.wildcard = true
-		if err := unix.SetsockoptInt(fd, level, pktinfo, 1); err != nil {
+		if err := sockio.TellLocal(fd, l.family); err != nil {
 			return nil, fmt.Errorf("IP_PKTINFO: %w", err)
 		}
 	}
@@ -72,7 +71,7 @@ func (l *udpListener) ready(events uint32) {
 		return
 	}
 	n, errno := b.receive(l.fd, 0, udpBatchSize)
-	if n == 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+	if n == 0 && errno != unix.EAGAIN {
 		l.port.fault("receiving on "+l.bound.String(), errno)
 		return
 	}
@@ -123,15 +122,11 @@ func (l *udpListener) flow(s *udpSlot, now time.Duration) *udpFlow {
 // newFlow makes a flow for the sender of a datagram.
 func (l *udpListener) newFlow(key flowKey, s *udpSlot, now time.Duration) *udpFlow {
 	p := l.port
-	f := &udpFlow{key: key, port: p, via: l, fd: -1, client: s.name}
+	f := &udpFlow{key: key, port: p, via: l, fd: -1, client: s.from}
 	f.route = p.cfg.Router.Route(key.clientAddr(), l.asked(&key))
 	f.round.first = -1
-	f.clientLen = unix.SizeofSockaddrInet6
-	if s.name.Family == unix.AF_INET {
-		f.clientLen = unix.SizeofSockaddrInet4
-	}
 	if l.wildcard {
-		f.sourceLen = putPktinfo(f.source[:], l.family, &s.info)
+		f.source = sockio.AppendLocal(nil, l.family, &s.info)
 	}
 	p.stats.accepted.Add(1)
 	ok, err := f.open()

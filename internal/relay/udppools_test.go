@@ -8,6 +8,7 @@ import (
 
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sockio"
 )
 
 // testPools has a pool for each family until the test ends.
@@ -43,7 +44,7 @@ func localSockets(_ context.Context, family, n int) ([]int, error) {
 	for range n {
 		fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
-			closeAll(fds)
+			sockio.CloseAll(fds)
 			return nil, err
 		}
 		fds = append(fds, fd)

@@ -4,6 +4,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 const (
@@ -26,7 +28,7 @@ type udpSends struct {
 	gso  bool // the kernel has UDP_SEGMENT
 	n    int
 	iovs int // of all n
-	hdr  [udpBatchSize]mmsghdr
+	msg  [udpBatchSize]sockio.Message
 	iov  [udpBatchSize]unix.Iovec
 	send [udpBatchSize]udpSend
 }
@@ -35,12 +37,13 @@ type udpSends struct {
 // of one flow, which the kernel cuts apart again (UDP_SEGMENT): all of one
 // length but the last, which may be shorter.
 type udpSend struct {
-	control [udpControlSize]byte // first, to be aligned
+	control [sockio.ControlSize]byte // first, to be aligned
 	flow    *udpFlow
 	iov     int // the first of them
 	slots   int
 	bytes   int
 	segment int  // the length of all datagrams but the last
+	cut     bool // the kernel cuts it into segments
 	closed  bool // takes no more
 }
 
@@ -53,77 +56,69 @@ func (t *udpSends) add(f *udpFlow, s *udpSlot, way udpWay) {
 	iov.Base = s.iov.Base
 	iov.SetLen(s.len)
 	t.iovs++
-	if t.merge(f, s) {
+	if t.merge(f, s, way) {
 		return
 	}
-	m, msg := &t.send[t.n], &t.hdr[t.n].msg
+	m, msg := &t.send[t.n], &t.msg[t.n]
 	m.flow, m.iov, m.slots, m.bytes, m.segment = f, t.iovs-1, 1, s.len, s.len
 	m.closed = !t.gso || f.whole[way] || s.len == 0
-	msg.Iov = iov
-	msg.SetIovlen(1)
+	msg.SetData(iov, 1)
 	m.address(msg, way)
-	if s.info.gro > 0 {
-		m.segment, m.closed = s.info.gro, true
-		m.cut(msg)
+	if s.info.Segment > 0 {
+		m.segment, m.closed = s.info.Segment, true
+		m.setCut(msg, way)
 	}
 	t.n++
 }
 
 // merge adds the datagram of the newest slot to the last message.
-func (t *udpSends) merge(f *udpFlow, s *udpSlot) bool {
+func (t *udpSends) merge(f *udpFlow, s *udpSlot, way udpWay) bool {
 	if t.n == 0 {
 		return false
 	}
-	m, msg := &t.send[t.n-1], &t.hdr[t.n-1].msg
-	if m.closed || m.flow != f || s.info.gro > 0 || s.len == 0 || s.len > m.segment ||
+	m, msg := &t.send[t.n-1], &t.msg[t.n-1]
+	if m.closed || m.flow != f || s.info.Segment > 0 || s.len == 0 || s.len > m.segment ||
 		m.slots == udpMaxSegments || m.bytes+s.len > udpMaxPayload {
 		return false
 	}
 	if m.slots == 1 {
-		m.cut(msg)
+		m.setCut(msg, way)
 	}
 	m.slots++
 	m.bytes += s.len
 	m.closed = s.len < m.segment
-	msg.SetIovlen(m.slots)
+	msg.SetData(&t.iov[m.iov], m.slots)
 	return true
 }
 
 // address sets where a message goes and where it comes from.
-func (m *udpSend) address(msg *unix.Msghdr, way udpWay) {
-	msg.Name, msg.Namelen = nil, 0
-	msg.Control = nil
-	msg.SetControllen(0)
+func (m *udpSend) address(msg *sockio.Message, way udpWay) {
+	m.cut = false
 	if way == udpToServer {
+		msg.SetAddr(nil)
+		msg.SetControl(nil)
 		return
 	}
-	msg.Name = (*byte)(unsafe.Pointer(&m.flow.client))
-	msg.Namelen = m.flow.clientLen
-	if n := m.flow.sourceLen; n > 0 {
-		msg.Control = &m.flow.source[0]
-		msg.SetControllen(n)
-	}
+	msg.SetAddr(&m.flow.client)
+	msg.SetControl(m.flow.source)
 }
 
-// cut has the kernel cut the message into segments.
-func (m *udpSend) cut(msg *unix.Msghdr) {
-	n := 0
-	if msg.Control != nil {
-		n = copy(m.control[:], m.flow.source[:m.flow.sourceLen])
+// setCut has the kernel cut the message into segments.
+func (m *udpSend) setCut(msg *sockio.Message, way udpWay) {
+	m.cut = true
+	control := m.control[:0]
+	if way == udpToClient {
+		control = append(control, m.flow.source...)
 	}
-	n += putUDPSegment(m.control[n:], m.segment)
-	msg.Control = &m.control[0]
-	msg.SetControllen(n)
+	msg.SetControl(sockio.AppendSegment(control, m.segment))
 }
-
-func (m *udpSend) isCut(msg *unix.Msghdr) bool { return msg.Control == &m.control[0] }
 
 // flush sends the messages. What the socket does not take at once is dropped.
 func (t *udpSends) flush(fd int, way udpWay) udpTally {
 	var tally udpTally
 	retried := false
 	for i := 0; i < t.n; {
-		n, errno := sendmmsg(fd, t.hdr[i:t.n])
+		n, errno := sockio.SendAll(fd, t.msg[i:t.n])
 		for _, m := range t.send[i : i+n] {
 			tally.bytes += m.bytes
 		}
@@ -132,10 +127,9 @@ func (t *udpSends) flush(fd int, way udpWay) udpTally {
 			retried = false
 			continue
 		}
-		m, msg := &t.send[i], &t.hdr[i].msg
+		m := &t.send[i]
 		switch {
-		case errno == unix.EINTR:
-		case m.isCut(msg) && cannotCut(errno):
+		case m.cut && cannotCut(errno):
 			m.flow.whole[way] = true
 			tally.add(t.sendApart(fd, i, way))
 			i++
@@ -171,18 +165,17 @@ func isShortage(errno unix.Errno) bool {
 
 // sendApart sends the datagrams of a message one by one.
 func (t *udpSends) sendApart(fd, i int, way udpWay) (tally udpTally) {
-	m, h := &t.send[i], &t.hdr[i]
-	m.address(&h.msg, way)
+	m, msg := &t.send[i], &t.msg[i]
+	m.address(msg, way)
 	var one unix.Iovec
-	h.msg.Iov = &one
-	h.msg.SetIovlen(1)
+	msg.SetData(&one, 1)
 	for _, iov := range t.iov[m.iov : m.iov+m.slots] {
 		rest := unsafe.Slice(iov.Base, iov.Len)
 		for len(rest) > 0 {
 			n := min(len(rest), m.segment)
 			one.Base = &rest[0]
 			one.SetLen(n)
-			if _, errno := sendmmsg(fd, t.hdr[i:i+1]); errno == 0 {
+			if _, errno := sockio.SendAll(fd, t.msg[i:i+1]); errno == 0 {
 				tally.bytes += n
 			} else {
 				tally.dropped++

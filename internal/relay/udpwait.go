@@ -3,6 +3,8 @@ package relay
 import (
 	"bytes"
 	"errors"
+
+	"rootlesskit/internal/sockio"
 )
 
 // Flows that wait for a socket of the namespace: the pool is refilled from the
@@ -24,7 +26,7 @@ const (
 // heldDatagram is a copy of a received message.
 type heldDatagram struct {
 	data []byte
-	info udpInfo
+	info sockio.Info
 }
 
 // wait asks the pool for a socket. It reports false when too many wait.

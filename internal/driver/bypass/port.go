@@ -17,6 +17,7 @@ import (
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/publish"
 	"rootlesskit/internal/relay"
+	"rootlesskit/internal/sockio"
 )
 
 // port is a published TCP port.
@@ -254,7 +255,7 @@ func (p *port) hostRoute(n native, client, local netip.Addr) relay.Route {
 		}
 		route.Source = netip.AddrPortFrom(source.WithZone(""), 0)
 	}
-	route.Pool = p.driver.hostPool(relay.FamilyOf(to))
+	route.Pool = p.driver.hostPool(sockio.Family(to))
 	return route
 }
 

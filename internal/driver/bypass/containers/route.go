@@ -10,6 +10,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/relay"
+	"rootlesskit/internal/sockio"
 )
 
 // router leads the clients of a port to a container. Where the container has an
@@ -151,7 +152,7 @@ func (i inner) Route(client, _ netip.AddrPort) relay.Route {
 	return relay.Route{
 		Source: netip.AddrPortFrom(i.to, 0),
 		Target: netip.AddrPortFrom(to, uint16(i.router.spec.ChildPort)),
-		Pool:   i.router.container.pool(i.place, sockType, relay.FamilyOf(to)),
+		Pool:   i.router.container.pool(i.place, sockType, sockio.Family(to)),
 	}
 }
 
