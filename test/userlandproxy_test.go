@@ -136,7 +136,7 @@ const (
 // TestUserlandProxy: a container sees its clients, though its engine has a userland
 // proxy listen in its place.
 func TestUserlandProxy(t *testing.T) {
-	for _, flags := range [][]string{{"--port-driver=builtin"}, {"--port-driver=builtin", "--detach-netns"}, {"--port-driver=bypass4netns"}} {
+	for _, flags := range [][]string{{"--port-driver=builtin"}, {"--port-driver=builtin", "--detach-netns"}, {"--port-driver=bypass4netns"}, {"--port-driver=gvisor-tap-vsock"}} {
 		t.Run(strings.Join(flags, " "), func(t *testing.T) {
 			t.Parallel()
 			e := startEngine(t, "", flags...)
@@ -159,6 +159,29 @@ func TestUserlandProxy(t *testing.T) {
 			}
 			if got := e.mustCtl(t, "list-ports", "--wide"); !strings.Contains(got, " "+way4+" ") {
 				t.Errorf("list-ports --wide:\n%s", got)
+			}
+		})
+	}
+}
+
+// TestUserlandProxyAtOwnAddress: the proxy listens at the namespace's own address, where
+// an engine has it listen that is told that loopback is not reached.
+func TestUserlandProxyAtOwnAddress(t *testing.T) {
+	for _, driver := range []string{"builtin", "gvisor-tap-vsock"} {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			e := startEngine(t, "", "--port-driver="+driver, "--publish=0.0.0.0:8080:10.0.2.100:8080/tcp4", "--publish=0.0.0.0:8080:10.0.2.100:8080/udp4")
+			for _, proto := range []string{"tcp", "udp"} {
+				e.proxy(t, proto, "10.0.2.100", "172.17.0.2:80")
+				if got := e.seen(t, proto, client4, host4); got != "container 2: "+client4 {
+					t.Errorf("%s: %q", proto, got)
+				}
+				if got := e.onLoopback(t, proto, "127.0.0.1"); !strings.HasPrefix(got, "container 2: "+bridge4) {
+					t.Errorf("%s client on 127.0.0.1: %q", proto, got)
+				}
+			}
+			if got, want := e.via(t), "container 172.17.0.2:80"; got != want+", "+want {
+				t.Errorf("the ports are said to lead to %s", got)
 			}
 		})
 	}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"slices"
 
 	"rootlesskit/api"
 	"rootlesskit/internal/hostsock"
@@ -101,22 +100,6 @@ type Ports interface {
 	Info() api.PortDriverInfo
 	// Wait blocks until the driver has ended, like Network.Wait.
 	Wait() error
-}
-
-// Silent is implemented by Ports that forward more than Info names.
-type Silent interface {
-	// Unnamed lists the protocols that are not in Info, which clients are not to ask
-	// for of their own accord.
-	Unnamed() []string
-}
-
-// Protos lists all protocols that a driver forwards.
-func Protos(p Ports) []string {
-	named := p.Info().Protos
-	if s, ok := p.(Silent); ok {
-		return slices.Concat(named, s.Unnamed())
-	}
-	return named
 }
 
 // Forward is Ports.Forward, or a function that does the same.

@@ -102,10 +102,10 @@ func (t *Table) PublishBy(ctx context.Context, spec api.PortSpec, forward driver
 
 // supported tells what the driver cannot do.
 func supported(p driver.Ports, spec api.PortSpec) error {
-	if !slices.Contains(driver.Protos(p), spec.Proto) {
+	d := p.Info()
+	if !slices.Contains(d.Protos, spec.Proto) {
 		return fmt.Errorf("unsupported port protocol %s", spec.Proto)
 	}
-	d := p.Info()
 	if spec.ProxyProtocol != "" && !slices.Contains(d.ProxyProtocols, spec.ProxyProtocol) {
 		return fmt.Errorf("the port driver %s does not send the PROXY protocol (%s): leave it out, or use --port-driver=builtin",
 			d.Driver, spec.ProxyProtocol)

@@ -65,7 +65,7 @@ remove() { docker rm -f "$@" >/dev/null; }
 
 # has_ipv6 reports whether IPv6 clients are served: by port drivers that publish
 # on IPv6, and a userland proxy that leads from there to the container's IPv4.
-has_ipv6() { [[ $PORT_DRIVER == b* && $OPTIONS == *proxy ]]; }
+has_ipv6() { [[ $PORT_DRIVER == [bg]* && $OPTIONS == *proxy ]]; }
 
 check_ports() {
 	check 'run -p' serve web -p 8080:80 -p 80 -p 127.0.0.1:8081:80 -p 8053:80/udp -p 8090-8092:80-82 || return
@@ -90,8 +90,6 @@ check_ports() {
 	if sees_clients; then
 		check 'client seen' sees web 10.77.0.1:8080
 		check 'client of UDP seen' sees web 10.77.0.1:8053/udp
-	fi
-	if [[ $PORT_DRIVER == b* ]]; then
 		check 'loopback client seen' as_bridge web 127.0.0.1:8080
 		check 'loopback UDP seen' as_bridge web 127.0.0.1:8053/udp
 	fi
@@ -102,7 +100,7 @@ check_ports() {
 }
 
 # looks_through reports whether the ports lead past a userland proxy.
-looks_through() { [[ $PORT_DRIVER == b* && $OPTIONS == *proxy ]]; }
+looks_through() { [[ $PORT_DRIVER == [bg]* && $OPTIONS == *proxy ]]; }
 
 # ways has the launcher say where the ports lead.
 ways() {

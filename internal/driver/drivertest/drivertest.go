@@ -61,6 +61,9 @@ const (
 	// ReplyAddress answers a datagram from the address that it was sent to,
 	// where the port is published on a wildcard address.
 	ReplyAddress Ability = "reply-address"
+	// SameLoopback leads a loopback address of the host to the same one inside, where
+	// the port names no other.
+	SameLoopback Ability = "same-loopback"
 	// BigDatagram passes datagrams of up to 65,507 bytes.
 	BigDatagram Ability = "big-datagram"
 )
@@ -134,12 +137,12 @@ type suite struct {
 	childPort int // the last one used
 }
 
-func (s *suite) has(proto string) bool { return slices.Contains(driver.Protos(s.Ports), proto) }
+func (s *suite) has(proto string) bool { return slices.Contains(s.info.Protos, proto) }
 
 func (s *suite) can(a Ability) bool { return !slices.Contains(s.Lacks, a) }
 
-// loopback says whether a port can lead to an address that the driver or the
-// spec chose on the namespace's loopback.
+// loopback says whether a port can lead to an address that the spec chose on the
+// namespace's loopback.
 func (s *suite) loopback() bool { return !s.info.DisallowLoopbackChildIP }
 
 // run runs a subtest where the condition on the driver's abilities holds.

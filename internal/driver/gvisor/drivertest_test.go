@@ -39,5 +39,8 @@ func attachedSetup(t *testing.T, mtu int) drivertest.Setup {
 			t.Errorf("the network ended with: %v", err)
 		}
 	})
-	return drivertest.Setup{Ports: network.(*Network).Ports(), Sandbox: sb, Child: child, Link: link}
+	return drivertest.Setup{
+		Ports: network.(*Network).Ports(), Sandbox: sb, Child: child, Link: link,
+		Lacks: []drivertest.Ability{drivertest.SameLoopback},
+	}
 }

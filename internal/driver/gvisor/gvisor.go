@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/procs"
 )
@@ -25,10 +26,10 @@ const DisableLinkLocalFlag = "disable-link-local"
 func Driver() driver.Driver {
 	return driver.Driver{
 		Name: Name,
-		Flags: []driver.Flag{
+		Flags: append([]driver.Flag{
 			{Name: "allow-link-local", Kind: driver.Bool, Hidden: true, Usage: "accepted and ignored: link-local addresses are open without --disable-link-local"},
 			{Name: DisableLinkLocalFlag, Kind: driver.Bool, Usage: "prohibit connections from inside to link-local addresses (169.254.0.0/16, and fd00:ec2::/32, which serves the same purpose), where clouds serve metadata and the credentials of the machine"},
-		},
+		}, relayed.Flags()...),
 		Network: &driver.NetworkRole{
 			MTU: 65520, Ifname: "tap0", CIDR: true, IPv6: true, TUN: true, New: New,
 			Auto: driver.Auto{Rank: 1, Why: "embedded, and the fastest outbound"},
@@ -42,6 +43,7 @@ var _ driver.Publisher = (*Network)(nil)
 // Network is the network driver.
 type Network struct {
 	cfg    driver.NetworkConfig
+	flags  driver.Flags
 	plan   plan
 	policy policy
 	// resolvConf and the rest of the host as the driver sees it; tests have
@@ -64,11 +66,15 @@ type Network struct {
 // New makes the network driver.
 func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
 	p, err := newPlan(cfg)
+	if err == nil {
+		err = relayed.CheckFlags(flags)
+	}
 	if err != nil {
 		return nil, err
 	}
 	n := &Network{
 		cfg:       cfg,
+		flags:     flags,
 		plan:      p,
 		resolvers: &resolvers{path: "/etc/resolv.conf", port: dnsPort},
 		socket:    hostSocket,
@@ -80,7 +86,7 @@ func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
 
 // Ports implements driver.Publisher.
 func (n *Network) Ports() driver.Ports {
-	return &Ports{network: n, open: map[io.Closer]struct{}{}, done: make(chan struct{})}
+	return &Ports{network: n, relay: relayed.New(Name, n.flags), open: map[io.Closer]struct{}{}, done: make(chan struct{})}
 }
 
 // congestionInside is the congestion control of the namespace's connections. The

@@ -17,13 +17,14 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/sockio"
 	"rootlesskit/internal/wire"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m, testHandlers) }
+func TestMain(m *testing.M) { nstest.Main(m, testHandlers, relayed.Handlers) }
 
 // The tests have two namespaces: the child's, and one that stands for the
 // host, with addresses of its own, so that nothing depends on the machine.

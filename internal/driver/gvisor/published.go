@@ -14,6 +14,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/sockio"
 )
@@ -22,9 +23,15 @@ import (
 // namespace sees a client's own address as the source of its connections and
 // datagrams; clients on the host's loopback interface appear as the gateway.
 //
+// What comes by the link reaches no loopback address, nor a container that a userland
+// proxy listens for: container engines drop what comes to one from another interface
+// than its bridge. So ports whose child address is given as one of the namespace's own
+// are the relay's, which connects from inside, and leads past such proxies.
+//
 // It is a driver.Ports. The Closers of Forward are driver.Detailers.
 type Ports struct {
 	network *Network
+	relay   *relayed.Ports
 
 	ctx       context.Context
 	clients   clientSources
@@ -46,6 +53,9 @@ func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) 
 		return errors.New("the gvisor-tap-vsock network is not attached")
 	}
 	p.ctx, p.link, p.inherited = ctx, link, sb.Inherited
+	if err := p.relay.Start(ctx, sb, link); err != nil {
+		return err
+	}
 	p.clients = clientSources{ctx: ctx, policy: &p.network.policy, child: sb.Child, ifname: link.Ifname}
 	go func() {
 		defer close(p.done)
@@ -58,31 +68,26 @@ func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) 
 // Wait implements driver.Ports. The driver does not fail on its own.
 func (p *Ports) Wait() error {
 	<-p.done
-	return nil
+	return p.relay.Wait()
 }
 
-// Info implements driver.Ports.
+// Info implements driver.Ports. Clients over IPv6 of a namespace without are led to its
+// IPv4 address, where they are seen as the gateway.
+//
+// Loopback child addresses are allowed for dockerd, which asks for both families: it has
+// only one address for them otherwise, where its userland proxies can listen once.
 func (p *Ports) Info() api.PortDriverInfo {
 	return api.PortDriverInfo{
-		Driver:                  "gvisor-tap-vsock",
-		Protos:                  []string{"tcp", "tcp4", "udp", "udp4"},
-		DisallowLoopbackChildIP: true,
+		Driver: "gvisor-tap-vsock",
+		Protos: []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"},
 	}
 }
 
-// Unnamed implements driver.Silent. dockerd asks for all that it is told of, has its
-// userland proxies of both families listen at the child address that it is given, and
-// fails for the second.
-//
-// Clients over IPv6 of a namespace without are led to its IPv4 address, where they are
-// seen as the gateway.
-func (p *Ports) Unnamed() []string { return []string{"tcp6", "udp6"} }
-
 // Forward implements driver.Ports.
-func (p *Ports) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error) {
-	if !slices.Contains(driver.Protos(p), spec.Proto) {
+func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
+	if protos := p.Info().Protos; !slices.Contains(protos, spec.Proto) {
 		return nil, fmt.Errorf("protocol %q is not supported by the port driver gvisor-tap-vsock, choose one of %s",
-			spec.Proto, strings.Join(driver.Protos(p), " "))
+			spec.Proto, strings.Join(protos, " "))
 	}
 	child, err := p.childAddr(spec.ChildIP)
 	if err != nil {
@@ -90,6 +95,9 @@ func (p *Ports) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error)
 	}
 	if p.ctx == nil || p.ctx.Err() != nil {
 		return nil, errClosed
+	}
+	if child.IsLoopback() || child.IsValid() && (child == p.link.IPv4.Addr() || child == p.link.IPv6.Addr()) {
+		return p.relay.Forward(ctx, spec)
 	}
 	listening, err := p.inherited.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
 	if err != nil {
@@ -115,9 +123,7 @@ func (p *Ports) childAddr(childIP string) (netip.Addr, error) {
 	switch {
 	case addr.IsUnspecified():
 		return netip.Addr{}, nil
-	case addr.IsLoopback():
-		return netip.Addr{}, fmt.Errorf("child IP %s: the port driver gvisor-tap-vsock cannot reach loopback addresses of the namespace", addr)
-	case addr.Is6() && !p.network.cfg.IPv6:
+	case addr.Is6() && !addr.IsLoopback() && !p.network.cfg.IPv6:
 		return netip.Addr{}, fmt.Errorf("child IP %s: IPv6 needs --ipv6", addr)
 	}
 	return addr, nil

@@ -280,7 +280,6 @@ func TestForward(t *testing.T) {
 	}
 	for _, bad := range []api.PortSpec{
 		{Proto: "sctp", ParentPort: port, ChildPort: 80},
-		{Proto: "tcp", ParentPort: port, ChildPort: 80, ChildIP: "127.0.0.1"},
 		{Proto: "tcp", ParentPort: port, ChildPort: 80, ChildIP: "nonsense"},
 		{Proto: "tcp", ParentPort: port, ChildPort: 80, ParentIP: "nonsense"},
 	} {
