@@ -5,11 +5,11 @@ import (
 	"runtime/debug"
 )
 
-// commit names the sources, where the linker was told (see the Makefile).
+// commit names the commit of the sources. The linker sets it (see the Makefile).
 var commit string
 
-// Build is the version of this binary with the commit that it was built from, where
-// that is known: "1.2.3, commit 0123abc".
+// Build is the version of this binary, with the commit that it was built from, if
+// known: "1.2.3, commit 0123abc".
 func Build() string {
 	name := commit
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Path == "rootlesskit" {

@@ -18,8 +18,8 @@ const maxResponse = 128 << 20
 // Client calls the REST API of a launcher over its Unix socket. It may be used
 // by several goroutines at once.
 //
-// Every call ends when its context does. A refusal by the server is returned
-// as a *Error; all other errors are those of the connection.
+// Every call ends when its context does. If the server refuses a call, the
+// error is an *Error; all other errors are those of the connection.
 type Client struct {
 	http *http.Client
 }
@@ -34,8 +34,8 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// NewClient returns a client of the socket at that path, api.sock in the
-// launcher's state directory. Nothing is connected before the first call.
+// NewClient returns a client for the socket at the given path (api.sock in the
+// launcher's state directory). It connects at the first call.
 func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -44,7 +44,7 @@ func NewClient(socket string) *Client {
 	return &Client{http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
 }
 
-// Close closes the connections that are idle. The client remains usable.
+// Close closes idle connections. The client remains usable.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Info describes the launcher and its drivers.
@@ -56,13 +56,13 @@ func (c *Client) Info(ctx context.Context) (*Info, error) {
 	return &info, nil
 }
 
-// ListPorts lists the published ports in the order of their IDs. Without a
-// port driver it fails.
+// ListPorts lists the published ports in the order of their IDs. It fails
+// without a port driver.
 func (c *Client) ListPorts(ctx context.Context) ([]PortStatus, error) {
 	return c.list(ctx, "/v1/ports")
 }
 
-// ListPortsDetails is ListPorts with PortStatus.Details set, where the server
+// ListPortsDetails is like ListPorts, and sets PortStatus.Details if the server
 // knows API version 1.2.0 and the port driver counts.
 func (c *Client) ListPortsDetails(ctx context.Context) ([]PortStatus, error) {
 	return c.list(ctx, "/v1/ports?details=true")
@@ -74,8 +74,8 @@ func (c *Client) list(ctx context.Context, path string) ([]PortStatus, error) {
 	return ports, err
 }
 
-// AddPort publishes a port. It is open when AddPort returns. When ctx ends
-// before that, the port is not published, or not for long.
+// AddPort publishes a port, which is open when AddPort returns. If ctx ends
+// first, the server does not publish the port, or closes it again.
 func (c *Client) AddPort(ctx context.Context, spec PortSpec) (*PortStatus, error) {
 	var status PortStatus
 	if err := c.call(ctx, http.MethodPost, "/v1/ports", spec, &status); err != nil {
@@ -84,14 +84,14 @@ func (c *Client) AddPort(ctx context.Context, spec PortSpec) (*PortStatus, error
 	return &status, nil
 }
 
-// RemovePort unpublishes the port of that ID. When it returns nil the port is
-// closed, and so are its connections: the same port can be added again.
+// RemovePort unpublishes the port with the given ID. When it returns nil, the
+// port and its connections are closed, and the same port can be added again.
 func (c *Client) RemovePort(ctx context.Context, id int) error {
 	return c.call(ctx, http.MethodDelete, "/v1/ports/"+strconv.Itoa(id), nil, nil)
 }
 
-// call makes one request. A nil body sends none; a nil result ignores what
-// comes back.
+// call makes one request. With a nil body it sends none; with a nil result it
+// ignores the response body.
 func (c *Client) call(ctx context.Context, method, path string, body, result any) error {
 	req, err := newRequest(ctx, method, path, body)
 	if err != nil {
@@ -119,7 +119,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, result any
 }
 
 func newRequest(ctx context.Context, method, path string, body any) (*http.Request, error) {
-	// The host is only for the Host header: the connection is the socket's.
+	// The host appears only in the Host header: the connection is to the socket.
 	url := "http://rootlesskit" + path
 	if body == nil {
 		return http.NewRequestWithContext(ctx, method, url, nil)

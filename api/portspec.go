@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// protos lists every protocol that a PortSpec can name. Which of them can be
-// forwarded is the port driver's matter (PortDriverInfo.Protos).
+// protos lists every protocol that a PortSpec can name. The port driver decides
+// which of them it forwards (PortDriverInfo.Protos).
 var protos = []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "sctp", "sctp4", "sctp6"}
 
 // ProxyProtocolV2 is the value of PortSpec.ProxyProtocol.
@@ -22,10 +22,10 @@ const ProxyProtocolV2 = "v2"
 // Docker's short forms PARENTPORT:CHILDPORT, for TCP, and
 // PARENTPORT:CHILDPORT/PROTO, both on all addresses, are accepted too.
 //
-// An IPv6 address is written in brackets, and loses them in the result; an
-// IPv4 address may have them. Blanks around an address or a port are ignored.
-// Nothing else is normalised, and the range of the ports is not checked: see
-// Validate.
+// An IPv6 address is written in brackets, which the result does not have;
+// brackets around an IPv4 address are optional. Blanks around an address or a
+// port are ignored. Nothing else is normalised, and the range of the ports is
+// not checked: see Validate.
 func ParsePortSpec(s string) (PortSpec, error) {
 	if isPortPair(splitFields(s)) {
 		return ParsePortSpec(s + "/tcp")
@@ -74,7 +74,7 @@ func malformed(s string) error {
 	return fmt.Errorf("unexpected PortSpec string: %q: not of the form "+specForm, s)
 }
 
-// missingProto suggests TCP where that is all that is missing.
+// missingProto suggests TCP if only the protocol is missing.
 func missingProto(s string) error {
 	advice := "the form is " + specForm
 	if guess := s + "/tcp"; strings.Contains(s, ":") {
@@ -104,10 +104,10 @@ func (s PortSpec) String() string {
 	return b.String()
 }
 
-// Validate reports the first field that no port driver could accept: an
-// unknown protocol, a text that is not an IP address, a port that is not in 1 to
-// 65535, or a version of the PROXY protocol that does not exist or go with the
-// protocol.
+// Validate returns an error for the first field that no port driver could
+// accept: an unknown protocol, a text that is not an IP address, a port outside
+// 1 to 65535, or a version of the PROXY protocol that does not exist or does not
+// go with the protocol.
 func (s PortSpec) Validate() error {
 	if err := validateProto(s.Proto); err != nil {
 		return err
@@ -146,8 +146,8 @@ func validateProto(proto string) error {
 	return nil
 }
 
-// isIP accepts the empty string, which leaves the choice to the driver. Zones
-// are refused: they name interfaces, which differ between host and namespace.
+// isIP accepts the empty string, which leaves the choice to the driver. It
+// refuses zones: they name interfaces, which differ between host and namespace.
 func isIP(s string) bool {
 	if s == "" {
 		return true
@@ -158,7 +158,7 @@ func isIP(s string) bool {
 
 func isPort(n int) bool { return n >= 1 && n <= 65535 }
 
-// parseIP takes the brackets off an address.
+// parseIP removes the brackets from an address.
 func parseIP(field string) (ip string, ok bool) {
 	if inner, found := strings.CutPrefix(field, "["); found {
 		if field, found = strings.CutSuffix(inner, "]"); !found {

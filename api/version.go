@@ -3,8 +3,8 @@ package api
 const (
 	// Version is the version of this implementation (semver 2.0).
 	Version = "3.4.0-dev"
-	// APIVersion is the version of the REST API that is described by OpenAPI
-	// (semver 2.0). The minor number grows with every addition, the major one
-	// with a change that breaks clients, and with it the path's /v1.
+	// APIVersion is the version of the REST API that OpenAPI describes (semver
+	// 2.0). Every addition increases the minor number. A change that breaks
+	// clients increases the major number, and with it the /v1 of the paths.
 	APIVersion = "1.2.0"
 )

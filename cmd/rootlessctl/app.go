@@ -20,8 +20,8 @@ import (
 
 const stateDirEnv = "ROOTLESSKIT_STATE_DIR"
 
-// newApp returns the command line. Its Run neither exits nor prints errors:
-// see report.
+// newApp returns the command line. Its Run neither exits nor prints errors;
+// report does.
 func newApp(stdout, stderr io.Writer) *cli.Command {
 	app := &cli.Command{
 		Name:      "rootlessctl",
@@ -49,7 +49,7 @@ func newApp(stdout, stderr io.Writer) *cli.Command {
 }
 
 // usageError keeps the help text off stdout, where scripts read results. It
-// names the flag that is most like a mistyped one.
+// suggests the flag that is most similar to a mistyped one.
 func usageError(_ context.Context, cmd *cli.Command, err error, _ bool) error {
 	_, name, found := strings.Cut(err.Error(), "flag provided but not defined: -")
 	if !found {
@@ -58,7 +58,7 @@ func usageError(_ context.Context, cmd *cli.Command, err error, _ bool) error {
 	return fmt.Errorf("%w (did you mean %s? see %s --help)", err, cli.SuggestFlag(cmd.Flags, name, false), cmd.FullName())
 }
 
-// noArguments refuses what a command would ignore.
+// noArguments refuses arguments, which the command would ignore.
 func noArguments(cmd *cli.Command) error {
 	if !cmd.Args().Present() {
 		return nil
@@ -87,7 +87,8 @@ func commands() []*cli.Command {
 	return []*cli.Command{listPortsCommand(), addPortsCommand(), removePortsCommand(), infoCommand()}
 }
 
-// commandHint names the command that is most like the one in quotes, and all.
+// commandHint suggests the command that is most similar to the one in quotes,
+// and lists all commands.
 func commandHint(message string) string {
 	_, name, _ := strings.Cut(message, "'")
 	var names []string
@@ -108,7 +109,7 @@ func newClient(cmd *cli.Command) (*api.Client, error) {
 		}
 		socket = filepath.Join(dir, "api.sock")
 	}
-	// Nobody may listen there: better said now than in the words of an HTTP client.
+	// If no process listens, say so here: the message of an HTTP client is harder to read.
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		return nil, notRunning(socket, err)

@@ -73,8 +73,8 @@ func printTable(w io.Writer, ports []api.PortStatus) error {
 	return table.Flush() // and reports the errors before it
 }
 
-// printWideTable has a column STATE, which is "relay (reason)" or "native" where
-// the driver has states, and a column VIA for ports with a userland proxy.
+// printWideTable adds columns such as STATE, "relay (reason)" or "native" if the
+// driver has states, and VIA, for ports with a userland proxy.
 func printWideTable(w io.Writer, ports []api.PortStatus) error {
 	table := tabwriter.NewWriter(w, 4, 8, 4, ' ', 0)
 	fmt.Fprintln(table, "ID\tPROTO\tPARENTIP\tPARENTPORT\tCHILDIP\tCHILDPORT\tSTATE\tVIA\tACTIVE\tACCEPTED\tREFUSED\tLASTERROR\t")
@@ -196,7 +196,7 @@ func parseID(arg string) (int, error) {
 	return id, nil
 }
 
-// parseAll parses every argument before anything is done with one.
+// parseAll parses all arguments before any of them is used.
 func parseAll[T any](args []string, parse func(string) (T, error)) ([]T, error) {
 	values := make([]T, len(args))
 	for i, arg := range args {

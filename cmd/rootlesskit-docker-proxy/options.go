@@ -31,7 +31,7 @@ func parseOptions(args []string) (options, error) {
 	return o, nil
 }
 
-// flags are those of docker-proxy, which dockerd writes with one dash.
+// flags returns the flags of docker-proxy, which dockerd writes with one dash.
 func (o *options) flags() *flag.FlagSet {
 	set := flag.NewFlagSet("rootlesskit-docker-proxy", flag.ContinueOnError)
 	set.StringVar(&o.proto, "proto", "tcp", "`PROTOCOL` of the port: tcp or udp")
@@ -45,10 +45,10 @@ func (o *options) flags() *flag.FlagSet {
 
 func (o options) hostAddr() string { return net.JoinHostPort(o.hostIP, strconv.Itoa(o.hostPort)) }
 
-// spec is the port to publish. Docker asks for each family by itself, so the
-// protocol is a strict one. Inside, docker-proxy listens on the loopback address
-// of the family, or where the port driver cannot reach that, on the namespace's
-// own address.
+// spec returns the port to publish. Docker asks for each family separately, so
+// the protocol is limited to one. Inside, docker-proxy listens on the loopback
+// address of the family or, if the port driver cannot reach that, on the
+// namespace's own address.
 func (o options) spec(info *api.Info) (api.PortSpec, error) {
 	family, childIP := "4", "127.0.0.1"
 	if o.hostIP != "" {
@@ -75,7 +75,8 @@ func (o options) spec(info *api.Info) (api.PortSpec, error) {
 	}, nil
 }
 
-// proxyArgs is docker-proxy's argument vector: as ours, listening on listenIP.
+// proxyArgs returns docker-proxy's arguments: those of this program, except
+// that it listens on listenIP.
 func (o options) proxyArgs(listenIP string) []string {
 	return []string{
 		"-proto", o.proto,

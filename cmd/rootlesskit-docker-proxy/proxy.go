@@ -18,12 +18,12 @@ import (
 const (
 	stateDirEnv = "ROOTLESSKIT_STATE_DIR"
 	realProxy   = "docker-proxy"
-	// stopTimeout bounds what is left to do after SIGINT.
+	// stopTimeout bounds the work after SIGINT.
 	stopTimeout = 10 * time.Second
 )
 
 // run publishes the port and runs docker-proxy until ctx ends or docker-proxy
-// does. Once docker-proxy has it, it closes status.
+// does. It closes status once docker-proxy has it.
 func run(ctx context.Context, args []string, status *os.File) error {
 	opts, err := parseOptions(args)
 	if err != nil {
@@ -47,8 +47,8 @@ func run(ctx context.Context, args []string, status *os.File) error {
 		return err
 	}
 	if !slices.Contains(info.PortDriver.Protos, spec.Proto) {
-		// Docker publishes a port on both families at once, and would fail for
-		// want of either.
+		// Docker publishes a port on both families at once, and would fail if either
+		// failed.
 		log.Printf("port driver %q does not support %s: not publishing %s", info.PortDriver.Driver, spec.Proto, opts.hostAddr())
 		if status != nil {
 			_, err = fmt.Fprint(status, "0\n")
@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, status *os.File) error {
 	return publish(ctx, client, spec, opts, status)
 }
 
-// become turns this process into docker-proxy, where nothing is to be published.
+// become turns this process into docker-proxy, if there is nothing to publish.
 func become(args []string) error {
 	path, err := exec.LookPath(realProxy)
 	if err != nil {
@@ -81,7 +81,7 @@ func publish(ctx context.Context, client *api.Client, spec api.PortSpec, opts op
 	return err
 }
 
-// forward runs docker-proxy. Its death by itself is an error.
+// forward runs docker-proxy. If docker-proxy ends on its own, that is an error.
 func forward(ctx context.Context, args []string, status *os.File) error {
 	cmd := exec.CommandContext(ctx, realProxy, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr

@@ -8,8 +8,8 @@ import (
 )
 
 // splitCommand cuts the arguments where the command begins: at the first that
-// is not a flag or a flag's value, or after "--". All behind it is the
-// command's own, to the byte, so the flag parser must not see it.
+// is not a flag or a flag's value, or after "--". Everything after that belongs
+// to the command, byte for byte, so the flag parser must not see it.
 func splitCommand(flags []cli.Flag, args []string) (own, command []string) {
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
@@ -36,5 +36,5 @@ func takesValue(flags []cli.Flag, arg string) bool {
 			return !isBool
 		}
 	}
-	return false // unknown, or --help: the parser's to say
+	return false // unknown, or --help: the parser handles it
 }

@@ -16,8 +16,8 @@ import (
 	"rootlesskit/internal/userns"
 )
 
-// check reports on the host. What only a driver needs is an error where the
-// options ask for that driver, else a warning.
+// check reports on the host. A missing requirement of a driver is an error if
+// the options ask for that driver, and a warning otherwise.
 func (a *app) check(ctx context.Context, c *cli.Command) error {
 	source, err := userns.ParseSource(c.String("subid-source"))
 	if err != nil { // checkOptions says so
@@ -44,7 +44,7 @@ func (a *app) check(ctx context.Context, c *cli.Command) error {
 	return nil
 }
 
-// checkOptions judges the options as a run does.
+// checkOptions checks the options as a run does.
 func (a *app) checkOptions(ctx context.Context, c *cli.Command) []check.Result {
 	cfg, err := a.config(c)
 	if err != nil {
@@ -90,7 +90,7 @@ func (a *app) checkHelpers(ctx context.Context, c *cli.Command) []check.Result {
 	return results
 }
 
-// networkOf is the network to try a driver's ports with.
+// networkOf returns the network for trying out a driver's ports.
 func networkOf(d *driver.Driver) string {
 	if d.Network == nil {
 		return driver.Host
@@ -98,7 +98,7 @@ func networkOf(d *driver.Driver) string {
 	return d.Name
 }
 
-// checkHelper lets the driver itself judge whether it can use the program.
+// checkHelper asks the driver itself whether it can use the program.
 func (a *app) checkHelper(ctx context.Context, c *cli.Command, h helperUse) check.Result {
 	result := check.Result{Name: h.name, Status: check.OK}
 	cidr, _ := parseCIDR("") // the default
@@ -125,7 +125,7 @@ func (a *app) checkHelper(ctx context.Context, c *cli.Command, h helperUse) chec
 	return result
 }
 
-// version is the first line that a program prints of itself.
+// version returns the first line that a program prints about itself.
 func version(ctx context.Context, program string) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

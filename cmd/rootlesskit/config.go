@@ -15,8 +15,8 @@ import (
 
 const copyUpMode = "tmpfs+symlink"
 
-// config turns the flags into the run's configuration. Whatever can be wrong
-// with them is found here, before anything is touched.
+// config turns the flags into the run's configuration. It finds every error in
+// them, before anything is touched.
 func (a *app) config(c *cli.Command) (launch.Config, error) {
 	cfg := launch.Config{
 		Command:         a.command,
@@ -73,9 +73,9 @@ func processConfig(c *cli.Command, cfg *launch.Config) (err error) {
 	return nil
 }
 
-// notifyConfig decides who tells the service manager that the service is
-// ready. A command that does so itself (dockerd) is ready later than the ports
-// are, so it has precedence unless the user says otherwise.
+// notifyConfig decides who tells the service manager that the service is ready.
+// A command that does so itself (dockerd) becomes ready later than the ports,
+// so it has precedence unless the user says otherwise.
 func notifyConfig(c *cli.Command, cfg *launch.Config) error {
 	switch mode := c.String("sdnotify"); mode {
 	case "command", "":

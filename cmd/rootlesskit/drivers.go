@@ -12,8 +12,8 @@ import (
 	"rootlesskit/internal/launch"
 )
 
-// chooseDrivers puts the names of the drivers into the configuration and, where it
-// chose them itself, the reasons.
+// chooseDrivers puts the names of the drivers into the configuration, with the
+// reasons if auto chose them.
 func (a *app) chooseDrivers(c *cli.Command, cfg *launch.Config) error {
 	want := driver.Want{Network: c.String("net"), Ports: c.String("port-driver"), Isolate: c.Bool("disable-host-loopback")}
 	choice, err := driver.Choose(a.registry, want, func(network, ports string) error {
@@ -36,7 +36,7 @@ func (a *app) chooseDrivers(c *cli.Command, cfg *launch.Config) error {
 	return nil
 }
 
-// tryDrivers finds out whether drivers are there, and programs that they need.
+// tryDrivers checks that the drivers and the programs that they need exist.
 func (a *app) tryDrivers(c *cli.Command, network, ports string) error {
 	if network == driver.Host {
 		return nil
@@ -53,7 +53,7 @@ func (a *app) tryDrivers(c *cli.Command, network, ports string) error {
 	return err
 }
 
-// checkDrivers judges the names of the drivers, alone and together.
+// checkDrivers checks the names of the drivers, and whether the drivers go together.
 func (a *app) checkDrivers(_ *cli.Command, cfg *launch.Config) error {
 	if err := a.registry.CheckNetwork(cfg.NetworkName); err != nil {
 		return unknownName(err)
@@ -89,8 +89,8 @@ func (a *app) portConfig(c *cli.Command, cfg *launch.Config) (err error) {
 	return err
 }
 
-// checkStrict refuses flags that mean something to one port driver only, and would
-// be missed with another.
+// checkStrict refuses flags that only one port driver knows, if another is in use:
+// the user would miss their effect.
 func (a *app) checkStrict(c *cli.Command, ports string) error {
 	for owner, f := range a.registry.Flags {
 		if f.Strict && owner != ports && c.IsSet(f.Name) && c.String(f.Name) != "" {
@@ -111,7 +111,7 @@ func parsePublish(specs []string) ([]api.PortSpec, error) {
 		if err != nil {
 			return nil, err
 		}
-		// A protocol that no driver has is theirs to refuse.
+		// Drivers refuse the protocols that none of them has.
 		if err := spec.Validate(); err != nil && !strings.HasPrefix(spec.Proto, "sctp") {
 			return nil, err
 		}

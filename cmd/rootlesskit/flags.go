@@ -9,8 +9,8 @@ import (
 	"rootlesskit/internal/driver"
 )
 
-// flags is every flag of the program. A driver says what its own ones are, and
-// reads them; all are accepted whatever drivers are in use.
+// flags returns every flag of the program. A driver declares its own flags and
+// reads them; all are accepted, whatever drivers are in use.
 func flags(reg *driver.Registry) []cli.Flag {
 	var all []cli.Flag
 	for _, group := range [][]cli.Flag{

@@ -11,8 +11,8 @@ import (
 	"rootlesskit/internal/suggest"
 )
 
-// hintedError is an error with a line of advice. Clients know the texts of
-// errors, so the advice is no part of them.
+// hintedError is an error with a line of advice. Clients compare the texts of
+// errors, so the advice is not part of the text.
 type hintedError struct {
 	error
 	hint string
@@ -29,7 +29,7 @@ func hint(err error) string {
 	return ""
 }
 
-// unknownName adds advice to the error of a name that no driver has.
+// unknownName adds advice to an error about a name that no driver has.
 func unknownName(err error) error {
 	var unknown *driver.UnknownError
 	if !errors.As(err, &unknown) {
@@ -42,7 +42,7 @@ func unknownName(err error) error {
 	return &hintedError{err, text}
 }
 
-// flagHint names the flag that is most like a mistyped one.
+// flagHint suggests the flag that is most similar to a mistyped one.
 func flagHint(err error, flags []cli.Flag) error {
 	_, name, found := strings.Cut(err.Error(), "flag provided but not defined: -")
 	if !found {
@@ -63,7 +63,7 @@ func flagHint(err error, flags []cli.Flag) error {
 	return &hintedError{err, text}
 }
 
-// badValue says what a flag's value has to be, in place of what Go's parser says.
+// badValue says which value a flag needs, in place of the message of Go's parser.
 func badValue(err error) error {
 	for of, want := range map[string]string{
 		": strconv.ParseInt: ": "a whole number is needed",

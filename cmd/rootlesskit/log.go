@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// The tags tell the two halves apart; they are padded to one width.
+// The tags distinguish the two halves; they are padded to the same width.
 const (
 	parentTag = "parent"
 	childTag  = "child "

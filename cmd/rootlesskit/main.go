@@ -1,5 +1,5 @@
-// Command rootlesskit runs a command as "fake root": in user, mount and,
-// where asked for, network namespaces made by an ordinary user.
+// Command rootlesskit runs a command as "fake root": in user, mount and, on
+// request, network namespaces that an ordinary user makes.
 package main
 
 import (

@@ -19,9 +19,9 @@ const (
 	defaultCIDR = "10.0.2.0/24"
 )
 
-// sharedNetworkConfig judges the flags that all networks share.
+// sharedNetworkConfig checks the flags that all networks share.
 func (a *app) sharedNetworkConfig(c *cli.Command, network, ports string, log *slog.Logger) (driver.NetworkConfig, error) {
-	role := a.registry.Network(network) // nil for the host's network, and for a retired one
+	role := a.registry.Network(network) // nil for the host's network and for a retired one
 	isolated := network == driver.Host || role != nil && role.Isolated
 	cfg := driver.NetworkConfig{
 		MTU:                 c.Int("mtu"),
@@ -55,7 +55,7 @@ func (a *app) sharedNetworkConfig(c *cli.Command, network, ports string, log *sl
 	return cfg, nil
 }
 
-// checkDevice judges what is asked of the network device inside.
+// checkDevice checks the flags about the network device inside.
 func checkDevice(cfg driver.NetworkConfig) error {
 	switch {
 	case cfg.MTU > maxMTU:
@@ -74,7 +74,7 @@ func checkDevice(cfg driver.NetworkConfig) error {
 	return nil
 }
 
-// notInIfname is dev_valid_name of the kernel (net/core/dev.c).
+// notInIfname follows dev_valid_name of the kernel (net/core/dev.c).
 func notInIfname(r rune) bool { return r == ':' || unicode.IsSpace(r) }
 
 func warnIsolated(network string, cfg driver.NetworkConfig, log *slog.Logger) {
@@ -98,8 +98,8 @@ func (a *app) warnConnected(network string, cfg driver.NetworkConfig, log *slog.
 	}
 }
 
-// leak says what --disable-host-loopback does not refuse with a network; empty: it
-// holds.
+// leak says what --disable-host-loopback fails to refuse with a network; empty:
+// nothing.
 func (a *app) leak(network string) string {
 	role := a.registry.Network(network)
 	if role == nil || role.Leak == "" {
@@ -108,7 +108,7 @@ func (a *app) leak(network string) string {
 	return role.Leak + "; " + enumerate(a.registry.Isolating(), "and") + " refuse that"
 }
 
-// parseCIDR reads --cidr; empty is the default network.
+// parseCIDR parses --cidr; the empty string means the default network.
 func parseCIDR(s string) (netip.Prefix, error) {
 	if s == "" {
 		s = defaultCIDR

@@ -7,16 +7,16 @@ import (
 	"slices"
 )
 
-// overlap says that the host has an address in the network that a driver lays out
-// inside, "" if it has none: what is there cannot be reached from inside. fix is
-// the option that avoids it.
+// overlap returns a warning if the host has an address in the network that a
+// driver lays out inside, or "": the host's neighbours there cannot be reached
+// from inside. fix is the option that avoids this.
 func (a *app) overlap(network string, cidr netip.Prefix) (text, fix string) {
 	if role := a.registry.Network(network); role == nil || !role.CIDR {
 		return "", ""
 	}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
-		return "", "" // a hint less
+		return "", "" // then there is no hint
 	}
 	var prefixes []netip.Prefix
 	for _, addr := range addrs {

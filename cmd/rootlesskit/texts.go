@@ -8,8 +8,8 @@ import (
 	"rootlesskit/internal/driver"
 )
 
-// description is what help says of the program. The example has the drivers that are
-// the best of this binary.
+// description is the description in the help. Its example names the best drivers of
+// this binary.
 func description(reg *driver.Registry) string {
 	best := "--net=" + driver.AutoName + " --disable-host-loopback --port-driver=" + driver.AutoName
 	if c, err := bestDrivers(reg); err == nil {
@@ -32,13 +32,13 @@ Examples:
 /etc/subuid and /etc/subgid should list subordinate ids for the user, see subuid(5).`
 }
 
-// bestDrivers are those that auto prefers where all work.
+// bestDrivers returns the drivers that auto chooses if all of them work.
 func bestDrivers(reg *driver.Registry) (driver.Choice, error) {
 	want := driver.Want{Network: driver.AutoName, Ports: driver.AutoName, Isolate: true}
 	return driver.Choose(reg, want, func(string, string) error { return nil })
 }
 
-// networksThat are the names of the networks with a property.
+// networksThat returns the names of the networks that have a property.
 func networksThat(reg *driver.Registry, has func(*driver.NetworkRole) bool) []string {
 	var names []string
 	for _, name := range reg.Networks() {
@@ -49,7 +49,7 @@ func networksThat(reg *driver.Registry, has func(*driver.NetworkRole) bool) []st
 	return names
 }
 
-// defaults says what the networks have for a default, the most common first:
+// defaults lists the default values of the networks, the most common first:
 // "tap0; eth0 for lxc-user-nic".
 func defaults(reg *driver.Registry, of func(*driver.NetworkRole) string) string {
 	var values []string

@@ -11,18 +11,19 @@ import (
 	"rootlesskit/api"
 )
 
-// config is what Podman writes to the standard input.
+// config is the configuration that Podman writes to standard input.
 type config struct {
 	Mappings []mapping
 	// NetNSPath names the container's network namespace.
 	NetNSPath string
-	// ExitFD ends with the container. ReadyFD is told when all ports are open.
+	// ExitFD reaches end of file when the container ends. ReadyFD receives a byte
+	// when all ports are open.
 	ExitFD, ReadyFD int
-	// TmpDir and ContainerID name the socket for changes, where RootlessCNI says that
-	// there is one: the container is on a bridge network, which may change.
+	// TmpDir and ContainerID name the socket for changes of the address. RootlessCNI
+	// says that there is one: the container is on a bridge network, which may change.
 	TmpDir, ContainerID string
 	RootlessCNI         bool
-	// ChildIP is the container's address, which the server is connected to.
+	// ChildIP is the container's address, at which the server is reached.
 	ChildIP string
 }
 
@@ -59,7 +60,7 @@ func readConfig(r io.Reader) (*config, error) {
 	return cfg, nil
 }
 
-// childIP is the container's address; the unspecified one says that none is known.
+// childIP returns the container's address, or the unspecified address if none is known.
 func (c *config) childIP() (netip.Addr, error) { return parseChildIP(c.ChildIP) }
 
 func parseChildIP(s string) (netip.Addr, error) {
@@ -73,7 +74,7 @@ func parseChildIP(s string) (netip.Addr, error) {
 	return ip.Unmap(), nil
 }
 
-// specs lists the ports, one by one.
+// specs returns the ports of all mappings.
 func (c *config) specs() ([]api.PortSpec, error) {
 	var all []api.PortSpec
 	for _, m := range c.Mappings {
@@ -89,7 +90,7 @@ func (c *config) specs() ([]api.PortSpec, error) {
 	return all, nil
 }
 
-// check also gives the host's address in the words in which errors name it.
+// check also brings the host's address into the form that errors use.
 func (m *mapping) check() error {
 	if m.HostIP == "" {
 		m.HostIP = "0.0.0.0"

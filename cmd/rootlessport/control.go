@@ -14,9 +14,9 @@ import (
 	"rootlesskit/internal/unixsock"
 )
 
-// control is the socket by which Podman tells that the container has another address:
-// podman network connect, disconnect and reload. A client sends it as a JSON string,
-// in one packet, and gets "OK" or what is wrong.
+// control is the socket through which Podman reports a new address of the container
+// (podman network connect, disconnect and reload). A client sends the address as a
+// JSON string in one packet, and gets "OK" or an error.
 type control struct {
 	dir      *os.File
 	listener net.Listener
@@ -25,7 +25,7 @@ type control struct {
 const (
 	// maxPacket is far more than an address takes.
 	maxPacket = 1024
-	// clientPatience is how long a client may take to say it.
+	// clientPatience is how long a client may take to send it.
 	clientPatience = 10 * time.Second
 	acceptPause    = 100 * time.Millisecond
 )
@@ -66,7 +66,7 @@ func (c *control) serve(retarget func(netip.Addr)) {
 	}
 }
 
-// answer does what a client asks for.
+// answer handles the request of a client and returns the reply.
 func answer(conn net.Conn, retarget func(netip.Addr)) string {
 	packet := make([]byte, maxPacket)
 	n, err := conn.Read(packet)

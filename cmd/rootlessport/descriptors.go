@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// descriptors returns those that Podman has left open: to tell that the ports are
-// open, and to be told of the container's end.
+// descriptors returns the descriptors that Podman has left open: one for
+// reporting that the ports are open, and one that shows the container's end.
 func (c *config) descriptors() (ready, ended *os.File, err error) {
 	if c.ReadyFD == c.ExitFD {
 		return nil, nil, fmt.Errorf("ReadyFD and ExitFD are both %d", c.ReadyFD)
@@ -24,8 +24,8 @@ func (c *config) descriptors() (ready, ended *os.File, err error) {
 	return ready, ended, nil
 }
 
-// inherited takes a descriptor over. What is inherited is not close-on-exec; the Go
-// runtime's own descriptors, which may have taken the number, are.
+// inherited takes over a descriptor. Inherited descriptors are not close-on-exec;
+// the Go runtime's own, which may have taken the number, are.
 func inherited(name string, fd int) (*os.File, error) {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 	if fd <= unix.Stderr || err != nil || flags&unix.FD_CLOEXEC != 0 {
@@ -35,7 +35,8 @@ func inherited(name string, fd int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// tellReady tells Podman that it may go on. Then nobody reads the output any more.
+// tellReady tells Podman that it may continue. From then on, no one reads this
+// program's output.
 func tellReady(ready *os.File) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {

@@ -5,13 +5,13 @@ import (
 	"log/syslog"
 )
 
-// newLog returns the log of the time that nobody reads this program's output in: the
-// system's, where there is one.
+// newLog returns the log for the time when no one reads this program's output:
+// syslog, if there is one.
 func newLog() *slog.Logger {
 	return slog.New(slog.NewTextHandler(systemLog{}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// systemLog keeps no descriptor: what is told is seldom.
+// systemLog keeps no descriptor open, since messages are rare.
 type systemLog struct{}
 
 func (systemLog) Write(line []byte) (int, error) {

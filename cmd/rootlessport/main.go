@@ -1,16 +1,16 @@
-// Command rootlessport publishes the ports of a container of rootless Podman. It takes
-// the place of Podman's own program of this name, and servers see the addresses of
-// their clients.
+// Command rootlessport publishes the ports of a container of rootless Podman. It
+// replaces Podman's own program of this name, and shows servers the addresses of their
+// clients.
 //
 // Podman starts it in the host's network namespace, as root of the user namespace that
-// the container's network namespace belongs to, and writes the configuration to its
-// standard input (config.go). So one process has both sides of a port:
+// owns the container's network namespace, and writes the configuration to its standard
+// input (config.go). So one process has both sides of a port:
 //
 //	client -> listening socket of the host -> relay -> socket of the container -> server
 //
-// Where a port cannot be published, none is: the reason is on the standard output, and
-// the exit status is 1. Else Podman reads a "1" from ReadyFD, and the program lives
-// until the end of file on ExitFD.
+// If one port cannot be published, none is: the reason is on standard output, and the
+// exit status is 1. Otherwise Podman reads a "1" from ReadyFD, and the program runs
+// until end of file on ExitFD.
 package main
 
 import (

@@ -36,9 +36,9 @@ func publishAll(ctx context.Context, ns *netns.Namespace, cfg *config) (*publish
 	return ports, nil
 }
 
-// privileged is the refusal of a privileged port in the words that users of Podman
-// find elsewhere. A capability of this program's file would not help: it counts in
-// Podman's user namespace alone.
+// privileged is the error for a privileged port, in the words that Podman's
+// documentation uses. A file capability of this program would not help, since it
+// only counts in Podman's user namespace.
 func privileged(err error) error {
 	var refused *hostsock.PrivilegedPortError
 	if !errors.As(err, &refused) {
