@@ -174,7 +174,7 @@ func (r *pastProxy) Look(flows []relay.Doubt) []relay.Route {
 	routes := make([]relay.Route, len(flows))
 	for i, f := range flows {
 		switch {
-		case f.Route.Target == w.container, f.Route.Fixed, f.Answered && !f.Route.Direct:
+		case f.Route.Target == w.container, f.Answered && !f.Route.Direct:
 			routes[i] = f.Route
 			routes[i].Unserved = false
 		default:

@@ -42,7 +42,7 @@ func (p *Ports) router(udp bool, spec api.PortSpec, to netip.AddrPort) *router {
 		port = p.source.PortOfOwn(protocol(udp), netip.AddrPortFrom(p.own, to.Port()))
 	case spec.ChildIP != "":
 		port = p.source.PortGiven(protocol(udp), to)
-	case spec.ParentIP != "":
+	case namesParent(spec):
 		port = p.source.PortPublishedAt(protocol(udp), to)
 	}
 	return p.newRouter(port, spec.ProxyProtocol != "")
@@ -75,8 +75,8 @@ func (r *router) Answered(client, target netip.AddrPort) { r.port.Load().Answere
 func (r *router) Look(flows []relay.Doubt) []relay.Route {
 	doubts := make([]sourceip.Doubt, len(flows))
 	for i, f := range flows {
-		was := sourceip.Route{Source: f.Route.Source, Target: f.Route.Target, Unserved: f.Route.Unserved, Fixed: f.Route.Fixed}
-		doubts[i] = sourceip.Doubt{Client: f.Client, Route: was, Answered: f.Answered, Mute: f.Mute}
+		was := sourceip.Route{Source: f.Route.Source, Target: f.Route.Target, Unserved: f.Route.Unserved, Guess: f.Route.Guess}
+		doubts[i] = sourceip.Doubt{Client: f.Client, Route: was, Answered: f.Answered, Mute: f.Mute, Lost: f.Lost}
 	}
 	routes := make([]relay.Route, len(flows))
 	for i, route := range r.port.Load().Look(r.ctx, doubts) {
@@ -90,10 +90,13 @@ func (r *router) Look(flows []relay.Doubt) []relay.Route {
 // that is not answered Resolve may know another.
 func (r *router) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
 	if silent := (*relay.NoAnswer)(nil); errors.As(failed, &silent) {
-		return relay.Route{}, !client.Addr().Unmap().IsLoopback() && r.port.Load().Unanswered(silent.Target)
+		return relay.Route{}, r.port.Load().Unanswered(client, silent.Target)
+	}
+	if refused := (*relay.Refused)(nil); errors.As(failed, &refused) {
+		return relay.Route{}, r.port.Load().Refused(client, refused.Target)
 	}
 	route, ok := r.port.Load().Route(client)
-	if !ok || route.Source.Port() == 0 || failed != unix.EADDRINUSE && failed != unix.EADDRNOTAVAIL {
+	if !ok || route.Source.Port() == 0 {
 		return relay.Route{}, false
 	}
 	route.Source = netip.AddrPortFrom(route.Source.Addr(), 0)
@@ -101,7 +104,7 @@ func (r *router) Reroute(client, local netip.AddrPort, failed error) (relay.Rout
 }
 
 func (r *router) relayRoute(to sourceip.Route, client, local netip.AddrPort) relay.Route {
-	route := relay.Route{Source: to.Source, Target: to.Target, Unserved: to.Unserved, Fixed: to.Fixed}
+	route := relay.Route{Source: to.Source, Target: to.Target, Unserved: to.Unserved, Guess: to.Guess}
 	if r.proxyHeader && to.Target.IsValid() {
 		route.Prelude = proxyHeader(client, local)
 	}

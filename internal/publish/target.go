@@ -13,11 +13,13 @@ var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 // Target returns the address of the namespace that a port leads to.
 //
 // Without a child IP it is 127.0.0.1, except that a specific parent IP leads to
-// the same address inside: 127.0.0.2 to 127.0.0.2, ::1 to ::1. Container
-// engines match it there, by their own port rules. The host's own address,
-// hostIPv4, is one that they do not know, and so leads to 127.0.0.1 like a
-// wildcard. The wildcard :: leads to ::1.
-func Target(spec api.PortSpec) (netip.AddrPort, error) { return target(spec, HostIPv4()) }
+// the same address inside, if the namespace has it: 127.0.0.2 to 127.0.0.2, ::1 to ::1.
+// Container engines match it there, by their own port rules. The wildcard :: leads to
+// ::1.
+func Target(spec api.PortSpec) (netip.AddrPort, error) {
+	ip, err := targetIP(spec)
+	return netip.AddrPortFrom(ip, uint16(spec.ChildPort)), err
+}
 
 // target is where a port leads to at first.
 func (p *Ports) target(spec api.PortSpec) (netip.AddrPort, error) {
@@ -29,12 +31,7 @@ func (p *Ports) target(spec api.PortSpec) (netip.AddrPort, error) {
 	return Target(spec)
 }
 
-func target(spec api.PortSpec, hostIPv4 netip.Addr) (netip.AddrPort, error) {
-	ip, err := targetIP(spec, hostIPv4)
-	return netip.AddrPortFrom(ip, uint16(spec.ChildPort)), err
-}
-
-func targetIP(spec api.PortSpec, hostIPv4 netip.Addr) (netip.Addr, error) {
+func targetIP(spec api.PortSpec) (netip.Addr, error) {
 	if spec.ChildIP != "" {
 		return parseIP("child", spec.ChildIP)
 	}
@@ -45,12 +42,18 @@ func targetIP(spec api.PortSpec, hostIPv4 netip.Addr) (netip.Addr, error) {
 	switch {
 	case err != nil:
 		return parent, err
-	case parent == hostIPv4, parent == netip.IPv4Unspecified():
+	case parent == netip.IPv4Unspecified():
 		return loopback4, nil
 	case parent == netip.IPv6Unspecified():
 		return netip.IPv6Loopback(), nil
 	}
 	return parent.WithZone(""), nil // zones are the host's
+}
+
+// namesParent reports whether a port is published on one address of the host.
+func namesParent(spec api.PortSpec) bool {
+	parent, err := netip.ParseAddr(spec.ParentIP)
+	return err == nil && !parent.Unmap().IsUnspecified()
 }
 
 func parseIP(whose, s string) (netip.Addr, error) {

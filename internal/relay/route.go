@@ -13,8 +13,9 @@ type Router interface {
 	// block for a while. Without a Target here either there is no way.
 	Resolve(client, local netip.AddrPort) Route
 	// Reroute is asked, once for a connection, where the route could not be taken;
-	// false gives it up. Where it returns no Target, Resolve is asked. A *NoAnswer
-	// leaves the way as it is where there is no other. TCP only.
+	// false gives it up. Where it returns no Target, Resolve is asked. failed is a
+	// *Refused, a *NoAnswer, which leaves the way as it is where there is no other,
+	// or else an errno. TCP only.
 	Reroute(client, local netip.AddrPort, failed error) (Route, bool)
 	// Answered is told where a connection was accepted. It is called on a loop and
 	// must not block. TCP only.
@@ -55,9 +56,10 @@ type Route struct {
 	// Target is the address in the namespace to connect to. The family of the
 	// socket is its family.
 	Target netip.AddrPort
-	// Unserved says that no server is known to be there: it is the best guess. Fixed
-	// says that there is no other way, and never will be. UDP only.
-	Unserved, Fixed bool
+	// Unserved says that no server is known to be there: it is the best guess. Guess
+	// says that there is another way, which Look knows where this one is refused: what
+	// was sent is sent there again. UDP only.
+	Unserved, Guess bool
 	// Direct is for the maker of routes alone: it gets it back, see Doubt.
 	Direct bool
 	// Prelude is sent to the server before the client's first byte (a PROXY
@@ -67,6 +69,15 @@ type Route struct {
 	// Target's family.
 	Pool *Pool
 }
+
+// Refused is the error of a way whose target refuses, or cannot be reached.
+type Refused struct {
+	Target netip.AddrPort
+	Err    error
+}
+
+func (e *Refused) Error() string { return e.Target.String() + ": " + e.Err.Error() }
+func (e *Refused) Unwrap() error { return e.Err }
 
 // NoAnswer is the error of a way whose target neither accepts nor refuses.
 type NoAnswer struct{ Target netip.AddrPort }

@@ -75,9 +75,14 @@ func (c *tcpConn) connectFailed(errno unix.Errno) {
 	c.opening.deadline = nil
 	o, cfg := c.opening, &c.part.port.cfg
 	reason := "connecting to " + o.route.Target.String() + " in the namespace: " + errno.Error()
+	failed := error(errno)
+	switch errno {
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.EPERM:
+		failed = &Refused{o.route.Target, errno}
+	}
 	if !o.rerouted {
 		o.rerouted = true
-		if route, ok := cfg.Router.Reroute(o.client, o.local, errno); ok {
+		if route, ok := cfg.Router.Reroute(o.client, o.local, failed); ok {
 			c.reroute(route)
 			return
 		}

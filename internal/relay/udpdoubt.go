@@ -26,8 +26,9 @@ type Doubt struct {
 	// Route is its way so far.
 	Route Route
 	// Answered says that the server has answered the datagrams that it got, Mute
-	// that it got some and answered none.
-	Answered, Mute bool
+	// that it got some and answered none, Lost that it refused, or none was known to
+	// be there.
+	Answered, Mute, Lost bool
 }
 
 // doubts are the flows of a port that are in doubt.
@@ -50,7 +51,7 @@ const (
 
 // consider tells whether a flow is in doubt, when its client sends.
 func (f *udpFlow) consider(now time.Duration) {
-	if f.fd < 0 || f.inDoubt || f.route.Fixed {
+	if f.fd < 0 || f.inDoubt {
 		return
 	}
 	if !f.lost && !f.route.Unserved && now-f.sure < staleAfter {
@@ -61,7 +62,7 @@ func (f *udpFlow) consider(now time.Duration) {
 	d.flows = append(d.flows, f)
 	d.asked = append(d.asked, Doubt{
 		Client: f.key.clientAddr(), Local: f.via.asked(&f.key), Route: f.route,
-		Answered: f.answered && !f.owed, Mute: f.owed && !f.lost,
+		Answered: f.answered && !f.owed, Mute: f.owed && !f.lost, Lost: f.lost,
 	})
 	f.port.lookSoon(f.lost)
 }

@@ -229,26 +229,6 @@ func TestUDPGuessedFlowMoves(t *testing.T) {
 	})
 }
 
-// TestUDPFixedFlowIsNotLookedUp.
-func TestUDPFixedFlowIsNotLookedUp(t *testing.T) {
-	gone, addr := udpServer(t, "127.0.0.1:0")
-	gone.Close()
-	var g guide
-	g.set(Route{Target: addr, Fixed: true})
-	p := forwardUDP(t, g.config())
-	c := dialPort(t, p, "")
-	send(t, c, "1")
-	eventually(t, p, "refused", func(d api.PortDetails) bool { return d.Refused == 1 })
-	server, _ := udpServer(t, addr.String())
-	send(t, c, "2")
-	if got := receive(t, server); string(got) != "2" {
-		t.Errorf("got %q", got)
-	}
-	if n := g.looks.Load(); n != 0 {
-		t.Errorf("%d looks", n)
-	}
-}
-
 // TestUDPCloseDuringALook.
 func TestUDPCloseDuringALook(t *testing.T) {
 	gone, addr := udpServer(t, "127.0.0.1:0")

@@ -172,7 +172,7 @@ func (f *udpFlow) forward() {
 			if !f.hold(&b.slots[i]) {
 				f.port.stats.dropped.Add(1)
 			}
-		case f.inDoubt:
+		case f.inDoubt, f.guesses():
 			f.hold(&b.slots[i])
 			fallthrough
 		default:
@@ -212,6 +212,16 @@ func (f *udpFlow) failed(errno unix.Errno) {
 		f.port.refuse(f, errno)
 	}
 	f.refused, f.answered, f.lost = true, false, true
+	if f.route.Guess && len(f.held) > 0 && !f.inDoubt {
+		f.holds = true
+		f.consider(f.port.loop.now())
+	}
+}
+
+// guesses reports whether a copy of what is sent is kept, which gets to the server if it
+// is elsewhere.
+func (f *udpFlow) guesses() bool {
+	return f.route.Guess && !f.answered && !f.refused && len(f.held) == 0
 }
 
 func (p *UDPPort) refuse(f *udpFlow, err error) {

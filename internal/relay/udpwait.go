@@ -127,7 +127,12 @@ func (f *udpFlow) sendHeld() {
 		s.len, s.info = copy(s.buf[:], d.data), d.info
 		b.tx.add(f, s, udpToServer)
 	}
+	first := f.held
 	f.dropHeld()
+	if len(first) > 0 && f.guesses() {
+		f.held = first[:1:1]
+		f.port.waiting.bytes += len(first[0].data)
+	}
 	if b.tx.n > 0 {
 		f.owed = true
 		f.port.count(b.tx.flush(f.fd, udpToServer), udpToServer)

@@ -23,12 +23,17 @@ type request struct {
 	Implied bool `json:"implied,omitempty"`
 	// Given says that the target's address was asked for.
 	Given bool `json:"given,omitempty"`
+	// Asked says that the target's address is no default.
+	Asked bool `json:"asked,omitempty"`
 	// Own says that the target stands for all addresses of the namespace's own.
 	Own bool `json:"own,omitempty"`
 	// Backend is "auto", "nft" or "iptables"; empty shows no real address.
 	Backend string `json:"backend"`
 	// Deaf are addresses where TCP connections were not answered.
 	Deaf []netip.Addr `json:"deaf,omitempty"`
+	// Near says that it is for clients on the host's loopback alone: nothing is made in
+	// the namespace.
+	Near bool `json:"near,omitempty"`
 	// Mute says that a server seems to answer nobody.
 	Mute bool `json:"mute,omitempty"`
 }
@@ -172,7 +177,7 @@ func (a *agent) first(want string, try func(backend) error) (backend, error) {
 func (a *agent) answerPlan(_ context.Context, req request) (p plan, fds []int, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if req.Backend != "" && !a.watched {
+	if req.Backend != "" && !req.Near && !a.watched {
 		// Without the watch, plans still look after everything by and by.
 		a.watched = a.startWatch(a.ctx) == nil
 	}
@@ -189,7 +194,7 @@ func (a *agent) plan(req request) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if req.Backend == "" {
+	if req.Backend == "" || req.Near {
 		p, _ := choose(v)
 		p.Backend = "none"
 		return p, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,29 +18,56 @@ const (
 	slowAfter  = 3 * time.Second
 )
 
+// asker has what the child said of the ways of some of a port's clients.
+type asker struct {
+	port    *Port
+	near    bool                 // they are on the host's loopback
+	known   atomic.Pointer[plan] // nil where the child has to be asked
+	another atomic.Bool          // of the latest plan
+	// behindNAT says that the latest plan has clients reckon with NAT.
+	behindNAT atomic.Bool
+	asking    chan struct{} // a semaphore: one question at a time
+	latest    answered      // of its holder
+}
+
+// answered is a plan, and when it was asked for.
+type answered struct {
+	plan  plan
+	since time.Time
+}
+
+func (p *Port) asker(near bool) *asker {
+	if near {
+		return &p.near
+	}
+	return &p.far
+}
+
 // ask returns a plan that known has, when it is the turn, or that was asked for
 // later than since.
-func (p *Port) ask(ctx context.Context, since time.Time, mute bool, known func() *plan) plan {
+func (a *asker) ask(ctx context.Context, since time.Time, mute bool, known func() *plan) plan {
 	select {
-	case p.asking <- struct{}{}:
-		defer func() { <-p.asking }()
+	case a.asking <- struct{}{}:
+		defer func() { <-a.asking }()
 	case <-ctx.Done():
-		return p.fallback()
+		return a.port.fallback()
 	}
 	if plan := known(); plan != nil { // another has asked meanwhile
 		return *plan
 	}
-	if p.latest.since.After(since) && !mute {
-		return p.latest.plan
+	if a.latest.since.After(since) && !mute {
+		return a.latest.plan
 	}
-	p.latest = answered{since: time.Now()}
-	p.latest.plan = p.call(ctx, mute)
-	return p.latest.plan
+	a.latest = answered{since: time.Now()}
+	a.latest.plan = a.call(ctx, mute)
+	return a.latest.plan
 }
 
 // call asks the child and keeps its plan.
-func (p *Port) call(ctx context.Context, mute bool) plan {
-	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Given: p.given, Own: p.own, Backend: p.policy.cfg.Backend, Mute: mute}
+func (a *asker) call(ctx context.Context, mute bool) plan {
+	p := a.port
+	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Given: p.given, Asked: p.asked, Own: p.own,
+		Backend: p.policy.cfg.Backend, Near: a.near, Mute: mute}
 	if deaf := p.deaf.Load(); deaf != nil {
 		req.Deaf = []netip.Addr{*deaf}
 	}
@@ -48,15 +76,18 @@ func (p *Port) call(ctx context.Context, mute bool) plan {
 		answer = p.fallback()
 		answer.V4.Problem, answer.V6.Problem = err.Error(), err.Error()
 	} else {
-		p.policy.backend.Store(&answer.Backend)
-		p.another.Store(answer.Another)
+		if !a.near {
+			p.policy.backend.Store(&answer.Backend)
+		}
+		a.another.Store(answer.Another)
+		a.behindNAT.Store(answer.LocalNAT.valid() || answer.V4.NAT.valid() || answer.V6.NAT.valid())
 	}
 	switch {
 	case ctx.Err() != nil:
-	case answer.Silent && err == nil:
-		p.known.Store(nil)
+	case answer.Silent && err == nil && !(a.near && p.fixed()): // who has one way asks no more often
+		a.known.Store(nil)
 	default: // a failure too: those that wait for the answer must not ask one by one
-		p.keep(&answer)
+		a.keep(&answer)
 	}
 	return answer
 }
@@ -82,9 +113,9 @@ func (p *Port) question(ctx context.Context, req request) (answer plan, err erro
 
 // keep keeps a plan for a while. A timer ends that, rather than Route read the
 // clock.
-func (p *Port) keep(plan *plan) {
-	p.known.Store(plan)
-	time.AfterFunc(planTTL, func() { p.known.CompareAndSwap(plan, nil) })
+func (a *asker) keep(plan *plan) {
+	a.known.Store(plan)
+	time.AfterFunc(planTTL, func() { a.known.CompareAndSwap(plan, nil) })
 }
 
 // fallback is the plan where the child cannot be asked, a guess.

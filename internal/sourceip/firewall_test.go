@@ -224,17 +224,17 @@ func TestConnectionsAreNotAnswered(t *testing.T) {
 			continue
 		}
 		for range 3 { // clients that came at once
-			if !p.Unanswered(first.Target) {
+			if !p.Unanswered(c.client, first.Target) {
 				t.Errorf("%s: there is no other way", c.listen)
 			}
 		}
 		w.expectReal(t, "tcp", p, c.client)
 		p.Answered(c.client, p.Resolve(t.Context(), c.client).Target)
-		if way := p.Resolve(t.Context(), c.client); p.Unanswered(way.Target) || p.Resolve(t.Context(), c.client) != way {
+		if way := p.Resolve(t.Context(), c.client); p.Unanswered(c.client, way.Target) || p.Resolve(t.Context(), c.client) != way {
 			t.Errorf("%s: a server that is busy is given up", c.listen)
 		}
 		p.answered = [2]atomic.Int64{}
-		if second := p.Resolve(t.Context(), c.client); p.Unanswered(second.Target) {
+		if second := p.Resolve(t.Context(), c.client); p.Unanswered(c.client, second.Target) {
 			t.Errorf("%s: a third way was found", c.listen)
 		}
 	}

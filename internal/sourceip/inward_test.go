@@ -79,7 +79,7 @@ func TestOwnIsNeverLoopback(t *testing.T) {
 				p, _ := choose(v)
 				p.Inner = []netip.Prefix{tap4.Masked()}
 				for _, client := range clients {
-					r := p.route(client, 80)
+					r := p.route(client, 80, netip.Addr{})
 					source, to := r.Source.Addr(), r.Target.Addr()
 					if source.IsLoopback() || !source.IsValid() && to.IsLoopback() {
 						t.Errorf("%+v: %s appears as loopback: %v", v, client, r)

@@ -36,7 +36,7 @@ var outside = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAdd
 // but for rules, marks and conntrack. It also returns the index of the interface
 // that leads outside for each family, 0 for none.
 func look(req request) (v view, uplinks [2]int, err error) {
-	v = view{udp: req.Proto == unix.IPPROTO_UDP, own: req.Own, target: req.Target.Addr(), deaf: req.Deaf}
+	v = view{udp: req.Proto == unix.IPPROTO_UDP, own: req.Own, asked: req.Asked, target: req.Target.Addr(), deaf: req.Deaf}
 	if v.listeners, err = netns.Listeners(req.Proto, req.Target.Port()); err != nil {
 		return v, uplinks, err
 	}
@@ -58,8 +58,10 @@ func look(req request) (v view, uplinks [2]int, err error) {
 	if req.Given {
 		v.keepFamily()
 	}
-	v.v4.ensureOwn(dummy4)
-	if v.target.Is6() && v.answers(v.v6) {
+	if !req.Near {
+		v.v4.ensureOwn(dummy4)
+	}
+	if !req.Near && v.target.Is6() && v.answers(v.v6) {
 		v.v6.ensureOwn(dummy6)
 	}
 	if v.own {

@@ -17,8 +17,10 @@ type plan struct {
 	Found bool `json:"found,omitempty"`
 	// Another says that a TCP server is reached in two ways, see onLo.
 	Another bool `json:"another,omitempty"`
-	// Local is where to send to for clients on the host's loopback.
-	Local netip.Addr `json:"local"`
+	// Local is where to send to for clients on the host's loopback, and LocalNAT where
+	// NAT may know the port.
+	Local    netip.Addr `json:"local"`
+	LocalNAT pair       `json:"localNAT"`
 	// Inner are the networks inside the namespace.
 	Inner []netip.Prefix `json:"inner,omitempty"`
 	// V4 and V6 are for the clients of that family.
@@ -38,6 +40,8 @@ type paths struct {
 	// would do but loopback.
 	Plain       netip.Addr `json:"plain"`
 	PlainSource netip.Addr `json:"plainSource"`
+	// NAT is where NAT may know the port: the targets are one of the two, or may be.
+	NAT pair `json:"nat"`
 	// Serving are the addresses from which a server would answer.
 	Serving []netip.Addr `json:"serving,omitempty"`
 }
@@ -63,6 +67,7 @@ type view struct {
 	udp       bool
 	target    netip.Addr // of the port
 	local     bool       // it is the namespace's own
+	asked     bool       // it was asked for, and is no default
 	own       bool       // it stands for all of them, see owned
 	private   bool       // a server listens on loopback, which own leaves out
 	listeners []netip.Addr
@@ -93,7 +98,7 @@ func (v *view) both() [2]*family { return [2]*family{&v.v4, &v.v6} }
 
 // choose makes the plan, and tells whether it relies on marks.
 func choose(v view) (p plan, needsMarks bool) {
-	p = plan{Inner: v.inner, Found: v.found(), Local: v.nearby()}
+	p = plan{Inner: v.inner, Found: v.found(), Local: v.nearby(), LocalNAT: v.behindNAT(v.targetFamily())}
 	p.Silent = v.local && !v.nat && !p.Found
 	v = v.inward()
 	p.V4, p.V6 = v.paths(v.v4, v.v6), v.paths(v.v6, v.v4)
@@ -122,7 +127,10 @@ func (v view) targetFamily() family {
 // of lo, whichever was asked.
 func (v view) nearby() netip.Addr {
 	f := v.targetFamily()
+	nat := v.behindNAT(f)
 	switch {
+	case nat.valid():
+		return v.first(nat)
 	case !v.udp || !v.local || v.listens(v.target) || !v.onAll(f):
 	case v.target.IsLoopback():
 		return f.lo
@@ -164,6 +172,8 @@ func (v view) real(f family) netip.Addr {
 			return f.own
 		}
 	case v.answers(v.v4), v.answers(v.v6): // in the other family
+	case f.carry && f.routed && v.behindNAT(f).valid():
+		return v.first(v.behindNAT(f))
 	case v.udp && !f.routed && !v.tracked: // to whom a server that comes now could not answer
 	case lo == v.target && (f.marks || !v.tracked):
 		return lo // where NAT may know the server
@@ -243,7 +253,10 @@ func (v view) plain(f, other family) paths {
 		}
 	}
 	for _, f := range []family{f, other} {
+		nat := v.behindNAT(f)
 		switch {
+		case nat.valid():
+			return paths{Plain: v.first(nat), PlainSource: f.own, NAT: nat}
 		case v.loopback(f) != v.target || !f.own.IsValid():
 		case v.udp && !v.tracked: // where a server on the wildcard address can answer
 			return paths{Plain: f.own, PlainSource: f.own}
@@ -286,9 +299,20 @@ func (v view) onAll(f family) bool {
 
 func (v view) listens(a netip.Addr) bool { return slices.Contains(v.listeners, a) }
 
-// route applies the plan to a client. The target is invalid where there is no
-// way.
-func (p *plan) route(client netip.AddrPort, port uint16) Route {
+// route applies the plan to a client. An address that refused is the last to try. The
+// target is invalid where there is no way.
+func (p *plan) route(client netip.AddrPort, port uint16, refused netip.Addr) Route {
+	return p.straight(client, port).avoiding(refused, p.behindNAT(client.Addr()))
+}
+
+func (p *plan) behindNAT(client netip.Addr) pair {
+	if client.IsLoopback() {
+		return p.LocalNAT
+	}
+	return p.paths(client).NAT
+}
+
+func (p *plan) straight(client netip.AddrPort, port uint16) Route {
 	ip := client.Addr()
 	if ip.IsLoopback() {
 		return Route{Target: netip.AddrPortFrom(p.Local, port), Unserved: p.Silent}
@@ -308,11 +332,13 @@ func (p *plan) route(client netip.AddrPort, port uint16) Route {
 }
 
 // reroute applies the plan to a client that has a way.
-func (p *plan) reroute(d Doubt, port uint16) Route {
-	now, stay := p.route(d.Client, port), d.Route
+func (p *plan) reroute(d Doubt, port uint16, refused netip.Addr) Route {
+	now, stay := p.route(d.Client, port, refused), d.Route
 	stay.Unserved = p.Silent
 	switch {
-	case d.Route.Fixed, !p.Found, !now.Target.IsValid():
+	case p.behindNAT(d.Client.Addr()).valid() && d.Lost:
+		return now
+	case !p.Found, !now.Target.IsValid():
 		return stay
 	case d.Answered && !d.Route.Unserved && slices.Contains(p.paths(d.Client.Addr()).Serving, d.Route.Target.Addr()):
 		return stay

@@ -33,6 +33,7 @@ func TestChoose(t *testing.T) {
 	deaf := func(v view, at string) view { v.deaf = addrs(at); return v }
 	noRoute := func(v view) view { v.v4.routed, v.v6.routed = false, false; return v }
 	nat := func(v view) view { v.nat, v.tracked = true, true; return v }
+	asked := func(v view) view { v.asked = true; return v }
 	for name, c := range map[string]struct {
 		view   view
 		v4, v6 string // what Real is
@@ -50,8 +51,11 @@ func TestChoose(t *testing.T) {
 		"UDP on all and loopback":     {fullView(udp, "127.0.0.1", "0.0.0.0", "127.0.0.1"), "127.0.0.1", "", "127.0.0.1", false, false},
 		"UDP on all without marks":    {noMarks(fullView(udp, "127.0.0.1", "0.0.0.0")), "", "", "10.0.2.100", false, false},
 		"nobody":                      {fullView(tcp, "127.0.0.1"), "127.0.0.1", "", "127.0.0.1", false, true},
-		"nobody but NAT":              {nat(fullView(udp, "127.0.0.1")), "127.0.0.1", "", "127.0.0.1", true, false},
-		"NAT without marks":           {noMarks(nat(fullView(udp, "127.0.0.1"))), "", "", "127.0.0.1", true, false},
+		"nobody but NAT":              {nat(fullView(udp, "127.0.0.1")), "10.0.2.100", "", "10.0.2.100", true, false},
+		"NAT, 127.0.0.1 asked for":    {asked(nat(fullView(udp, "127.0.0.1"))), "127.0.0.1", "", "127.0.0.1", true, false},
+		"NAT for IPv6":                {nat(fullView(tcp, "::1")), "", "fd00::100", "fd00::100", true, false},
+		"NAT without marks":           {noMarks(nat(fullView(udp, "127.0.0.1"))), "", "", "10.0.2.100", true, false},
+		"NAT without a route":         {noRoute(nat(fullView(udp, "127.0.0.1"))), "127.0.0.1", "", "10.0.2.100", true, false},
 		"a container's address":       {fullView(tcp, "172.17.0.2"), "172.17.0.2", "", "172.17.0.2", true, false},
 		"a container's without marks": {noMarks(fullView(tcp, "172.17.0.2")), "", "", "172.17.0.2", false, false},
 		"a stranger's listener":       {fullView(tcp, "127.0.0.1", "172.17.0.1"), "127.0.0.1", "", "127.0.0.1", false, true},
@@ -103,8 +107,12 @@ func TestNeverLoopback(t *testing.T) {
 	try := func(v view) {
 		p, _ := choose(v)
 		p.Inner = []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}
-		for _, client := range clients {
-			r := p.route(client, 80)
+		for i := range 2 * len(clients) {
+			client := clients[i/2]
+			r := p.route(client, 80, netip.Addr{})
+			if i%2 == 1 {
+				r = p.route(client, 80, r.Target.Addr()) // which refused
+			}
 			source, target := r.Source.Addr(), r.Target.Addr()
 			switch {
 			case !target.IsValid(): // refused
@@ -120,7 +128,7 @@ func TestNeverLoopback(t *testing.T) {
 			for bits := range 1 << 8 {
 				set := func(n int) bool { return flags[bits>>n&1] }
 				v := fullView(set(0), target, listeners...)
-				v.tracked = set(1)
+				v.tracked, v.nat = set(1), set(1) && set(7)
 				v.v4.rules, v.v6.rules = set(2), set(2)
 				v.v4.marks, v.v6.marks = set(3), set(3)
 				v.v4.carry, v.v6.carry = set(3), set(3)
@@ -134,6 +142,34 @@ func TestNeverLoopback(t *testing.T) {
 				try(v)
 			}
 		}
+	}
+}
+
+// TestRefusedBehindNAT: the other address is the way then, for clients beyond the host
+// and on its loopback, from the same source.
+func TestRefusedBehindNAT(t *testing.T) {
+	v := fullView(udp, "127.0.0.1")
+	v.nat, v.tracked = true, true
+	p, _ := choose(v)
+	for _, client := range []netip.AddrPort{client4, client6, addrPort("127.0.0.1:1")} {
+		first := p.route(client, 53, netip.Addr{})
+		second := p.route(client, 53, first.Target.Addr())
+		if first.Target.String() != "10.0.2.100:53" || second.Target.String() != "127.0.0.1:53" || second.Source != first.Source || !first.Guess {
+			t.Errorf("%s: first %+v, then %+v", client, first, second)
+		}
+		lost := Doubt{Client: client, Route: first, Lost: true}
+		if got := p.reroute(lost, 53, first.Target.Addr()); got != second {
+			t.Errorf("%s: refused, it is moved to %+v", client, got)
+		}
+		lost.Lost = false
+		if got := p.reroute(lost, 53, netip.Addr{}); got != first {
+			t.Errorf("%s: it is moved to %+v", client, got)
+		}
+	}
+	served := fullView(udp, "127.0.0.1", "0.0.0.0")
+	served.nat = true
+	if p, _ := choose(served); p.route(client4, 53, tap4.Addr()).Target.Addr() != tap4.Addr() {
+		t.Error("a server that is there is given up")
 	}
 }
 
@@ -161,7 +197,7 @@ func TestReroute(t *testing.T) {
 		{"another server nearer", both, "10.0.2.100:53", true, "10.0.2.100:53", false},
 		{"another server nearer, mute", both, "10.0.2.100:53", false, "127.0.0.1:53", false},
 	} {
-		got := c.plan.reroute(Doubt{Client: client4, Route: at(c.now), Answered: c.answered}, 53)
+		got := c.plan.reroute(Doubt{Client: client4, Route: at(c.now), Answered: c.answered}, 53, netip.Addr{})
 		if got.Target.String() != c.want || got.Unserved != c.unserved {
 			t.Errorf("%s: %+v, want %s, %v", c.what, got, c.want, c.unserved)
 		}
@@ -181,7 +217,7 @@ func BenchmarkRoute(b *testing.B) {
 	none := callerFunc(func() error { return errors.New("none") })
 	p := New(b.Context(), Config{Child: none, Log: discard, IPv4: tap4.Addr()}).Port(0, addrPort("127.0.0.1:80"))
 	plan, _ := choose(fullView(tcp, "127.0.0.1", "0.0.0.0"))
-	p.known.Store(&plan)
+	p.far.known.Store(&plan)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, ok := p.Route(client4); !ok {

@@ -103,9 +103,8 @@ type Route struct {
 	// client's. Invalid: there is no way, the client has to be refused.
 	Target netip.AddrPort
 	// Unserved says that no server was found, or that the child did not answer, so
-	// the way is a guess. Fixed says
-	// that it is the only one there will ever be.
-	Unserved, Fixed bool
+	// the way is a guess. Guess says that NAT may be behind it, or behind another.
+	Unserved, Guess bool
 }
 
 // Port decides for the clients of one published port.
@@ -115,21 +114,16 @@ type Port struct {
 	target  netip.AddrPort
 	implied bool
 	given   bool
+	asked   bool
 	own     bool
-	known   atomic.Pointer[plan]       // nil where the child has to be asked
+	far     asker                      // for clients beyond this host's loopback
+	near    asker                      // for those on it
 	deaf    atomic.Pointer[netip.Addr] // see Unanswered; nil: none
-	another atomic.Bool                // of the latest plan
+	refused atomic.Pointer[netip.Addr] // see Refused; nil: none
 	// answered is when a remote client's connection was accepted last, in Unix
 	// nanoseconds: at an address beyond lo, and on lo.
 	answered [2]atomic.Int64
-	asking   chan struct{} // a semaphore: one question at a time
-	latest   answered      // of its holder
-}
-
-// answered is a plan, and when it was asked for.
-type answered struct {
-	plan  plan
-	since time.Time
+	silence  sync.Once // is said
 }
 
 // planTTL bounds how long a server may be missed that has moved to another
@@ -139,7 +133,10 @@ const planTTL = time.Second
 // Port returns the decisions for a port that leads to target. proto is
 // unix.IPPROTO_TCP or unix.IPPROTO_UDP. There is nothing to close.
 func (p *Policy) Port(proto int, target netip.AddrPort) *Port {
-	return &Port{policy: p, proto: proto, target: target, asking: make(chan struct{}, 1)}
+	port := &Port{policy: p, proto: proto, target: target}
+	port.far = asker{port: port, asking: make(chan struct{}, 1)}
+	port.near = asker{port: port, near: true, asking: make(chan struct{}, 1)}
+	return port
 }
 
 // PortPublishedAt is Port where target's address is only that on which the port is
@@ -147,7 +144,8 @@ func (p *Policy) Port(proto int, target netip.AddrPort) *Port {
 // to the loopback address where it has not.
 func (p *Policy) PortPublishedAt(proto int, target netip.AddrPort) *Port {
 	port := p.Port(proto, target)
-	port.implied = !target.Addr().IsLoopback()
+	port.asked = target.Addr().IsLoopback()
+	port.implied = !port.asked
 	return port
 }
 
@@ -155,7 +153,7 @@ func (p *Policy) PortPublishedAt(proto int, target netip.AddrPort) *Port {
 // port never leads to a server of the other address family alone.
 func (p *Policy) PortGiven(proto int, target netip.AddrPort) *Port {
 	port := p.Port(proto, target)
-	port.given = true
+	port.given, port.asked = true, true
 	return port
 }
 
@@ -168,22 +166,19 @@ func (p *Policy) PortOfOwn(proto int, target netip.AddrPort) *Port {
 	return port
 }
 
-// fixed tells whether clients on loopback have the same way always.
-func (p *Port) fixed() bool {
-	ip := p.target.Addr()
-	elsewhere := p.proto == unix.IPPROTO_UDP && ip != loopback4.Addr() && ip != loopback6.Addr()
-	return !p.implied && !p.own && !elsewhere
-}
+// fixed tells whether clients on loopback have the same way as long as that serves them.
+func (p *Port) fixed() bool { return p.proto == unix.IPPROTO_TCP && !p.implied && !p.own }
 
 // Route returns the way for a client. It never blocks; ok is false where the
 // child has to be asked by Resolve.
 func (p *Port) Route(client netip.AddrPort) (r Route, ok bool) {
 	client = unmapped(client)
-	if client.Addr().IsLoopback() && p.fixed() {
-		return Route{Target: p.target, Fixed: true}, true
+	near := client.Addr().IsLoopback()
+	if known := p.asker(near).known.Load(); known != nil {
+		return known.route(client, p.target.Port(), p.lastRefused()), true
 	}
-	if known := p.known.Load(); known != nil {
-		return known.route(client, p.target.Port()), true
+	if near && p.fixed() && p.lastRefused() != p.target.Addr() {
+		return Route{Target: p.target}, true
 	}
 	return Route{}, false
 }
@@ -196,13 +191,14 @@ func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Add
 // the way is one that shows no client's address.
 func (p *Port) Resolve(ctx context.Context, client netip.AddrPort) Route {
 	client = unmapped(client)
-	plan := p.ask(ctx, time.Now(), false, func() *plan { return p.known.Load() })
+	asker := p.asker(client.Addr().IsLoopback())
+	plan := asker.ask(ctx, time.Now(), false, func() *plan { return asker.known.Load() })
 	if !client.Addr().IsLoopback() {
 		if problem := plan.paths(client.Addr()).Problem; problem != "" {
 			p.policy.say(problem)
 		}
 	}
-	return plan.route(client, p.target.Port())
+	return plan.route(client, p.target.Port(), p.lastRefused())
 }
 
 // busyFor is how long after an answer a server that gives none is believed to be busy:
@@ -211,6 +207,9 @@ const busyFor = 2 * time.Second
 
 // Answered notes that a client's connection to a target of a route was accepted.
 func (p *Port) Answered(client, target netip.AddrPort) {
+	if refused := p.refused.Load(); refused != nil && *refused == target.Addr() {
+		p.refused.CompareAndSwap(refused, nil)
+	}
 	if !client.Addr().Unmap().IsLoopback() {
 		p.lastAnswer(target).Store(time.Now().UnixNano())
 	}
@@ -227,9 +226,17 @@ func (p *Port) lastAnswer(target netip.AddrPort) *atomic.Int64 {
 // refused, and tells whether Resolve may know another way to the server: it is
 // remembered, and said once. Where that way is not answered either, both are as good.
 // A server that has answered others lately is only busy.
-func (p *Port) Unanswered(target netip.AddrPort) bool {
+func (p *Port) Unanswered(client, target netip.AddrPort) bool {
+	asker := p.asker(client.Addr().Unmap().IsLoopback())
 	busy := time.Since(time.Unix(0, p.lastAnswer(target).Load())) < busyFor
-	if busy || !p.another.Load() {
+	switch {
+	case busy:
+		return false
+	case asker.behindNAT.Load():
+		p.refuses(target)
+		p.silence.Do(func() { p.saySilence(target.Addr()) })
+		return true
+	case asker.near, !asker.another.Load():
 		return false
 	}
 	deaf := target.Addr()
@@ -241,10 +248,14 @@ func (p *Port) Unanswered(target netip.AddrPort) bool {
 		}
 		return was != nil // others may have found out meanwhile
 	}
-	p.known.Store(nil)
+	p.far.known.Store(nil)
+	p.saySilence(deaf)
+	return true
+}
+
+func (p *Port) saySilence(deaf netip.Addr) {
 	p.policy.cfg.Log.Warn("connections to a server in the namespace are not answered, maybe for a packet filter there; its other address is tried",
 		"port", p.target.Port(), "unanswered", deaf)
-	return true
 }
 
 // Doubt is a client whose way may have changed since.
@@ -252,19 +263,26 @@ type Doubt struct {
 	Client netip.AddrPort
 	Route  Route
 	// Answered says that the server has answered what it got, Mute that it got
-	// something and answered nothing.
-	Answered, Mute bool
+	// something and answered nothing, Lost that it refused, or none was known to be
+	// there.
+	Answered, Mute, Lost bool
 }
 
 // Look asks the child afresh, and returns the ways of clients as they are now. A
 // client stays where it is as long as no server is found, or its own is still there.
 func (p *Port) Look(ctx context.Context, doubts []Doubt) []Route {
 	mute := slices.ContainsFunc(doubts, func(d Doubt) bool { return d.Mute })
-	plan := p.ask(ctx, time.Now(), mute, func() *plan { return nil })
+	far := slices.ContainsFunc(doubts, func(d Doubt) bool { return !d.Client.Addr().Unmap().IsLoopback() })
+	plan := p.asker(!far).ask(ctx, time.Now(), mute, func() *plan { return nil })
+	for _, d := range doubts {
+		if d.Lost && !d.Route.Unserved {
+			p.refuses(d.Route.Target)
+		}
+	}
 	routes := make([]Route, len(doubts))
 	for i, d := range doubts {
 		d.Client = unmapped(d.Client)
-		routes[i] = plan.reroute(d, p.target.Port())
+		routes[i] = plan.reroute(d, p.target.Port(), p.lastRefused())
 		if routes[i] != d.Route && !d.Client.Addr().IsLoopback() {
 			if problem := plan.paths(d.Client.Addr()).Problem; problem != "" {
 				p.policy.say(problem)

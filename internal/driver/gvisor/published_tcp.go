@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -160,7 +161,7 @@ func (p *tcpPort) forward(host *os.File, client netip.AddrPort, targets []netip.
 
 // connect connects to the first target that takes the connection.
 func (p *tcpPort) connect(host *os.File, raw syscall.RawConn, client netip.AddrPort, targets []netip.AddrPort) (r *relay, err error) {
-	for _, target := range targets {
+	for _, target := range familyFirst(client.Addr().Unmap(), targets) {
 		wq := new(waiter.Queue)
 		var ep tcpip.Endpoint
 		if ep, err = p.connectFrom(client, target, wq); err == nil {
@@ -169,6 +170,14 @@ func (p *tcpPort) connect(host *os.File, raw syscall.RawConn, client netip.AddrP
 		err = fmt.Errorf("connect %s: %w", target, err)
 	}
 	return nil, err
+}
+
+// familyFirst begins with the targets of a client's own family, in which its address can be
+// shown: a socket may be open to both.
+func familyFirst(client netip.Addr, targets []netip.AddrPort) []netip.AddrPort {
+	other := func(t netip.AddrPort) bool { return t.Addr().Is6() != client.Is6() }
+	return append(slices.DeleteFunc(slices.Clone(targets), other),
+		slices.DeleteFunc(slices.Clone(targets), func(t netip.AddrPort) bool { return !other(t) })...)
 }
 
 // connectFrom connects to the namespace with the client's address and port as
