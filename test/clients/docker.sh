@@ -23,8 +23,8 @@ main() {
 }
 
 # options_of PAIR prints the combinations of options to try. dockerd publishes
-# ports in the host without a userland proxy from version 28 on, and knows
-# detached namespaces from version 29 on.
+# ports in the host without a userland proxy from version 28 on, and has detached
+# namespaces, by default, from version 29 on.
 options_of() {
 	echo attached,proxy
 	since 28 echo attached,direct
@@ -62,11 +62,11 @@ start() {
 }
 
 launch() {
-	local flags=--state-dir=$STATE arguments=(--storage-driver=vfs --debug)
-	[[ $OPTIONS != detached* ]] || flags+=' --detach-netns'
+	local detach=true arguments=(--storage-driver=vfs --debug)
+	[[ $OPTIONS != attached* ]] || detach=false
 	[[ $OPTIONS != *direct ]] || arguments+=(--userland-proxy=false)
 	user DOCKERD_ROOTLESS_ROOTLESSKIT_NET="$NET" DOCKERD_ROOTLESS_ROOTLESSKIT_PORT_DRIVER="$PORT_DRIVER" \
-		DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS="$flags" "$SCRIPT" "${arguments[@]}" >>"$LOG" 2>&1 &
+		DOCKERD_ROOTLESS_ROOTLESSKIT_DETACH_NETNS=$detach DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS=--state-dir=$STATE "$SCRIPT" "${arguments[@]}" >>"$LOG" 2>&1 &
 	LAUNCHER=$!
 	echo "$LAUNCHER" >"$WORK/launcher.pid"
 	wait_for 60 'an answer of dockerd' ready_or_dead "$LAUNCHER" docker version || return

@@ -43,10 +43,25 @@ debs() {
 
 fetch_docker() {
 	case $1 in
+	docker-29) built_docker docker29 29 ;;
 	docker-bookworm) debs bookworm docker.io containerd tini ;;
 	docker-trixie) debs trixie docker.io docker-cli docker-buildx containerd tini ;;
 	docker-sid) debs sid docker.io docker-cli docker-buildx containerd tini ;;
 	esac
+}
+
+# built_docker MODULE MAJOR builds the engine of a release that Debian does not have, with
+# its own script, beside Debian's client and containerd. The module proxy does not tell
+# the release's number.
+built_docker() {
+	local dir moby=github.com/moby/moby/v2
+	dir=$(debs "sid-$1" docker-cli docker-buildx containerd tini) || return
+	say "building Docker $2"
+	(
+		cd "$1" && CGO_ENABLED=0 go build -trimpath -ldflags "-X $moby/dockerversion.Version=$2+moby-$(go list -m -f '{{.Version}}' $moby)" \
+			-o "$dir/usr/bin/" $moby/cmd/dockerd $moby/cmd/docker-proxy &&
+			install -D -m 0755 -t "$dir/usr/share/docker.io/contrib" "$(go list -m -f '{{.Dir}}' $moby)/contrib/dockerd-rootless.sh"
+	) && echo "$dir"
 }
 
 # built DIRECTORY PACKAGE... builds the programs of a module that is nothing but a
