@@ -331,7 +331,7 @@ func TestUserlandProxyBeforeContainer(t *testing.T) {
 	if got := e.seen(t, "tcp", client4, host4); strings.HasPrefix(got, "container") {
 		t.Errorf("an answer of a container that is not there: %q", got)
 	}
-	e.patience = 10 * time.Second
+	e.patience = 30 * time.Second
 	e.shellInside(t, inContainer+"ip addr add 172.17.0.9/16 dev eth0")
 	e.pollSeen(t)
 }

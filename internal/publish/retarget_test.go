@@ -35,7 +35,7 @@ func TestRetarget(t *testing.T) {
 	defer port.Close()
 	exchange := func() (net.Conn, net.Conn) {
 		t.Helper()
-		_ = server.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = server.SetDeadline(time.Now().Add(time.Minute))
 		client, err := net.Dial("tcp", "127.0.0.1:18080")
 		if err != nil {
 			t.Fatal(err)
@@ -67,7 +67,7 @@ func TestRetarget(t *testing.T) {
 	}
 	want := "still here, 0still here, 1still here, 2still here, 3"
 	buf := make([]byte, len(want))
-	_ = accepted.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = accepted.SetReadDeadline(time.Now().Add(time.Minute))
 	for n := 0; n < len(buf); {
 		m, err := accepted.Read(buf[n:])
 		if err != nil {

@@ -115,7 +115,7 @@ func TestRemoteTCPClientIsNotLoopback(t *testing.T) {
 		server := r.child.ListenTCP(t, "tcp", c.target)
 		r.publish(t, "tcp", r.outside.ListenTCP(t, "tcp", c.outside), c.target)
 		r.connect(t, netip.MustParseAddrPort(c.outside))
-		_ = server.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = server.SetDeadline(time.Now().Add(time.Minute))
 		conn, err := server.AcceptTCP()
 		if err != nil {
 			t.Fatalf("case %d: %v", i, err)
@@ -159,7 +159,7 @@ func TestRemoteUDPClientIsNotLoopback(t *testing.T) {
 		r.publish(t, "udp", r.outside.ListenUDP(t, "udp", c.outside), c.target)
 		client := r.outside.ListenUDP(t, "udp", c.client)
 		for _, s := range []*net.UDPConn{server, client} {
-			_ = s.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = s.SetDeadline(time.Now().Add(time.Minute))
 		}
 		if _, err := client.WriteToUDPAddrPort([]byte("?"), netip.MustParseAddrPort(c.outside)); err != nil {
 			t.Fatal(err)

@@ -43,7 +43,7 @@ func (s *restartTest) send(t *testing.T, client int, msg string) {
 func (s *restartTest) ask(t *testing.T, client int, msg string) {
 	t.Helper()
 	s.send(t, client, msg)
-	_ = s.server.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = s.server.SetReadDeadline(time.Now().Add(time.Minute))
 	buf := make([]byte, 100)
 	for { // those of the gap may come as well
 		n, from, err := s.server.ReadFromUDPAddrPort(buf)
@@ -62,7 +62,7 @@ func (s *restartTest) ask(t *testing.T, client int, msg string) {
 		}
 		break
 	}
-	_ = s.clients[client].SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = s.clients[client].SetReadDeadline(time.Now().Add(time.Minute))
 	for {
 		n, _, err := s.clients[client].ReadFromUDPAddrPort(buf)
 		if err != nil {

@@ -151,7 +151,7 @@ func TestHandedOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := ""
-	for deadline := time.Now().Add(20 * time.Second); got != "172.17.0.2:80"; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); got != "172.17.0.2:80"; time.Sleep(5 * time.Millisecond) {
 		if got = w.leads(t, "127.0.0.1:8080"); time.Now().After(deadline) {
 			t.Fatalf("still waiting for the proxy that has the socket now to be seen: %s", got)
 		}

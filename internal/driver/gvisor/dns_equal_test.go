@@ -113,7 +113,7 @@ func askTCP(t *testing.T, from *nstest.Child, server netip.AddrPort, query []byt
 func answerOf(t *testing.T, c net.Conn, query []byte, prefix int) []byte {
 	t.Helper()
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Write(query); err != nil {
 		t.Fatal(err)
 	}

@@ -241,7 +241,7 @@ func mustDial(t *testing.T, from *nstest.Child, source netip.Addr, to netip.Addr
 func udpIn(t *testing.T, child *nstest.Child, address string) *net.UDPConn {
 	t.Helper()
 	conn := child.ListenUDP(t, "udp", address)
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	return conn
 }
 
@@ -322,7 +322,7 @@ func fileConn(t *testing.T, fd int) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	return conn
 }
 

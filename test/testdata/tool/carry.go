@@ -11,7 +11,7 @@ import (
 )
 
 // patience ends a wait for what never comes.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // echo sends back what comes, by TCP and UDP.
 func echo(addr string) error {

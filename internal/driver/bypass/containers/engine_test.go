@@ -209,7 +209,7 @@ func answers(port int) bool {
 		return false
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	b, _ := io.ReadAll(c)
 	return string(b) == "served"
 }
