@@ -19,7 +19,7 @@ type conn struct {
 	closed func()        // called once
 }
 
-// Write bounds the time that the client takes, not that of a handler.
+// Write bounds the time that the client takes, not the time of a handler.
 func (c *conn) Write(b []byte) (int, error) {
 	_ = c.SetWriteDeadline(time.Now().Add(c.write))
 	return c.UnixConn.Write(b)
@@ -31,8 +31,8 @@ func (c *conn) Close() error {
 	return err
 }
 
-// hungUp reports whether the client has closed the connection. One that has only said
-// that it sends no more (shutdown(2), as nc -N and socat do after a request) still
+// hungUp reports whether the client has closed the connection. A client that has only
+// shut down its direction (shutdown(2), as nc -N and socat do after a request) still
 // waits for the answer.
 func (c *conn) hungUp() bool {
 	raw, err := c.SyscallConn()
@@ -47,7 +47,7 @@ func (c *conn) hungUp() bool {
 	return err != nil || polled[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
 }
 
-// hangUpPoll is how often a connection that has ended in one direction is looked at,
+// hangUpPoll is how often a connection that has ended in one direction is checked
 // while a handler works.
 const hangUpPoll = 50 * time.Millisecond
 
@@ -66,8 +66,8 @@ func (c *conn) awaitHangUp(ctx context.Context) {
 
 type connKey struct{}
 
-// untilHungUp has a request end with its client or with the server, where net/http ends
-// it as soon as the client sends no more.
+// untilHungUp makes a request end with its client or with the server. net/http would
+// end it as soon as the client shuts down its direction.
 func (s *Server) untilHungUp(serving context.Context, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, ok := r.Context().Value(connKey{}).(*conn)
@@ -89,20 +89,20 @@ func (s *Server) untilHungUp(serving context.Context, next http.Handler) http.Ha
 	})
 }
 
-// A shortage is waited out, for longer each time.
+// The wait during a shortage doubles each time, up to a limit.
 const (
 	shortageMin = 5 * time.Millisecond
 	shortageMax = time.Second
 )
 
-// listener accepts clients, in a shortage of descriptors too: see reserve.
+// listener accepts clients even if descriptors are short: see reserve.
 type listener struct {
 	net.Listener
 	server *Server
 	spare  *reserve
 }
 
-// Accept implements net.Listener. What it returns is an error that will not pass.
+// Accept implements net.Listener. It only returns permanent errors.
 func (l *listener) Accept() (net.Conn, error) {
 	wait, short := time.Duration(0), false
 	for {
@@ -113,14 +113,14 @@ func (l *listener) Accept() (net.Conn, error) {
 		case isShortage(err) && l.spare.giveUp():
 			short = true
 		case isShortage(err):
-			if wait == 0 { // told once
+			if wait == 0 { // log it once
 				l.server.cfg.Log.Warn("a shortage delays API requests", "error", err)
 			}
 			wait = min(max(2*wait, shortageMin), shortageMax)
 			time.Sleep(wait)
 			l.spare.restore()
 		case errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EINTR):
-			// That client is gone.
+			// That client has gone.
 		default:
 			return nil, err
 		}

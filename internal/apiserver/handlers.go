@@ -65,7 +65,7 @@ func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) {
 }
 
 // withPorts guards the handlers that need a port driver. All their failures
-// are a 400: that is what clients look for.
+// have status 400, which clients expect.
 func (s *Server) withPorts(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := errNoPortDriver
@@ -121,7 +121,7 @@ func (s *Server) removePort(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// decode reads one JSON value and the end of the body.
+// decode reads one JSON value, which must be the whole body.
 func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	err := body.Decode(v)
@@ -147,7 +147,7 @@ func (s *Server) sendError(w http.ResponseWriter, status int, err error) {
 
 func (s *Server) send(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
-	if err != nil { // our own types can be encoded
+	if err != nil { // cannot happen: the API's types can be encoded
 		s.cfg.Log.Error("encoding an API response", "error", err)
 		status, body = http.StatusInternalServerError, []byte(`{"message":"the response cannot be encoded"}`)
 	}

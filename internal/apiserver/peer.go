@@ -11,7 +11,7 @@ import (
 	"rootlesskit/internal/unixsock"
 )
 
-// peer is who connected, or why that is not known.
+// peer is the user who connected, or why that is not known.
 type peer struct {
 	uid uint32
 	err error
@@ -42,7 +42,7 @@ func (s *Server) refuse(w http.ResponseWriter, err error) {
 	s.sendError(w, http.StatusForbidden, err)
 }
 
-// withPeer adds who has connected.
+// withPeer adds the peer of the connection.
 func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	uid, err := unixsock.PeerUID(conn)
 	return context.WithValue(ctx, peerKey{}, peer{uid, err})

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reserve is a descriptor that is given up when there are no more: for the client
-// who may end the shortage, by removing a port for instance. Clients are served one
-// at a time then, and for one request each.
+// reserve is a descriptor that is closed when no others are left, for a client that
+// may end the shortage, for instance by removing a port. Clients are then served
+// one at a time, one request each.
 type reserve struct {
 	mu sync.Mutex
 	fd int // -1: given up
@@ -20,7 +20,7 @@ func newReserve() *reserve {
 	return r
 }
 
-// giveUp frees the descriptor. It reports whether there was one.
+// giveUp closes the descriptor. It reports whether there was one.
 func (r *reserve) giveUp() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -32,7 +32,7 @@ func (r *reserve) giveUp() bool {
 	return true
 }
 
-// restore takes a descriptor again, if there is one.
+// restore opens the descriptor again, if one is available.
 func (r *reserve) restore() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,12 +1,11 @@
 // Package apiserver serves REST v1, as api/openapi.yaml describes it, on a Unix
 // socket.
 //
-// Theory of operation. Who may use the API is decided twice: by the mode of
-// the socket (see Listen), and by the uid that the kernel recorded when the
-// peer connected (see peerAllowed). A client is trusted to be friendly no
-// further than that: headers, bodies and idle connections are bounded in size
-// and time, and one that hangs holds up nobody else, and the end of the
-// server for a short grace at most.
+// Theory of operation. Two checks decide who may use the API: the mode of the
+// socket, and the uid that the kernel recorded when the peer connected (see
+// checkPeer). Beyond that, clients are not trusted: headers, bodies and idle
+// connections are bounded in size and time. A client that hangs holds up no
+// other, and delays the end of the server only for a short grace.
 package apiserver
 
 import (
@@ -25,14 +24,14 @@ import (
 // maxHeader bounds a request's header, in bytes.
 const maxHeader = 16 << 10
 
-// limits bound what a client may take of time. The work of a port driver is
-// not the client's fault, so it counts in none of them.
+// limits bound the time that a client may take. The work of a port driver does
+// not count, since the client does not cause it.
 type limits struct {
 	read  time.Duration // to send a request
 	write time.Duration // to receive the response
 	idle  time.Duration // between two requests
-	// grace is what the requests that are under way have left when the server
-	// is told to stop: after it they are cut.
+	// grace is how long requests in progress may continue when the server is told
+	// to stop; then they are cut.
 	grace time.Duration
 }
 
@@ -42,10 +41,10 @@ var defaultLimits = limits{read: 10 * time.Second, write: 10 * time.Second, idle
 type Config struct {
 	// Info is the answer to GET /v1/info.
 	Info func() (api.Info, error)
-	// Ports is nil where there is no port driver.
+	// Ports is nil without a port driver.
 	Ports *ports.Table
-	// Handler is served instead of REST v1; nil is REST v1. Who may use it, and the
-	// bounds, are the same.
+	// Handler is served instead of REST v1; nil means REST v1. The same access
+	// checks and bounds apply.
 	Handler http.Handler
 	Log     *slog.Logger
 }
@@ -57,23 +56,23 @@ type Server struct {
 	peerAllowed func(uid uint32) bool
 }
 
-// New returns a server; it does nothing before Serve.
+// New returns a server, which does nothing before Serve.
 func New(cfg Config) *Server {
 	return &Server{cfg: cfg, limits: defaultLimits, peerAllowed: unixsock.OwnerOrRoot}
 }
 
-// Serve answers the clients of a listener, as Listen returns it, until ctx
-// ends, and returns nil then. When it returns, the listener and all
-// connections are closed and no request is under way. Running out of
-// descriptors or memory does not end it, and without descriptors one client at a
-// time is still served; other errors of the listener do, and are returned.
+// Serve answers the clients of a listener until ctx ends, and then returns nil.
+// When it returns, the listener and all connections are closed and no request is
+// in progress. Running out of descriptors or memory does not end Serve, and
+// without descriptors it still serves one client at a time. Other errors of the
+// listener end it and are returned.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	// Requests outlive ctx for the grace.
+	// Requests outlive ctx by the grace.
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	spare := newReserve()
 	defer spare.giveUp()
-	var conns sync.WaitGroup // each until its last handler has returned
+	var conns sync.WaitGroup // each counts until its last handler has returned
 	srv := s.httpServer(serving, &conns)
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()

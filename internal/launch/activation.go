@@ -8,18 +8,18 @@ import (
 )
 
 // sd_listen_fds(3): LISTEN_PID names the process that LISTEN_FDS descriptors,
-// from 3 on, are meant for; LISTEN_FDNAMES names them. When it named the
-// launcher, they are
+// from 3 on, are meant for; LISTEN_FDNAMES names them. If LISTEN_PID names the
+// launcher, a descriptor goes
 //
-//   - of the published ports that they are bound to (hostsock.Inherited),
-//   - else the command's, from 3 on again. Its pid is known only once it runs.
-//     So a stage sets LISTEN_PID and executes the command.
+//   - to the published port that it is bound to (hostsock.Inherited),
+//   - or else to the command, from 3 on again. Its PID is known only once it
+//     runs. So a stage sets LISTEN_PID and executes the command.
 //
-// When it named somebody else, all is passed on as it is.
+// If LISTEN_PID names another process, everything is passed on unchanged.
 
 const (
 	listenPID     = "LISTEN_PID"
-	listenPIDFDID = "LISTEN_PIDFDID" // the same, as the inode of a pidfd
+	listenPIDFDID = "LISTEN_PIDFDID" // the same process, as the inode of a pidfd
 	listenFDs     = "LISTEN_FDS"
 	listenFDNames = "LISTEN_FDNAMES"
 	firstListenFD = 3
@@ -30,8 +30,7 @@ func activatedParent() bool {
 	return os.Getenv(listenPID) == strconv.Itoa(os.Getpid())
 }
 
-// activationFDs lists those of the inherited descriptors that LISTEN_FDS
-// counts.
+// activationFDs returns the inherited descriptors that LISTEN_FDS counts.
 func activationFDs(inherited []int, count string) []int {
 	n, err := strconv.Atoi(count)
 	if err != nil {
@@ -47,9 +46,9 @@ func activationFDs(inherited []int, count string) []int {
 	return fds
 }
 
-// leaveOut returns the layout of descriptors, as filesAtSameNumbers makes it,
-// and the environment for a command that gets the inherited ones but for those
-// taken. What is left of the activation moves up.
+// leaveOut returns the layout of descriptors (see filesAtSameNumbers) and the
+// environment for a command that gets the inherited descriptors except those
+// taken. The remaining descriptors of the activation move up.
 func leaveOut(taken, inherited []int, env []string) (files []uintptr, newEnv []string) {
 	activation := activationFDs(inherited, getenv(env, listenFDs))
 	var others, left []int

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// evacuateCgroup2 moves every process of the own cgroup into a sub-cgroup, so
-// that the own one may have controllers enabled for its children: cgroups(7),
-// "no internal processes" rule.
+// evacuateCgroup2 moves every process of this process's cgroup into a
+// sub-cgroup, so that the cgroup can have controllers enabled for its children:
+// cgroups(7), "no internal processes" rule.
 func evacuateCgroup2(group string) error {
 	if group == "" {
 		return nil
@@ -27,14 +27,14 @@ func evacuateCgroup2(group string) error {
 	return nil
 }
 
-// evacuate moves processes until there are none, as each may have forked while it
-// was moved. The last word has the kernel, which enables controllers for the
-// children of an empty cgroup only.
+// evacuate moves processes until none is left, since each may have forked while
+// it was moved. The kernel makes the final check: it enables controllers for the
+// children of a cgroup only if the cgroup is empty.
 func evacuate(own, sub string) error {
 	if err := makeCgroup(sub); err != nil {
 		return err
 	}
-	const passes = 1000 // a fork bomb would go on for ever
+	const passes = 1000 // a fork bomb would never end
 	for range passes {
 		left, err := moveProcesses(own, sub)
 		if err == nil && left == 0 {
@@ -50,7 +50,7 @@ func evacuate(own, sub string) error {
 	return fmt.Errorf("%s still gets new processes after %d passes, or has processes of another PID namespace", own, passes)
 }
 
-// makeCgroup makes a cgroup that all inside may look at, whatever the umask is.
+// makeCgroup makes a cgroup that every user inside may read, whatever the umask is.
 func makeCgroup(dir string) error {
 	const mode = 0o755
 	if err := os.MkdirAll(dir, mode); err != nil {
@@ -62,8 +62,8 @@ func makeCgroup(dir string) error {
 	return os.Chmod(dir, mode)
 }
 
-// moveProcesses moves the processes that are in a cgroup now, and returns how many
-// there were.
+// moveProcesses moves the processes that are in a cgroup now, and returns their
+// number.
 func moveProcesses(from, to string) (int, error) {
 	procs, err := os.ReadFile(filepath.Join(from, "cgroup.procs"))
 	if err != nil {
@@ -71,7 +71,7 @@ func moveProcesses(from, to string) (int, error) {
 	}
 	pids := strings.Fields(string(procs))
 	for _, pid := range pids {
-		if pid == "0" { // of another PID namespace; written, it would mean the writer
+		if pid == "0" { // in another PID namespace; writing 0 would move this process
 			continue
 		}
 		err := os.WriteFile(filepath.Join(to, "cgroup.procs"), []byte(pid), 0)
@@ -82,7 +82,7 @@ func moveProcesses(from, to string) (int, error) {
 	return len(pids), nil
 }
 
-// delegationHint says how a cgroup is made the user's, where it is not.
+// delegationHint says how to delegate the cgroup to the user, if it is not.
 func delegationHint(own string, err error) string {
 	if !errors.Is(err, os.ErrPermission) && !errors.Is(err, unix.EROFS) {
 		return ""

@@ -25,9 +25,9 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// childName is argv[0] of the child. Its further arguments are the number of
-// the wire's descriptor, the numbers of the inherited ones with commas, and the
-// command.
+// childName is argv[0] of the child. The other arguments are the number of the
+// wire's descriptor, the numbers of the inherited descriptors, separated by
+// commas, and the command.
 const childName = "rootlesskit-child"
 
 // ErrReported is what Child returns for a failure that the parent reports.
@@ -38,9 +38,9 @@ func IsChild(args []string) bool {
 	return len(args) > 0 && (args[0] == childName || args[0] == execName)
 }
 
-// ChildOptions is what the child does not get from the parent.
+// ChildOptions has what the child does not get from the parent.
 type ChildOptions struct {
-	// Handlers are what drivers run inside the child.
+	// Handlers make the handlers that drivers run inside the child.
 	Handlers []driver.ChildHandlers
 	// NewLog makes the child's logger.
 	NewLog func(debug bool) *slog.Logger
@@ -48,8 +48,8 @@ type ChildOptions struct {
 
 // Child is the inner half of a run. It returns the exit code of the command.
 func Child(args []string, opts ChildOptions) (int, error) {
-	// The thread that starts the command must live as long as the command,
-	// which it takes along when it dies (PR_SET_PDEATHSIG). It is also the one
+	// The thread that starts the command must live as long as the command, which
+	// is killed when the thread ends (PR_SET_PDEATHSIG). It is also the thread
 	// whose capabilities the command inherits.
 	runtime.LockOSThread()
 	if args[0] == execName {
@@ -90,7 +90,8 @@ type child struct {
 	reaper    *reaper
 	signals   *signalSorter
 	start     chan startRequest
-	// isolated says that the command is kept from what this process is not.
+	// isolated says that the command is restricted by a filter and Landlock,
+	// unlike this process.
 	isolated atomic.Bool
 }
 
@@ -100,7 +101,7 @@ type startRequest struct {
 	done chan started
 }
 
-// started is what became of it.
+// started is the result.
 type started struct {
 	reply    execReply
 	listener []int
@@ -125,10 +126,10 @@ func newChild(args []string) (*child, error) {
 	return &child{wireFD: fd, inherited: inherited, command: args[3:], start: make(chan startRequest)}, nil
 }
 
-// receiveSetup waits until the ids are mapped, which the arrival of setup tells.
+// receiveSetup waits for setup, which arrives once the ids are mapped.
 func (c *child) receiveSetup() (childSetup, error) {
-	// Look without taking: without capabilities the message is left to the
-	// next execution.
+	// Wait without receiving: a process without capabilities leaves the message to
+	// its next execution.
 	if err := awaitReadable(c.wireFD); err != nil {
 		return childSetup{}, err
 	}
@@ -151,15 +152,15 @@ func (c *child) recvSetup() (childSetup, error) {
 	if m.Kind != kindSetup {
 		return childSetup{}, fmt.Errorf("expected %q from the parent, got %q", kindSetup, m.Kind)
 	}
-	// The lock of the state directory: it is held until nothing of the run is left, also
-	// where the parent was killed.
+	// The lock of the state directory: it is held until nothing of the run is left, even
+	// if the parent is killed.
 	c.lock = m.FDs
 	err = m.Decode(&c.setup)
 	return c.setup, err
 }
 
-// serve answers the parent's calls until the command has ended. The parent's
-// end ends everything.
+// serve answers the parent's calls until the command has ended. When the parent
+// ends, everything ends.
 func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	c.signals = newSignalSorter(c.setup.Setsid)
 	c.reaper = newReaper()
@@ -188,8 +189,8 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	go c.signals.run(pid)
 	status := c.reaper.wait(pid)
 	if len(result.listener) > 0 {
-		// Who has the filter cannot live without the parent: what it asks about
-		// fails then, and its sockets have been shut down.
+		// Processes with the filter cannot live without the parent: their filtered
+		// calls would fail, and their sockets have been shut down.
 		killDescendants()
 	}
 	if err := c.state.tidy(); err != nil {
@@ -197,7 +198,7 @@ func (c *child) serve(driverHandlers []driver.ChildHandlers) (int, error) {
 	}
 	select {
 	case <-parentGone:
-		select {} // the command was killed with all else: let that be finished
+		select {} // the command was killed with everything else: let that finish
 	default:
 		return c.exitCode(status)
 	}
@@ -249,7 +250,7 @@ func (c *child) startCommand(req execRequest) (pid int, result started) {
 	if len(req.Taken) > 0 {
 		files, env = leaveOut(req.Taken, c.inherited, env)
 		s.Activation = getenv(env, listenFDs) != ""
-		closeFDs(req.Taken) // lest the ports stay open for as long as this process
+		closeFDs(req.Taken) // otherwise the ports would stay open as long as this process lives
 	}
 	if s.Activation {
 		env = unsetenv(env, listenPIDFDID)
@@ -264,7 +265,7 @@ func (c *child) startCommand(req execRequest) (pid int, result started) {
 	return c.forkStage(s, path, env, files)
 }
 
-// forkStage starts the command by way of a stage.
+// forkStage starts the command through a stage.
 func (c *child) forkStage(s stage, path string, env []string, files []uintptr) (pid int, result started) {
 	conn, end, err := wire.Pair()
 	if err != nil {
@@ -286,8 +287,8 @@ func (c *child) forkStage(s stage, path string, env []string, files []uintptr) (
 	return pid, result
 }
 
-// run runs a program for a handler. Beside an isolated command it runs none: the
-// command can mount what it likes over the program.
+// run runs a program for a handler. Next to an isolated command it runs none,
+// since the command can mount its own program over it.
 func (c *child) run(cmd *exec.Cmd) error {
 	if c.isolated.Load() {
 		return errors.New("with --disable-host-loopback and native ports, no program is run next to the command")
@@ -311,7 +312,7 @@ func (c *child) commandError(err error) error {
 	return fmt.Errorf("command %v exited: %w", c.command, err)
 }
 
-// killedCode is the exit code for a command that a signal killed.
+// killedCode is the exit code for a command that was killed by a signal.
 const killedCode = 255
 
 func (c *child) exitCode(status unix.WaitStatus) (int, error) {

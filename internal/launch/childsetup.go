@@ -12,7 +12,7 @@ import (
 	"rootlesskit/internal/netns"
 )
 
-// setUp arranges the namespaces. See docs/ARCHITECTURE.md for the order.
+// setUp sets up the namespaces. docs/ARCHITECTURE.md shows the order.
 func (c *child) setUp() error {
 	if err := c.prepareProcess(); err != nil {
 		return err
@@ -47,8 +47,8 @@ func (c *child) setUp() error {
 	return nil
 }
 
-// mountProc gives the command a /proc of its PID namespace, as far as that is
-// possible here.
+// mountProc gives the command a /proc of its PID namespace, as far as the
+// kernel allows it.
 func (c *child) mountProc() {
 	readOnly, err := mounts.Proc()
 	switch {
@@ -61,7 +61,7 @@ func (c *child) mountProc() {
 
 func (c *child) prepareProcess() error {
 	if c.setup.PIDNS {
-		// Again, as the kernel forgets it when the credentials change (prctl(2)).
+		// Set again, since the kernel clears it when the credentials change (prctl(2)).
 		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 			return fmt.Errorf("asking to end with the parent: %w", err)
 		}
@@ -91,7 +91,7 @@ func (c *child) setUpPropagation() error {
 	return mounts.SetPropagation(c.setup.Propagation)
 }
 
-// setUpNetns finds the network namespace that drivers work in.
+// setUpNetns finds or creates the network namespace that drivers work in.
 func (c *child) setUpNetns() (err error) {
 	switch {
 	case !c.setup.NewNetns:
@@ -120,10 +120,11 @@ func awaitReadable(fd int) error {
 	}
 }
 
-// ensureCapable executes the program again where it has no capabilities. They
-// came as ambient ones, which survive an execution before the ids are mapped;
-// but the kernel drops them from a file that has capabilities of its own
-// (capabilities(7)). Now that this user is root, an execution gives them all.
+// ensureCapable executes the program again if it has no capabilities. They were
+// passed as ambient capabilities, which survive an execution before the ids are
+// mapped; but the kernel drops these if the file has capabilities of its own
+// (capabilities(7)). Now that this user is root, an execution gains all of
+// them.
 func (c *child) ensureCapable() error {
 	capable, err := caps.Effective(unix.CAP_SYS_ADMIN)
 	if err != nil || capable {

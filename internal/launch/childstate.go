@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// fileID is what a file is, whatever its path.
+// fileID identifies a file, whatever its path.
 type fileID struct {
 	Dev uint64 `json:"dev"`
 	Ino uint64 `json:"ino"`
@@ -26,14 +26,14 @@ func idOf(f *os.File) (fileID, error) {
 	return fileID{Dev: uint64(st.Dev), Ino: st.Ino}, nil
 }
 
-// childState is the state directory as the child has it: opened once, before
-// copy-up hides its path, and known to be the directory that the parent holds.
-// The user's subordinate ids are mapped here, so the child may remove what the
+// childState is the state directory in the child: opened once, before copy-up
+// hides its path, and known to be the parent's directory. The user's
+// subordinate ids are mapped in the child, so it may remove files that the
 // parent may not.
 type childState struct {
 	root *os.Root
 	dir  *os.File
-	// ours are the names that were there before the command.
+	// ours are the names that existed before the command.
 	ours []string
 }
 
@@ -56,12 +56,13 @@ func openChildState(path string, want fileID) (*childState, error) {
 	return s, nil
 }
 
-// file returns a path that leads to the file wherever the directory is by now.
+// file returns a path that leads to the file, wherever the directory is now.
 func (s *childState) file(name string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", s.dir.Fd(), name)
 }
 
-// wipe removes what an earlier run left, except for the run's own first files.
+// wipe removes what an earlier run left, but not the files that this run has
+// already made.
 func (s *childState) wipe() error {
 	return removeAll(s.root, []string{lockName, netnsName})
 }
@@ -73,14 +74,14 @@ func (s *childState) remember() (err error) {
 }
 
 // tidy removes what the command made in the directory. The parent does that too,
-// where it may.
+// as far as it may.
 func (s *childState) tidy() error {
 	if s.ours == nil {
 		return nil
 	}
 	err := removeAll(s.root, s.ours)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the parent was faster, or the command
+		return nil // the parent or the command was faster
 	}
 	return err
 }

@@ -1,5 +1,5 @@
-// Package launch is one run of RootlessKit from start to end. Start reading at
-// handshake.go, which draws it.
+// Package launch performs one run of RootlessKit from start to end. Start
+// reading at handshake.go, which draws it.
 package launch
 
 import (
@@ -10,30 +10,29 @@ import (
 	"rootlesskit/internal/userns"
 )
 
-// Config is everything that a run is told. It is validated: Run checks nothing
-// that can be known before the system is touched.
+// Config configures a run. It must be valid: Run checks nothing that can be
+// known before it touches the system.
 type Config struct {
-	// Command is what runs inside, with its arguments.
+	// Command is the command to run inside, with its arguments.
 	Command []string
 	// StateDir is the state directory; empty makes a temporary one.
 	StateDir string
 
-	// NetworkName and Network are the network driver; nil shares the host's
-	// network namespace.
+	// NetworkName and Network are the network driver; with nil, the run shares the
+	// host's network namespace.
 	NetworkName string
 	Network     driver.Network
-	// Isolated says that the network is a loopback interface alone; /sys stays as it
-	// is then.
+	// Isolated says that the network is only a loopback interface; /sys then stays
+	// as it is.
 	Isolated bool
-	// NetworkReason and PortsReason say why these drivers were chosen; empty
-	// where the user chose.
+	// NetworkReason and PortsReason say why auto chose these drivers; empty if the
+	// user chose them.
 	NetworkReason, PortsReason string
-	// DetachNetns leaves the command in the host's network namespace and makes
-	// the new one as $StateDir/netns only.
+	// DetachNetns leaves the command in the host's network namespace; the new one
+	// is only $StateDir/netns.
 	DetachNetns bool
 
-	// PortsName and Ports are the port driver; nil is one that nobody can ask for a
-	// port.
+	// PortsName and Ports are the port driver; nil if no ports can be requested.
 	PortsName string
 	Ports     driver.Ports
 	// Publish lists the ports to publish before the command starts.
@@ -44,9 +43,9 @@ type Config struct {
 	// CopyUp lists the directories to make writable.
 	CopyUp []string
 
-	// PIDNS, CgroupNS, UTSNS and IPCNS ask for further namespaces.
+	// PIDNS, CgroupNS, UTSNS and IPCNS ask for additional namespaces.
 	PIDNS, CgroupNS, UTSNS, IPCNS bool
-	// Reaper makes the command a session leader below a process that reaps
+	// Reaper runs the command as a session leader, below a process that reaps
 	// orphans; it needs PIDNS.
 	Reaper bool
 	// EvacuateCgroup2 is the sub-cgroup to move the child into; empty: none.
@@ -55,18 +54,18 @@ type Config struct {
 	// SubIDSource says where subordinate ids are looked up.
 	SubIDSource userns.Source
 
-	// NotifySocket is where the launcher itself tells the service manager that
-	// the run is ready (sd_notify(3)), in place of the command, which does not
-	// get the variable then; empty: the command may.
+	// NotifySocket is the socket on which the launcher tells the service manager
+	// that the run is ready (sd_notify(3)); the command then does not get the
+	// variable. Empty: the command gets the variable and does it.
 	NotifySocket string
 
-	// Inherited lists the descriptors above 2 that the command is to inherit,
-	// see InheritedFDs.
+	// Inherited lists the descriptors above 2 that the command inherits, see
+	// InheritedFDs.
 	Inherited []int
 	// Debug makes the child log debug messages.
 	Debug bool
 	Log   *slog.Logger
 }
 
-// joinsNetns reports whether the command lives in the new network namespace.
+// joinsNetns reports whether the command runs in the new network namespace.
 func (c *Config) joinsNetns() bool { return c.Network != nil && !c.DetachNetns }

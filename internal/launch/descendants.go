@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killDescendants ends every process below this one. Its children are killed;
-// what they leave becomes its children in turn, until there are none.
+// killDescendants ends every process below this one. It kills its children,
+// whose own children then become its children in turn, until none is left.
 func killDescendants() {
 	self := os.Getpid()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
@@ -41,7 +41,7 @@ func childrenOf(pid int) []int {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	var children []int
 	for _, path := range threads {
-		b, _ := os.ReadFile(path) // fails where the thread has ended meanwhile
+		b, _ := os.ReadFile(path) // fails if the thread has ended in the meantime
 		for field := range strings.FieldsSeq(string(b)) {
 			if n, err := strconv.Atoi(field); err == nil {
 				children = append(children, n)
@@ -51,8 +51,8 @@ func childrenOf(pid int) []int {
 	return children
 }
 
-// childrenByStat asks all processes for their parent, which takes a hundred times as
-// long. It is for kernels without lists of children (CONFIG_PROC_CHILDREN,
+// childrenByStat looks up the parent of every process, which takes a hundred times
+// as long. It is for kernels without lists of children (CONFIG_PROC_CHILDREN,
 // proc_tid_children(5)).
 func childrenByStat(pid int) []int {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
@@ -60,9 +60,9 @@ func childrenByStat(pid int) []int {
 	for _, path := range stats {
 		b, err := os.ReadFile(path)
 		if err != nil {
-			continue // ended meanwhile
+			continue // it has ended
 		}
-		// proc_pid_stat(5): the name, in parentheses, may hold anything.
+		// proc_pid_stat(5): the name, in parentheses, may contain anything.
 		_, rest, ok := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
 		fields := strings.Fields(rest)
 		if !ok || len(fields) < 2 || fields[1] != strconv.Itoa(pid) {

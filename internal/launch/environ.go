@@ -22,7 +22,7 @@ next:
 	return out
 }
 
-// getenv returns the value of a variable, empty where it is not set.
+// getenv returns the value of a variable; empty if it is not set.
 func getenv(env []string, name string) string {
 	for _, e := range env {
 		if value, ok := strings.CutPrefix(e, name+"="); ok {

@@ -8,11 +8,11 @@ import (
 	"rootlesskit/internal/driver"
 )
 
-// writeEtcFiles makes the files of the state directory that the child mounts
+// writeEtcFiles writes the files of the state directory that the child mounts
 // over those of /etc, and returns their names.
 func writeEtcFiles(state *stateDir, link driver.Link) ([]string, error) {
 	if len(link.DNS) == 0 {
-		return nil, nil // a network without a name server is no network to name hosts for
+		return nil, nil // a network without name servers needs no names of hosts
 	}
 	hosts, err := hostsFile(link)
 	if err != nil {
@@ -36,8 +36,8 @@ func writeEtcFiles(state *stateDir, link driver.Link) ([]string, error) {
 	return names, nil
 }
 
-// hostsFile is the host's /etc/hosts with the host's own name on the loopback
-// address, as the address it has there is not the namespace's.
+// hostsFile returns the host's /etc/hosts, with the host's own name on the
+// loopback address, since the namespace does not have the host's address.
 func hostsFile(link driver.Link) ([]byte, error) {
 	host, err := os.ReadFile("/etc/hosts")
 	if err != nil && !os.IsNotExist(err) {

@@ -24,8 +24,8 @@ import (
 //	  <---- the child's exit code is the command's
 //
 // Each side sees the death of the other as an end of file on the wire: the
-// parent fails the step under way, the child kills all that it started. So no
-// step can hang, and nothing outlives either.
+// parent fails the step in progress, the child kills everything it started. So
+// no step can hang, and nothing outlives either.
 
 // The kinds of message before the child serves calls.
 const (
@@ -40,14 +40,14 @@ const (
 	execMethod wire.Method[execRequest, execReply] = "launch.exec"
 )
 
-// childSetup is all that the child is told; it never parses flags. The command
-// and its environment are its own arguments and environment, which may be
-// larger than a message.
+// childSetup is everything the child needs to know; it never parses flags. The
+// command and its environment are the child's own arguments and environment,
+// since they may be larger than a message.
 type childSetup struct {
 	StateDir string `json:"stateDir"`
-	// StateDirID is the directory itself, whatever is at its path by now.
+	// StateDirID identifies the directory itself, whatever is at its path now.
 	StateDirID fileID `json:"stateDirID"`
-	// WipeStateDir says that an earlier run left what only the child may remove.
+	// WipeStateDir says that an earlier run left files that only the child may remove.
 	WipeStateDir bool `json:"wipeStateDir,omitempty"`
 	NewNetns     bool `json:"newNetns,omitempty"`
 	DetachNetns  bool `json:"detachNetns,omitempty"`
@@ -58,16 +58,16 @@ type childSetup struct {
 	CopyUp       []string `json:"copyUp,omitempty"`
 	// PIDNS says that the child is the first process of a PID namespace.
 	PIDNS bool `json:"pidns,omitempty"`
-	// Setsid makes the command a session leader. Where the caller has a
-	// terminal, it is not made one: the new session could not have that
-	// terminal, and a shell without one has no job control.
+	// Setsid makes the command a session leader. It is not set if the caller has a
+	// terminal: the new session could not have that terminal, and a shell without
+	// a terminal has no job control.
 	Setsid bool `json:"setsid,omitempty"`
 	// Activation says that LISTEN_PID named the parent (sd_listen_fds(3)).
 	Activation bool `json:"activation,omitempty"`
 	Debug      bool `json:"debug,omitempty"`
 }
 
-// etcRequest asks for files of the state directory to be put over /etc.
+// etcRequest asks the child to mount files of the state directory over those of /etc.
 type etcRequest struct {
 	Files []string `json:"files"`
 }
@@ -76,13 +76,13 @@ type etcRequest struct {
 // serve published ports.
 type execRequest struct {
 	Taken []int `json:"taken,omitempty"`
-	// Policy is what the port driver supervises of the command; nil: nothing.
+	// Policy says which calls of the command the port driver supervises; nil: none.
 	Policy *seccomp.Policy `json:"policy,omitempty"`
 }
 
-// execReply comes with the listener of a seccomp filter, where one was asked for.
+// execReply comes with the listener of a seccomp filter, if one was asked for.
 type execReply struct {
-	// PolicyError says why there is none.
+	// PolicyError says why there is no listener.
 	PolicyError string `json:"policyError,omitempty"`
 }
 

@@ -5,7 +5,7 @@ import (
 	"rootlesskit/internal/driver"
 )
 
-// info is GET /v1/info.
+// info is the answer to GET /v1/info.
 func (r *run) info() (api.Info, error) {
 	info := api.Info{
 		APIVersion: api.APIVersion,

@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// InheritedFDs lists the descriptors above 2 that the program was started with
-// and marks them close-on-exec, so that they reach the command, which they are
-// meant for, and no helper. Call it first in main: whatever Go opens itself is
-// close-on-exec from the start.
+// InheritedFDs returns the descriptors above 2 that the program was started
+// with, and marks them close-on-exec, so that they reach the command, for which
+// they are meant, and no helper. Call it first in main: descriptors that Go
+// opens are close-on-exec from the start.
 func InheritedFDs() ([]int, error) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -40,10 +40,10 @@ func closeFDs(fds []int) {
 	}
 }
 
-// filesAtSameNumbers lays descriptors out for syscall.ProcAttr: stdio and each
-// inherited one at its own number, the gaps closed. An *os.File would close
-// them when it is collected, so these are plain numbers. Those that startProcess
-// hands over itself are left out.
+// filesAtSameNumbers returns a layout of descriptors for syscall.ProcAttr: stdio
+// and each inherited descriptor at its own number, with gaps closed. They are
+// plain numbers, since an *os.File would close its descriptor when it is
+// collected. Descriptors that startProcess passes itself are left out.
 func filesAtSameNumbers(inherited []int) []uintptr {
 	files := []uintptr{0, 1, 2}
 	limit := placeable()
@@ -55,9 +55,10 @@ func filesAtSameNumbers(inherited []int) []uintptr {
 	return files
 }
 
-// placeable is the number below which a new process can be given descriptors.
-// One may be open above the limit, where the limit was lowered after; but none
-// can be moved there, and Go moves its own ones above all that it hands over.
+// placeable is the number below which a new process can be given descriptors. A
+// descriptor may be open above the limit, if the limit was lowered later. But
+// none can be moved there, and Go moves its own descriptors above all that it
+// passes.
 func placeable() int {
 	const spare = 8
 	var limit unix.Rlimit
@@ -68,8 +69,8 @@ func placeable() int {
 }
 
 // startProcess is syscall.StartProcess for a program that inherits descriptors.
-// Those above the limit stay open in it by not being closed: meanwhile no other
-// program must be started.
+// Descriptors above the limit stay open in it because they are temporarily not
+// close-on-exec, so no other program must be started in the meantime.
 func startProcess(path string, argv []string, attr *syscall.ProcAttr, inherited []int) (int, error) {
 	limit := placeable()
 	for _, fd := range inherited {

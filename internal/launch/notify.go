@@ -9,8 +9,8 @@ import (
 // notifySocket is the variable of sd_notify(3).
 const notifySocket = "NOTIFY_SOCKET"
 
-// notify tells the service manager of a new state, where it is the launcher
-// that is to tell (Config.NotifySocket). A failure is no reason to end a run.
+// notify tells the service manager about a new state, if that is the launcher's
+// task (Config.NotifySocket). A failure does not end the run.
 func (r *run) notify(state ...string) {
 	if r.cfg.NotifySocket == "" {
 		return
@@ -20,8 +20,8 @@ func (r *run) notify(state ...string) {
 	}
 }
 
-// sdNotify sends a message to a socket as NOTIFY_SOCKET names it: a path, or an
-// abstract name after "@", which is the form of package net too.
+// sdNotify sends a message to a socket in the form of NOTIFY_SOCKET: a path, or
+// "@" and an abstract name, which package net understands too.
 func sdNotify(socket, message string) error {
 	if !strings.HasPrefix(socket, "/") && !strings.HasPrefix(socket, "@") {
 		return fmt.Errorf("%s=%q is neither an absolute path nor an abstract name", notifySocket, socket)

@@ -23,18 +23,18 @@ import (
 	"rootlesskit/internal/unixsock"
 )
 
-// Run runs the command and returns its exit code, or 1 and the reason where it
-// could not be run. A code other than 0 comes with an error too.
+// Run runs the command and returns its exit code, or 1 and the reason if it
+// could not be run. Every code other than 0 comes with an error.
 func Run(ctx context.Context, cfg Config) (code int, err error) {
 	caught := catchSignals()
-	// Should the child be killed, its processes become this one's to end.
+	// If the child is killed, this process has to end the child's processes.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 1, fmt.Errorf("becoming a reaper of orphans: %w", err)
 	}
 	if err := hostsock.DropBindCapability(); err != nil {
 		return 1, err
 	}
-	// One context ends everything; its cause is what the user is told.
+	// One context ends everything; the user sees its cause.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errEnded)
 	r := &run{cfg: &cfg, cancel: cancel, inherited: inheritedSockets(cfg.Inherited), stops: make(chan struct{})}
@@ -53,18 +53,18 @@ func Run(ctx context.Context, cfg Config) (code int, err error) {
 	return code, errors.Join(err, r.end())
 }
 
-// removeState removes the state directory. What the command did has its own
-// exit code, so a rest that cannot be removed is no failure of the run.
+// removeState removes the state directory. If a part of it cannot be removed,
+// the run has not failed: the exit code is the command's.
 func (r *run) removeState() {
 	if err := r.state.remove(); err != nil {
 		r.cfg.Log.Warn("part of the state directory could not be removed", "error", err)
 	}
 }
 
-// errEnded is the cause of a context that ended as it should.
+// errEnded is the cause of a context that ended normally.
 var errEnded = errors.New("the run has ended")
 
-// run is what Run has set up so far.
+// run has what Run has set up so far.
 type run struct {
 	cfg    *Config
 	state  *stateDir
@@ -74,18 +74,19 @@ type run struct {
 	// inherited are the sockets of an activation, for ports that match.
 	inherited *hostsock.Inherited
 	table     *ports.Table
-	// started says that signals are the command's; child is set by then.
+	// started says that signals go to the command; child is set by then.
 	started atomic.Bool
-	// stops receives once for each time that the command was stopped.
+	// stops receives a value each time the command is stopped.
 	stops chan struct{}
-	// backends are the goroutines that wait for the drivers, api the one that
-	// serves the REST API.
+	// backends counts the goroutines that wait for the drivers, api those that
+	// serve the REST API.
 	backends, api sync.WaitGroup
 }
 
-// handleSignals passes signals to the child; one that comes while the run is
-// still being set up ends it. It also stops this process after the command: the
-// delay is for the copy of the signal that the terminal sends here.
+// handleSignals passes signals to the child; a signal that arrives during the
+// set-up ends the run. It also stops this process after the command has
+// stopped. The delay is for the copy of the signal that the terminal sends to
+// this process.
 func (r *run) handleSignals(ctx context.Context, caught <-chan os.Signal) {
 	var due <-chan time.Time
 	for {
@@ -114,7 +115,7 @@ func (r *run) handleSignals(ctx context.Context, caught <-chan os.Signal) {
 	}
 }
 
-// inheritedSockets are those that an activation meant for this process.
+// inheritedSockets returns the sockets that socket activation passed to this process.
 func inheritedSockets(fds []int) *hostsock.Inherited {
 	if !activatedParent() {
 		return hostsock.NewInherited(nil)
@@ -122,7 +123,7 @@ func inheritedSockets(fds []int) *hostsock.Inherited {
 	return hostsock.NewInherited(activationFDs(fds, os.Getenv(listenFDs)))
 }
 
-// start does all up to the start of the command.
+// start does everything up to the start of the command.
 func (r *run) start(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil && ctx.Err() != nil {
@@ -155,7 +156,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		go r.child.watchStops(ctx, r.stops)
 	}
 	if err := r.exec(ctx); err != nil {
-		// The child says itself what is wrong with the command.
+		// The child reports what is wrong with the command.
 		r.cfg.Log.Debug("the command did not start", "error", err)
 		return nil
 	}
@@ -164,7 +165,7 @@ func (r *run) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// exec has the child start the command.
+// exec tells the child to start the command.
 func (r *run) exec(ctx context.Context) error {
 	req := execRequest{Taken: r.inherited.Seal()}
 	supervisor, _ := r.cfg.Ports.(driver.Supervisor)
@@ -183,7 +184,7 @@ func (r *run) exec(ctx context.Context) error {
 	return nil
 }
 
-// connect sets the network and the published ports up.
+// connect sets up the network and the published ports.
 func (r *run) connect(ctx context.Context) error {
 	if r.cfg.Network == nil {
 		return nil
@@ -259,7 +260,7 @@ func publish(ctx context.Context, table *ports.Table, spec api.PortSpec) error {
 	return nil
 }
 
-// serveAPI makes api.sock answer, which clients expect before the command.
+// serveAPI serves api.sock, which clients expect to answer before the command starts.
 func (r *run) serveAPI(ctx context.Context) error {
 	l, err := r.state.listen(ctx, "api.sock")
 	if err != nil {
@@ -305,7 +306,7 @@ func (r *run) awaitEnd(ctx context.Context) (int, error) {
 func exitCode(status syscall.WaitStatus) (int, error) {
 	switch {
 	case status.Signaled():
-		killDescendants() // what the child can no longer kill itself
+		killDescendants() // the child can no longer kill them
 		return killedCode, fmt.Errorf("child exited: signal: %s", status.Signal())
 	case status.ExitStatus() != 0:
 		return status.ExitStatus(), fmt.Errorf("child exited: exit status %d", status.ExitStatus())
@@ -313,13 +314,13 @@ func exitCode(status syscall.WaitStatus) (int, error) {
 	return 0, nil
 }
 
-// end closes all that start has set up; the context is over.
+// end closes everything that start has set up, after the end of the context.
 func (r *run) end() error {
 	var err error
 	if r.child != nil {
 		r.child.stop()
 	}
-	r.api.Wait() // a request under way may still publish
+	r.api.Wait() // a request in progress may still publish
 	if r.table != nil {
 		err = r.table.CloseAll()
 	}

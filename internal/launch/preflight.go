@@ -16,9 +16,9 @@ import (
 	"rootlesskit/internal/ports"
 )
 
-// Preflight tries those parts of a run that need no namespaces: the state
-// directory, the directories to copy up, the ports to publish. It returns what
-// Run would fail with, and leaves everything as it was.
+// Preflight tries the parts of a run that need no namespaces: the state
+// directory, the directories to copy up, the ports to publish. It returns the
+// errors that Run would fail with, and leaves everything unchanged.
 func Preflight(ctx context.Context, cfg Config) []error {
 	var problems []error
 	for _, err := range []error{tryStateDir(ctx, cfg), tryCopyUp(cfg.CopyUp), tryPorts(ctx, cfg)} {
@@ -66,8 +66,8 @@ func tryCopyUp(dirs []string) error {
 	return nil
 }
 
-// tryPorts publishes the ports on the host, with nothing behind them. Those that
-// an activation has opened are taken already, and rightly.
+// tryPorts publishes the ports on the host, with nothing behind them. It accepts
+// that the ports of socket activation are already in use.
 func tryPorts(ctx context.Context, cfg Config) error {
 	if cfg.Ports == nil || activatedParent() {
 		return nil
@@ -82,8 +82,8 @@ func tryPorts(ctx context.Context, cfg Config) error {
 	return errors.Join(problem, table.CloseAll())
 }
 
-// hostOnly is a port driver without a namespace to lead to. It stands for any:
-// which protocols a driver has is known once it has started.
+// hostOnly is a port driver without a namespace. It represents any driver,
+// since the protocols of a driver are known only once it has started.
 type hostOnly struct{ driver.Ports }
 
 func (hostOnly) Info() api.PortDriverInfo {

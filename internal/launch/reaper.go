@@ -10,17 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reaper collects every process that ends below the child: the command, and
-// orphans, whose new parent the child is as a subreaper (prctl(2)) or as PID 1
+// reaper reaps every process that ends below the child: the command, and
+// orphans, whose new parent is the child, as a subreaper (prctl(2)) or as PID 1
 // of a PID namespace.
 type reaper struct {
-	// programs is held while a handler runs a program of its own, whose exit
-	// status must not be taken from it.
+	// programs is held while a handler runs a program, whose exit status the
+	// reaper must not collect.
 	programs sync.RWMutex
 	sigchld  chan os.Signal
-	// stopped has something when the command was stopped by a signal.
+	// stopped receives a value when the command is stopped by a signal.
 	stopped chan struct{}
-	// isStopped says that it still is.
+	// isStopped says that the command is still stopped.
 	isStopped atomic.Bool
 }
 
@@ -30,7 +30,7 @@ func newReaper() *reaper {
 	return r
 }
 
-// run runs a program to its end, undisturbed.
+// run runs a program to its end, undisturbed by the reaper.
 func (r *reaper) run(cmd *exec.Cmd) error {
 	r.programs.RLock()
 	defer r.programs.RUnlock()
@@ -47,7 +47,7 @@ func (r *reaper) wait(command int) unix.WaitStatus {
 	}
 }
 
-// commandStopped is called when the command has been stopped, or continued.
+// commandStopped is called when the command has been stopped or continued.
 func (r *reaper) commandStopped(now bool) {
 	r.isStopped.Store(now)
 	if now {
@@ -58,7 +58,7 @@ func (r *reaper) commandStopped(now bool) {
 	}
 }
 
-// reap collects all that have ended.
+// reap reaps all processes that have ended.
 func (r *reaper) reap(command int) (status unix.WaitStatus, ended bool) {
 	r.programs.Lock()
 	defer r.programs.Unlock()

@@ -9,16 +9,16 @@ import (
 	"rootlesskit/internal/driver"
 )
 
-// What resolv.conf(5) allows for the domains to search: resolvers that keep to it
-// ignore the rest, and musl's a line that is longer.
+// These are the limits of resolv.conf(5) for search domains. Resolvers that
+// follow them ignore the rest, and musl ignores the whole line if it is longer.
 const (
 	maxSearchDomains = 6
 	maxSearchLine    = 254
 )
 
-// resolvConf is the child's resolv.conf: the network's name servers, with the
-// domains to search and the options of the host's, so that names of a company's
-// domain are found.
+// resolvConf returns the child's resolv.conf: the network's name servers, with
+// the search domains and options of the host, so that short names of a
+// company's domain are found.
 func resolvConf(link driver.Link, host []byte) []byte {
 	var b bytes.Buffer
 	search, options := searchAndOptions(host)
@@ -34,8 +34,8 @@ func resolvConf(link driver.Link, host []byte) []byte {
 	return b.Bytes()
 }
 
-// searchAndOptions reads a resolv.conf. The last line of "search", or "domain",
-// which is a search of one, holds; options add up.
+// searchAndOptions parses a resolv.conf. The last "search" line counts, or the
+// last "domain" line, which is a search list of one; options add up.
 func searchAndOptions(host []byte) (search, options []string) {
 	for lines := bufio.NewScanner(bytes.NewReader(host)); lines.Scan(); {
 		text := lines.Text()
@@ -58,7 +58,7 @@ func searchAndOptions(host []byte) (search, options []string) {
 	return search, options
 }
 
-// searchLine has as many of the domains as fit.
+// searchLine returns a line with as many of the domains as fit.
 func searchLine(domains []string) string {
 	line := "search"
 	for i, d := range domains {

@@ -13,19 +13,21 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// Signals go parent -> child -> command. The trouble is the terminal's: Ctrl-C
-// reaches every process of the foreground group, the command too, and must not
-// reach it a second and third time when the launcher passes it on.
+// Signals go parent -> child -> command. The terminal makes this difficult:
+// Ctrl-C reaches every process of the foreground group, including the command,
+// and must not reach it a second and a third time when the launcher passes the
+// signal on.
 //
-// A Go program cannot ask who sent a signal. But the terminal sends to parent
-// and child alike, and somebody's kill(1) to one of them. So the parent passes
-// a signal that may be the terminal's over the wire, and the child compares: a
-// signal that it also got itself was the terminal's, and the command has it
-// already. One that stays alone for echoWindow was meant for the command.
-// Without a terminal nothing has to wait.
+// A Go program cannot ask who sent a signal. But the terminal sends it to both
+// parent and child, while kill(1) sends it to one of them. So the parent passes
+// a signal that the terminal may have sent over the wire, and the child
+// compares: if the child got the signal too, the terminal sent it, and the
+// command already has it. If no second copy arrives within echoWindow, the
+// signal was meant for the command. Without a terminal there is no need to
+// wait.
 
-// echoWindow bounds how far apart the two copies of a signal of the terminal
-// are seen.
+// echoWindow bounds the time between the two copies of a signal from the
+// terminal.
 const echoWindow = 100 * time.Millisecond
 
 const signalMethod wire.Method[signalRequest, wire.None] = "launch.signal"
@@ -34,21 +36,21 @@ type signalRequest struct {
 	Signal unix.Signal `json:"signal"`
 }
 
-// forwardable tells the signals that are passed on: all but those of a fault of
-// the process itself, of Go's profiler, those that concern its own children or
-// sockets, and those that cannot be caught. SIGABRT is what systemd's watchdog
-// sends.
+// forwardable reports whether a signal is passed on. All are, except those of a
+// fault of the process itself, of Go's profiler, those about its own children
+// or sockets, and those that cannot be caught. systemd's watchdog sends
+// SIGABRT.
 func forwardable(s unix.Signal) bool {
 	switch s {
 	case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG,
 		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGPROF,
-		32, 33: // the C library's own
+		32, 33: // used by the C library
 		return false
 	}
 	return true
 }
 
-// ofTerminal tells the signals that a terminal sends to its processes
+// ofTerminal reports whether a terminal sends the signal to its processes
 // (tty_ioctl(4), termios(3)).
 func ofTerminal(s unix.Signal) bool {
 	switch s {
@@ -58,8 +60,8 @@ func ofTerminal(s unix.Signal) bool {
 	return false
 }
 
-// catchSignals collects the signals that are passed on. One that was ignored
-// from the start (nohup(1)) stays so.
+// catchSignals catches the signals that are passed on. A signal that was
+// ignored from the start (nohup(1)) stays ignored.
 func catchSignals() chan os.Signal {
 	caught := make(chan os.Signal, 128)
 	for s := unix.Signal(1); s <= 64; s++ {
@@ -70,7 +72,7 @@ func catchSignals() chan os.Signal {
 	return caught
 }
 
-// signal is the parent's part.
+// signal is the parent's side.
 func (p *process) signal(ctx context.Context, sig unix.Signal) {
 	if ofTerminal(sig) {
 		_, _, _ = signalMethod.Call(ctx, p.client, signalRequest{sig})
@@ -79,7 +81,7 @@ func (p *process) signal(ctx context.Context, sig unix.Signal) {
 	}
 }
 
-// signalSorter is the child's part: it passes each signal to the command once.
+// signalSorter is the child's side: it passes each signal to the command once.
 type signalSorter struct {
 	own    <-chan os.Signal
 	passed chan unix.Signal // by the parent
@@ -107,7 +109,7 @@ func hasTerminal() bool {
 	return true
 }
 
-// handle is the call by which the parent passes a signal.
+// handle handles the call with which the parent passes a signal.
 func (s *signalSorter) handle(ctx context.Context, req signalRequest) (none wire.None, fds []int, err error) {
 	select {
 	case s.passed <- req.Signal:
@@ -117,7 +119,7 @@ func (s *signalSorter) handle(ctx context.Context, req signalRequest) (none wire
 	}
 }
 
-// copyOf is a signal that waits for its second copy.
+// copyOf is a signal that waits for its other copy.
 type copyOf struct {
 	byParent bool
 	due      time.Time
@@ -165,9 +167,9 @@ func (s *signalSorter) sort(command int, waiting map[unix.Signal]copyOf, sig uni
 	}
 }
 
-// takeBack drops what a signal undoes: one that continues those that stop, and the
-// other way round (signal(7)). A copy that comes late must not undo what the user
-// did since.
+// takeBack drops the signals that this signal cancels: a continuing signal cancels
+// stopping ones, and vice versa (signal(7)). A late copy must not undo what the
+// user has done since.
 func takeBack(waiting map[unix.Signal]copyOf, sig unix.Signal) {
 	stops := []unix.Signal{unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU}
 	switch {
@@ -180,16 +182,17 @@ func takeBack(waiting map[unix.Signal]copyOf, sig unix.Signal) {
 	}
 }
 
-// inOtherGroup reports whether a process has left our process group, as a shell
-// with job control does.
+// inOtherGroup reports whether a process has left this process group, as a
+// shell with job control does.
 func inOtherGroup(pid int) bool {
 	group, err := unix.Getpgid(pid)
 	return err == nil && group != unix.Getpgrp()
 }
 
-// sendToSession passes a signal of our terminal to a command that leads a
-// session without one. There the kernel does not stop a process by SIGTSTP, as
-// nobody could continue it; but here somebody can.
+// sendToSession passes a signal from the terminal to a command that leads a
+// session without one. In such a session SIGTSTP does not stop a process,
+// because the kernel assumes that no one could continue it; but here the
+// launcher can.
 func sendToSession(command int, sig unix.Signal) {
 	switch {
 	case sig == unix.SIGTSTP && stopsByDefault(command):

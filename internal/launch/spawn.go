@@ -17,16 +17,16 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// process is the child as the parent has it.
+// process is the child, seen from the parent.
 type process struct {
 	pid    int
 	conn   *wire.Conn
-	client *wire.Client  // once it serves calls
+	client *wire.Client  // set once the child serves calls
 	exited chan struct{} // closed after status was set
 	status syscall.WaitStatus
 }
 
-// spawn starts the child in its new namespaces and hands it its set-up.
+// spawn starts the child in its new namespaces and sends it the setup.
 func spawn(ctx context.Context, cfg *Config, state *stateDir) (*process, error) {
 	ids, err := idMap(ctx, cfg)
 	if err != nil {
@@ -83,8 +83,8 @@ func startChild(cfg *Config, stateDir string) (*process, error) {
 	return p, nil
 }
 
-// namespaces asks for the namespaces of a run. The ambient capabilities keep
-// the child capable across its execution, before its ids are mapped.
+// namespaces asks for the namespaces of a run. Ambient capabilities survive the
+// child's execution, which happens before its ids are mapped.
 func namespaces(cfg *Config) *syscall.SysProcAttr {
 	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWNS)
 	for flag, wanted := range map[uintptr]bool{
@@ -100,8 +100,9 @@ func namespaces(cfg *Config) *syscall.SysProcAttr {
 	}
 	attr := &syscall.SysProcAttr{Cloneflags: flags, AmbientCaps: caps.All()}
 	if cfg.PIDNS {
-		// The kernel ends all in the namespace with its first process. Elsewhere
-		// the child has to live a moment longer, to end what runs below it.
+		// The kernel ends every process of a PID namespace with its first process.
+		// Otherwise the child must live a moment longer, to end the processes below
+		// it.
 		attr.Pdeathsig = syscall.SIGKILL
 	}
 	return attr
@@ -120,7 +121,8 @@ func cloneError(err error) error {
 	return fmt.Errorf("starting the child in new namespaces: %w%s", err, hint)
 }
 
-// childEnviron has the variables that clients read from /proc/PID/environ.
+// childEnviron returns the environment, with the variables that clients read
+// from /proc/PID/environ.
 func childEnviron(cfg *Config, stateDir string) []string {
 	env := setenv(os.Environ(), "ROOTLESSKIT_STATE_DIR", stateDir)
 	if cfg.NotifySocket != "" {
@@ -130,7 +132,7 @@ func childEnviron(cfg *Config, stateDir string) []string {
 	return setenv(env, "ROOTLESSKIT_PARENT_EGID", strconv.Itoa(os.Getegid()))
 }
 
-// handshake maps the ids, tells the child what to do and waits until it did.
+// handshake maps the ids, sends the setup, and waits until the child has done it.
 func (p *process) handshake(ctx context.Context, cfg *Config, state *stateDir, ids userns.IDMap) error {
 	stop := context.AfterFunc(ctx, func() { p.conn.Close() })
 	defer stop()
@@ -153,8 +155,8 @@ func (p *process) handshake(ctx context.Context, cfg *Config, state *stateDir, i
 	return nil
 }
 
-// writeIDMap maps the ids. newuidmap(1) refuses a user that no database names,
-// whose own id can be mapped all the same.
+// writeIDMap maps the ids. newuidmap(1) refuses a user that is in no database,
+// but the user's own id can still be mapped.
 func (p *process) writeIDMap(ctx context.Context, cfg *Config, ids userns.IDMap) error {
 	err := ids.Write(ctx, p.pid)
 	if err == nil || ids.SingleID() || ctx.Err() != nil {
@@ -167,9 +169,9 @@ func (p *process) writeIDMap(ctx context.Context, cfg *Config, ids userns.IDMap)
 	return ids.Single().Write(ctx, p.pid)
 }
 
-// start starts the child and collects its status. That is one thread's work: the
-// child's PR_SET_PDEATHSIG is about the thread that started it, so this one has to
-// live as long as the child.
+// start starts the child and waits for its status, both on one thread: the child's
+// PR_SET_PDEATHSIG refers to the thread that started it, so this thread must live
+// as long as the child.
 func (p *process) start(argv []string, attr *syscall.ProcAttr, inherited []int) error {
 	started := make(chan error)
 	go func() {
@@ -196,7 +198,7 @@ func (p *process) wait() {
 	}
 }
 
-// stop ends the child, which takes along all that runs in it, and waits for
+// stop ends the child, and with it everything that runs below it, and waits for
 // the end.
 func (p *process) stop() {
 	if p.client != nil {

@@ -14,22 +14,23 @@ import (
 )
 
 // A stage is an execution of this program in the process of the command, before the
-// command: for what only that process can do to itself. Above all, what the command
-// is kept from by a filter and by Landlock must be no thread of the child: who is in
-// the same Landlock domain may trace it, and with it have the child's memory, its
-// descriptors, and its threads, which nothing is kept from.
+// command, for what only that process can do to itself. Above all, no thread of the
+// child must be in the command's Landlock domain: processes in the same domain may
+// trace each other, so the command could get the child's memory, its descriptors,
+// and its unrestricted threads.
 
-// execName is argv[0] of a stage. Its further arguments are the stage, the path of
+// execName is argv[0] of a stage. The other arguments are the stage, the path of
 // the command, and the command.
 const execName = "rootlesskit-exec"
 
 type stage struct {
-	// Report is the descriptor of a wire to the child: what became of the policy,
-	// then an end of file when the command is executed, or why it is not.
+	// Report is the descriptor of a wire to the child. It carries the result of
+	// installing the policy, then end of file when the command is executed, or the
+	// reason why it is not.
 	Report int `json:"report"`
 	// Activation sets LISTEN_PID.
 	Activation bool `json:"activation,omitempty"`
-	// Policy is put on the process.
+	// Policy is installed in the process.
 	Policy *seccomp.Policy `json:"policy,omitempty"`
 }
 
@@ -39,17 +40,17 @@ const (
 	kindNotExecuted = "unexecuted" // an error
 )
 
-// needed reports whether there is something to do.
+// needed reports whether the stage has anything to do.
 func (s stage) needed() bool { return s.Activation || s.Policy != nil }
 
-// argv executes the command by way of the stage.
+// argv returns the arguments that execute the command through the stage.
 func (s stage) argv(path string, command []string) ([]string, error) {
 	encoded, err := json.Marshal(s)
 	return append([]string{execName, string(encoded), path}, command...), err
 }
 
-// runStage executes the command. It returns on failure only, which the child has
-// been told of.
+// runStage executes the command. It only returns on failure, which it has
+// reported to the child.
 func runStage(args []string) error {
 	var s stage
 	if len(args) < 3 || json.Unmarshal([]byte(args[0]), &s) != nil {
@@ -77,14 +78,14 @@ func (s stage) exec(conn *wire.Conn, path string, command []string) error {
 	return execError(path, syscall.Exec(path, command, env))
 }
 
-// execError is the error in the words of a command that was started without a
+// execError returns the same error as for a command that is started without a
 // stage.
 func execError(path string, err error) error {
 	return &os.PathError{Op: "fork/exec", Path: path, Err: err}
 }
 
-// install puts the policy in place. Where that fails with nothing done, the command
-// runs without it.
+// install installs the policy. If that fails and nothing is installed, the command
+// runs without the policy.
 func (s stage) install(conn *wire.Conn) error {
 	m := wire.Message{Kind: kindPolicy}
 	var reply execReply
@@ -105,7 +106,7 @@ func (s stage) install(conn *wire.Conn) error {
 	return conn.Send(m)
 }
 
-// awaitStage waits for the command to be executed.
+// awaitStage waits until the command has been executed.
 func awaitStage(conn *wire.Conn) (s started) {
 	defer func() {
 		if s.err != nil {

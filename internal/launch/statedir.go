@@ -17,19 +17,19 @@ import (
 	"rootlesskit/internal/unixsock"
 )
 
-// stateDir is the directory of a run. The flock on its file "lock" makes it
-// the run's own; a shared flock on the directory itself tells cleaners of
+// stateDir is the directory of a run. The flock on its file "lock" reserves it
+// for the run; a shared flock on the directory itself tells cleaners of
 // temporary files to leave it alone (systemd-tmpfiles(8), "flock").
 //
-// Whoever may write to the parent directory can put another directory, or a
-// symlink, in its place while the run lasts. So files are made and removed
+// A user who may write to the parent directory can replace it with another
+// directory, or a symlink, during the run. So files are created and removed
 // through the directory that was opened at the start (root), never by path.
 type stateDir struct {
 	path string
-	// temporary says that this run chose the path, so nobody else asks for it.
+	// temporary says that this run chose the path, so no other run uses it.
 	temporary bool
-	// leftovers says that the directory holds files of an earlier run that only
-	// the child may remove: those of the user's subordinate ids.
+	// leftovers says that the directory has files of an earlier run that only the
+	// child may remove: files owned by the user's subordinate ids.
 	leftovers bool
 	id        fileID
 	root      *os.Root
@@ -43,9 +43,9 @@ const (
 	netnsName = "netns"
 )
 
-// openStateDir makes the directory where it is missing, locks it and removes
-// what a killed run left in it. An empty path makes a temporary directory. The
-// context ends the wait for a lock whose holder is ending.
+// openStateDir creates the directory if it is missing, locks it and removes
+// what a killed run left in it. For an empty path it creates a temporary
+// directory. The context ends the wait for a lock whose holder is ending.
 func openStateDir(ctx context.Context, path string, log *slog.Logger) (*stateDir, error) {
 	s, err := newStateDir(path)
 	if err != nil {
@@ -56,7 +56,7 @@ func openStateDir(ctx context.Context, path string, log *slog.Logger) (*stateDir
 	if err := s.acquire(ctx, log); err != nil {
 		s.close()
 		if made {
-			_ = unix.Rmdir(s.path) // unless another run has it by now: then it is not empty
+			_ = unix.Rmdir(s.path) // fails if another run has it by now, since it is not empty then
 		}
 		return nil, err
 	}
@@ -83,8 +83,8 @@ func newStateDir(path string) (*stateDir, error) {
 	return &stateDir{path: abs}, nil
 }
 
-// open opens the directory, and refuses one that holds anything that no run of
-// this program can have left: all that is in it will be removed.
+// open opens the directory. It refuses a directory with files that no run of
+// this program can have left, since everything in it will be removed.
 func (s *stateDir) open() (err error) {
 	if s.root, err = os.OpenRoot(s.path); err != nil {
 		return err
@@ -106,7 +106,7 @@ func (s *stateDir) open() (err error) {
 	return nil
 }
 
-// someOf lists names, the first few where there are many.
+// someOf lists names, but only the first few if there are many.
 func someOf(names []string) string {
 	const most = 5
 	slices.Sort(names)
@@ -142,10 +142,10 @@ func removeAll(dir *os.Root, keep []string) error {
 	return err
 }
 
-// file returns the path of a file in the directory, as others are told it.
+// file returns the path of a file in the directory, for use by others.
 func (s *stateDir) file(name string) string { return filepath.Join(s.path, name) }
 
-// write makes a file with this mode, whatever the umask is.
+// write creates a file with this mode, whatever the umask is.
 func (s *stateDir) write(name string, content []byte, mode os.FileMode) error {
 	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
@@ -155,13 +155,13 @@ func (s *stateDir) write(name string, content []byte, mode os.FileMode) error {
 	return errors.Join(err, f.Chmod(mode), f.Close())
 }
 
-// listen makes a Unix socket in the directory.
+// listen creates a Unix socket in the directory.
 func (s *stateDir) listen(ctx context.Context, name string) (net.Listener, error) {
 	return unixsock.ListenIn(ctx, s.dir, s.file(name))
 }
 
-// writeChildPID writes child_pid in one step, so that a reader never sees it
-// half; clients parse it without trimming, so there is no newline.
+// writeChildPID writes child_pid atomically, so that a reader never sees a part
+// of it. There is no newline, since clients parse it without trimming.
 func (s *stateDir) writeChildPID(pid int) error {
 	const tmp = ".child_pid"
 	if err := s.write(tmp, []byte(strconv.Itoa(pid)), 0o444); err != nil {
@@ -173,9 +173,9 @@ func (s *stateDir) writeChildPID(pid int) error {
 	return nil
 }
 
-// remove deletes the directory with all in it and gives the lock up. The lock
-// goes last, so that nobody else works in the directory while it is emptied.
-// What has taken the directory's place at its path stays.
+// remove deletes the directory with its contents and releases the lock. It does
+// that last, so that no other run uses the directory meanwhile. If something
+// else is at the directory's path, it stays.
 func (s *stateDir) remove() error {
 	defer s.close()
 	err := s.wipe()
@@ -191,8 +191,8 @@ func (s *stateDir) remove() error {
 	return nil
 }
 
-// isAtPath reports whether the path still leads to the directory itself, not by
-// a symlink.
+// isAtPath reports whether the path still leads to the directory itself,
+// without a symlink.
 func (s *stateDir) isAtPath() bool {
 	held, err := s.dir.Stat()
 	if err != nil {

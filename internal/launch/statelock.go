@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The lock of a state directory is a flock on its file "lock", in which the
-// holder writes its PID. A killed holder keeps the lock until the kernel has
-// closed its descriptors, which takes some tenths of a second where a TAP device
-// is among them; and its child has the same lock until it has killed all that it
-// had started, which may use files of the run that comes. A supervisor that starts
-// the launcher again at once meets that: so the lock of a process that is ending is
-// waited for, that of a living one is not.
+// The lock of a state directory is a flock on its file "lock", in which the holder
+// writes its PID. A killed holder keeps the lock until the kernel has closed its
+// descriptors, which takes some tenths of a second if a TAP device is among them.
+// Its child keeps the same lock until it has killed everything it started, which
+// may use files of the next run. A supervisor that restarts the launcher at once
+// runs into this: so the launcher waits for the lock of a process that is ending,
+// but not for that of a living one.
 
 const (
 	lockPatience = 5 * time.Second
@@ -34,7 +34,7 @@ const (
 var errLocked = errors.New("locked")
 
 // acquire locks the directory. A run that ends removes directory and lock, so
-// the lock that was got may be that of a directory which is gone: try again.
+// this lock may belong to a directory that is gone; acquire then tries again.
 func (s *stateDir) acquire(ctx context.Context, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
@@ -69,12 +69,12 @@ func (s *stateDir) acquire(ctx context.Context, log *slog.Logger) error {
 func (s *stateDir) tryAcquire() error {
 	made, err := makeDir(s.path)
 	if err != nil {
-		return err // names the path itself
+		return err // the error names the path
 	}
 	if err := s.open(); err != nil {
 		return err
 	}
-	if made { // whatever the umask is, other users inside may go there
+	if made { // other users inside need access, whatever the umask is
 		if err := s.dir.Chmod(stateDirMode); err != nil {
 			return err
 		}
@@ -94,7 +94,7 @@ func (s *stateDir) tryAcquire() error {
 	return nil
 }
 
-// makeDir makes a directory, and those above it, where it is missing.
+// makeDir creates a directory and those above it, as far as they are missing.
 func makeDir(path string) (made bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), stateDirMode); err != nil {
 		return false, err
@@ -111,8 +111,8 @@ func writePID(f *os.File) error {
 	return err
 }
 
-// openLock opens the file without following a symlink: it may be anybody's, and
-// may lead anywhere.
+// openLock opens the file without following a symlink, which might belong to
+// anyone and lead anywhere.
 func (s *stateDir) openLock(flags int) error {
 	fd, err := unix.Openat(int(s.dir.Fd()), lockName, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|flags, 0o600)
 	switch {
@@ -138,7 +138,7 @@ func (s *stateDir) tryLock() error {
 	return nil
 }
 
-// lockIsCurrent reports whether a run that starts now would meet this lock.
+// lockIsCurrent reports whether a run that starts now would use this lock.
 func (s *stateDir) lockIsCurrent() bool {
 	held, err := s.lock.Stat()
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *stateDir) lockIsCurrent() bool {
 }
 
 // holderIsEnding reports whether the process that holds the lock has ended, or
-// is about to. A lock that names no process is another program's.
+// is about to. A lock that names no process belongs to another program.
 func (s *stateDir) holderIsEnding() bool {
 	var b [20]byte
 	n, _ := s.lock.ReadAt(b[:], 0)
@@ -157,8 +157,8 @@ func (s *stateDir) holderIsEnding() bool {
 	return err == nil && pid > 0 && processIsEnding(pid)
 }
 
-// processIsEnding reports whether a process has ended, is a zombie, exits, or
-// was sent SIGKILL (proc_pid_stat(5), proc_pid_status(5)).
+// processIsEnding reports whether a process has ended, is a zombie, is exiting,
+// or was sent SIGKILL (proc_pid_stat(5), proc_pid_status(5)).
 func processIsEnding(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -10,13 +10,13 @@ import (
 	"syscall"
 )
 
-// temporaryPrefix begins the name of a state directory that the user did not
-// choose; a number follows.
+// temporaryPrefix begins the name of a temporary state directory; a number
+// follows.
 const temporaryPrefix = "rootlesskit"
 
 var temporaryName = regexp.MustCompile("^" + temporaryPrefix + "[0-9]+$")
 
-// makeTemporaryDir makes a state directory in the first place that allows it,
+// makeTemporaryDir creates a state directory in the first place that allows it,
 // and removes those that killed runs left there.
 func makeTemporaryDir() (string, error) {
 	var tried []string
@@ -47,8 +47,8 @@ func temporaryBases() []temporaryBase {
 	return append(bases, temporaryBase{"the default", "/tmp"})
 }
 
-// removeStale removes this user's temporary state directories whose run was
-// killed: their lock is there, and nobody holds it.
+// removeStale removes this user's temporary state directories of killed runs:
+// their lock exists, and no process holds it.
 func removeStale(base string) {
 	entries, err := os.ReadDir(base)
 	if err != nil {
@@ -58,7 +58,7 @@ func removeStale(base string) {
 		if e.IsDir() && temporaryName.MatchString(e.Name()) && ownedBySelf(e) {
 			s := &stateDir{path: filepath.Join(base, e.Name())}
 			if s.open() == nil && s.openLock(0) == nil && s.tryLock() == nil && s.lockIsCurrent() {
-				_ = s.remove() // one that cannot be removed is nobody's loss
+				_ = s.remove() // it does no harm if it cannot be removed
 			}
 			s.close()
 		}

@@ -14,14 +14,14 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// Ctrl-Z in a shell stops the processes of a job, and the shell goes on once
-// the one that it started has stopped: the parent. But the parent catches the
-// signal, for the command may be another's job, or have a use for it. So it is
-// the command that decides: when it has stopped, the child tells the parent,
-// which stops itself. SIGCONT finds its way like every signal.
+// Ctrl-Z in a shell stops the processes of a job, and the shell continues once
+// the process that it started has stopped: the parent. But the parent catches
+// the signal, since the command may belong to another job, or may handle the
+// signal. So the command decides: when it has stopped, the child tells the
+// parent, which stops itself. SIGCONT is passed on like every signal.
 //
 // The child does not stop. As PID 1 of a PID namespace it could not, and it
-// does nothing unasked.
+// only acts on request anyway.
 
 const (
 	stoppedMethod      wire.Method[wire.None, wire.None] = "launch.stopped"
@@ -38,23 +38,23 @@ func (c *child) stopped(ctx context.Context, _ wire.None) (none wire.None, fds [
 	}
 }
 
-// stillStopped is the call that says whether the command is stopped now.
+// stillStopped is the call that returns whether the command is stopped now.
 func (c *child) stillStopped(context.Context, wire.None) (stopped bool, fds []int, err error) {
 	return c.reaper.isStopped.Load(), nil, nil
 }
 
 // stillStopped asks whether the command is stopped now. A signal that continued
-// it may have overtaken the word of its stop, or the other way round.
+// it may have overtaken the report of its stop, or vice versa.
 func (p *process) stillStopped(ctx context.Context) bool {
 	stopped, _, err := stillStoppedMethod.Call(ctx, p.client, wire.None{})
 	return err == nil && stopped
 }
 
-// watchStops tells of each stop of the command until ctx ends.
+// watchStops reports each stop of the command until ctx ends.
 func (p *process) watchStops(ctx context.Context, stops chan<- struct{}) {
 	for {
 		if _, _, err := stoppedMethod.Await(ctx, p.client, wire.None{}); err != nil {
-			return // the end of the run
+			return // the run has ended
 		}
 		select {
 		case stops <- struct{}{}:
@@ -65,10 +65,10 @@ func (p *process) watchStops(ctx context.Context, stops chan<- struct{}) {
 }
 
 // suspend stops this process until SIGCONT, as SIGTSTP does by default. Unlike
-// SIGSTOP it has no effect where no shell could continue the job (an orphaned
+// SIGSTOP, it has no effect if no shell could continue the job (an orphaned
 // process group). signal.Reset does not restore the default of this signal.
 func suspend() error {
-	runtime.LockOSThread() // the signal is the thread's, so it takes effect before we go on
+	runtime.LockOSThread() // the signal goes to this thread, so it takes effect before the function continues
 	defer runtime.UnlockOSThread()
 	var byDefault, ours sigaction
 	if err := rtSigaction(unix.SIGTSTP, &byDefault, &ours); err != nil {
@@ -84,8 +84,8 @@ func suspend() error {
 	return nil
 }
 
-// sigaction is the kernel's struct of that name, whose layout is the machine's;
-// it is larger on none. Zero is the default action.
+// sigaction is the kernel's struct of that name. Its layout depends on the
+// architecture, but none is larger. Zero is the default action.
 type sigaction [64]byte
 
 func rtSigaction(sig unix.Signal, action, old *sigaction) error {

@@ -1,17 +1,18 @@
 // Package ports is the table of published ports, the same for every driver.
 //
 // Theory of operation. A port is entered into the table before the driver
-// forwards it, and leaves it after the driver closed it, so two ports can never
-// fight over one address; the lock is held for the bookkeeping alone, never
-// while the driver works. An entry is, in this order,
+// forwards it, and leaves the table after the driver has closed it, so two
+// ports can never compete for one address. The lock is held only for the
+// bookkeeping, never while the driver works. An entry has these states, in this
+// order:
 //
 //	reserved   the driver's Forward is under way: counts for conflicts, is not listed
 //	published  closer is set
 //	leaving    removal is set: the driver's Close is under way; still listed
 //
-// A Forward that fails drops its entry; its ID, if no later one was given, is the
-// next port's. A Close that fails makes it published again: a port that may still
-// be open must not vanish from the list.
+// A Forward that fails removes its entry; the next port gets its ID, unless a
+// later ID has been given. A Close that fails makes the entry published again: a
+// port that may still be open must not vanish from the list.
 package ports
 
 import (
@@ -32,7 +33,7 @@ import (
 // goroutines at once.
 type Table struct {
 	driver   driver.Ports
-	forwards sync.WaitGroup // Publish calls that are under way
+	forwards sync.WaitGroup // Publish calls in progress
 
 	mu      sync.Mutex
 	lastID  int
@@ -47,14 +48,14 @@ type entry struct {
 	removal *removal
 }
 
-// removal is a Close under way. All who want the port removed wait for the
-// same one; err is set once done is closed.
+// removal is a Close in progress. All callers that remove the port wait for the
+// same one; err is set before done is closed.
 type removal struct {
 	done chan struct{}
 	err  error
 }
 
-// New returns an empty table for a driver, which is to be started before Publish
+// New returns an empty table for a driver, which must be started before Publish
 // is called. The owner ends it with CloseAll.
 func New(d driver.Ports) *Table {
 	return &Table{driver: d, entries: map[int]*entry{}}
@@ -62,11 +63,11 @@ func New(d driver.Ports) *Table {
 
 var _ driver.Table = (*Table)(nil)
 
-// Publish forwards a port and returns it with its new ID. When ctx ends before
-// the driver is done, the port is closed again and the cause is returned.
+// Publish forwards a port and returns it with its new ID. If ctx ends before
+// the driver is done, Publish closes the port again and returns the cause.
 //
-// The spec is kept as it is: empty fields are the driver's to interpret. An IPv4
-// address in its mapped form (::ffff:10.0.2.100) is the IPv4 one to the driver.
+// The spec is kept unchanged: the driver interprets empty fields. The driver
+// gets an IPv4-mapped address (::ffff:10.0.2.100) as the IPv4 address.
 func (t *Table) Publish(ctx context.Context, spec api.PortSpec) (api.PortStatus, error) {
 	return t.PublishBy(ctx, spec, t.driver.Forward)
 }
@@ -90,7 +91,7 @@ func (t *Table) PublishBy(ctx context.Context, spec api.PortSpec, forward driver
 	e.closer = closer
 	if closer == nil {
 		delete(t.entries, e.id)
-		if e.id == t.lastID { // nobody was told: the next port may have it
+		if e.id == t.lastID { // no one has seen it: the next port may have it
 			t.lastID--
 		}
 	}
@@ -100,7 +101,7 @@ func (t *Table) PublishBy(ctx context.Context, spec api.PortSpec, forward driver
 	return api.PortStatus{ID: e.id, Spec: spec}, nil
 }
 
-// supported tells what the driver cannot do.
+// supported returns an error for what the driver cannot do.
 func supported(p driver.Ports, spec api.PortSpec) error {
 	d := p.Info()
 	if !slices.Contains(d.Protos, spec.Proto) {
@@ -113,7 +114,7 @@ func supported(p driver.Ports, spec api.PortSpec) error {
 	return nil
 }
 
-// reserve enters a port. The caller ends its part in t.forwards.
+// reserve enters a port. The caller must call t.forwards.Done.
 func (t *Table) reserve(spec api.PortSpec) (*entry, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -132,8 +133,8 @@ func (t *Table) reserve(spec api.PortSpec) (*entry, error) {
 	return e, nil
 }
 
-// sameListener compares as strings: whether, say, tcp and tcp4 collide on an
-// address is for the kernel to say, in words that clients know.
+// sameListener compares strings. Whether, say, tcp and tcp4 collide on an
+// address is left to the kernel, whose error clients know.
 func sameListener(a, b api.PortSpec) bool {
 	return a.Proto == b.Proto && unmap(a.ParentIP) == unmap(b.ParentIP) && a.ParentPort == b.ParentPort
 }
@@ -150,8 +151,8 @@ func unmap(ip string) string {
 	return ip
 }
 
-// open forwards a port. It closes one that was opened for a caller who has gone:
-// nobody would ever remove it. The closer is nil unless the port is (or may be) open.
+// open forwards a port. If the caller has gone meanwhile, open closes the port, since
+// no one would ever remove it. The closer is nil unless the port is, or may be, open.
 func open(ctx context.Context, spec api.PortSpec, forward driver.Forward) (io.Closer, error) {
 	closer, err := forward(ctx, spec)
 	if err != nil {
@@ -166,9 +167,9 @@ func open(ctx context.Context, spec api.PortSpec, forward driver.Forward) (io.Cl
 	return nil, context.Cause(ctx)
 }
 
-// Unpublish closes the port of that ID. When it returns nil, the same port can
-// be published again. When ctx ends first, the port is still being closed; a
-// port that the driver failed to close remains published.
+// Unpublish closes the port with this ID. When it returns nil, the same port
+// can be published again. If ctx ends first, the port is still being closed. A
+// port that the driver fails to close remains published.
 func (t *Table) Unpublish(ctx context.Context, id int) error {
 	r := t.remove(id)
 	if r == nil {
@@ -182,8 +183,8 @@ func (t *Table) Unpublish(ctx context.Context, id int) error {
 	}
 }
 
-// remove starts to close a port, or finds that someone has. It returns nil
-// for a port that is not published.
+// remove starts to close a port, or returns the removal that is in progress. It
+// returns nil for a port that is not published.
 func (t *Table) remove(id int) *removal {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -212,7 +213,7 @@ func (t *Table) finish(e *entry, r *removal) {
 }
 
 // List returns the published ports in the order of their IDs; it never returns
-// nil. With details, those drivers that count say what they counted.
+// nil. With details, it includes the counters of drivers that count.
 func (t *Table) List(details bool) []api.PortStatus {
 	entries := t.published()
 	list := make([]api.PortStatus, len(entries))
@@ -226,7 +227,7 @@ func (t *Table) List(details bool) []api.PortStatus {
 	return list
 }
 
-// published returns copies, sorted.
+// published returns sorted copies of the entries.
 func (t *Table) published() []entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -240,9 +241,9 @@ func (t *Table) published() []entry {
 	return list
 }
 
-// CloseAll closes every port and returns when all are closed. Publish fails
-// from now on, and a Forward that is under way is waited for: its caller's
-// context bounds it.
+// CloseAll closes every port and returns when all are closed. From now on,
+// Publish fails. CloseAll waits for a Forward in progress, which its caller's
+// context bounds.
 func (t *Table) CloseAll() error {
 	t.mu.Lock()
 	t.closed = true
@@ -250,7 +251,7 @@ func (t *Table) CloseAll() error {
 	t.forwards.Wait()
 	var removals []*removal
 	for _, e := range t.published() {
-		if r := t.remove(e.id); r != nil { // nil: removed since
+		if r := t.remove(e.id); r != nil { // nil: it has been removed
 			removals = append(removals, r)
 		}
 	}

@@ -1,5 +1,5 @@
-// Package portstest has a port driver that opens nothing, for the tests of
-// what stands above the drivers.
+// Package portstest has a port driver that opens nothing, for tests of the
+// packages above the drivers.
 package portstest
 
 import (
@@ -12,9 +12,8 @@ import (
 	"rootlesskit/internal/driver"
 )
 
-// Driver forwards tcp, tcp4 and udp. It counts for TCP only: a port's
-// Accepted is its ParentPort. The hooks, where set, run first, and their error is
-// the result.
+// Driver forwards tcp, tcp4 and udp. It counts for TCP only: a port's Accepted is
+// its ParentPort. The hooks, if set, run first, and their error is the result.
 type Driver struct {
 	OnForward func(ctx context.Context, spec api.PortSpec) error
 	OnClose   func(spec api.PortSpec) error
@@ -43,7 +42,7 @@ func (d *Driver) OpenPorts() int {
 	return len(d.open)
 }
 
-// Forward fails where the very same spec is open.
+// Forward fails if the same spec is open.
 func (d *Driver) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
 	if d.OnForward != nil {
 		if err := d.OnForward(ctx, spec); err != nil {
