@@ -7,8 +7,9 @@ import (
 )
 
 // held is a mount that can be bound elsewhere after its own path was covered:
-// /proc/self/fd/N names what a descriptor (O_PATH) was opened on. It must be the
-// root of a mount; from within one, a recursive bind would carry the cover along.
+// /proc/self/fd/N leads to what a descriptor (O_PATH) was opened on. It must be
+// the root of a mount; a recursive bind from inside a mount would include the
+// cover.
 type held struct{ fd int }
 
 // hold opens a path without following a symlink at its end.
@@ -22,7 +23,7 @@ func hold(path string) (held, error) {
 
 func (h held) close() { unix.Close(h.fd) }
 
-// bindTo mounts what is held, with all below it, at a path.
+// bindTo mounts the held mount, with everything below it, at a path.
 func (h held) bindTo(target string) error {
 	source := fmt.Sprintf("/proc/self/fd/%d", h.fd)
 	if err := unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
@@ -31,12 +32,12 @@ func (h held) bindTo(target string) error {
 	return nil
 }
 
-// cover moves a mount over what is held.
+// cover moves a mount over the held one.
 func (h held) cover(source string) error {
 	return unix.Mount(source, fmt.Sprintf("/proc/self/fd/%d", h.fd), "", unix.MS_MOVE, "")
 }
 
-// Bind mounts source, with all below it, at target.
+// Bind mounts source, with everything below it, at target.
 func Bind(source, target string) error {
 	if err := unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind mount of %s at %s: %w", source, target, err)

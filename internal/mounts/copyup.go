@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CheckCopyUp judges the values of --copy-up before anything is done.
+// CheckCopyUp checks the values of --copy-up before anything is done.
 func CheckCopyUp(dirs []string) error {
 	for _, dir := range dirs {
 		clean := filepath.Clean(dir)
@@ -25,15 +25,16 @@ func CheckCopyUp(dirs []string) error {
 	return nil
 }
 
-// CopyUp makes a directory writable: a tmpfs covers it, holding a symlink for
-// each of its entries; they point into a bind mount of the original in the
-// hidden directory .roN. The entries can then be replaced one by one.
+// CopyUp makes a directory writable: it covers the directory with a tmpfs that
+// has a symlink for each entry. The symlinks point into a bind mount of the
+// original in the hidden directory .roN. The entries can then be replaced one
+// by one.
 //
 // Symlinks are the exception. The original is one level deeper in .roN, where a
 // relative symlink that leads out of the directory would lead elsewhere. So each
-// symlink at the top is made again as it is, and a directory that has one which
-// leads out, at any depth, is a directory in the tmpfs as well, with links to its
-// entries.
+// symlink at the top is copied, and a directory that contains, at any depth, a
+// symlink that leads out becomes a directory in the tmpfs as well, with links to
+// its entries.
 func CopyUp(dir string) error {
 	if err := copyUp(dir); err != nil {
 		return fmt.Errorf("copy-up of %s: %w", dir, err)
@@ -41,8 +42,9 @@ func CopyUp(dir string) error {
 	return nil
 }
 
-// copyUp builds the tmpfs at another place, which it covers meanwhile. Were it
-// built in place, a recursive bind of the original would carry the tmpfs along.
+// copyUp builds the tmpfs at another place, which it covers in the meantime. If
+// it were built in place, a recursive bind of the original would include the
+// tmpfs.
 func copyUp(dir string) error {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -73,7 +75,7 @@ func copyUp(dir string) error {
 	return nil
 }
 
-// scratchFor finds a directory to build in that has nothing to do with another.
+// scratchFor finds a directory to build in that is unrelated to the given one.
 func scratchFor(dir string) (string, error) {
 	for _, at := range []string{"/tmp", "/mnt", "/usr", "/var", "/opt"} {
 		st, err := os.Lstat(at)
@@ -84,7 +86,7 @@ func scratchFor(dir string) (string, error) {
 	return "", errors.New("no directory to build in: one of /tmp, /mnt, /usr must exist")
 }
 
-// within reports whether a path is a directory or below it.
+// within reports whether a path is the directory or below it.
 func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
@@ -95,7 +97,7 @@ func fill(original held, at string, leaving map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Chmod(ro, 0o755); err != nil { // other ids inside follow the links through it
+	if err := os.Chmod(ro, 0o755); err != nil { // users with other ids follow the links through it
 		return err
 	}
 	if err := original.bindTo(ro); err != nil {
@@ -104,7 +106,7 @@ func fill(original held, at string, leaving map[string]bool) error {
 	return fillDir(ro, at, ".", leaving)
 }
 
-// fillDir makes the entries of one directory of the original, by its path below.
+// fillDir makes the entries of one directory of the original, named by its relative path.
 func fillDir(ro, at, dir string, leaving map[string]bool) error {
 	entries, err := os.ReadDir(filepath.Join(ro, dir))
 	if err != nil {
@@ -138,8 +140,8 @@ func copyLink(from, to string) error {
 	return os.Symlink(target, to)
 }
 
-// copyDir makes an empty directory like another. An owner who is not mapped
-// here cannot be kept.
+// copyDir makes an empty directory like another. It cannot keep an owner who is
+// not mapped here.
 func copyDir(from, to string) error {
 	st, err := os.Stat(from)
 	if err != nil {
@@ -154,12 +156,14 @@ func copyDir(from, to string) error {
 	return os.Chmod(to, st.Mode().Perm())
 }
 
-// maxScanned bounds the look for symlinks, as trees such as /var/lib may hold
-// millions of files: what comes later is treated as if it led nowhere else.
+// maxScanned bounds the search for symlinks, since trees such as /var/lib may
+// have millions of files. Symlinks beyond the bound are treated as if they did
+// not lead out.
 const maxScanned = 50_000
 
-// leavingDirs lists the directories below one, by their paths below it, that
-// have a relative symlink out of it, and those above them.
+// leavingDirs returns the relative paths of the directories that have a
+// relative symlink leading out of the given directory, and of the directories
+// above them.
 func leavingDirs(root string) map[string]bool {
 	leaving, scanned := map[string]bool{}, 0
 	_ = filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
@@ -167,7 +171,7 @@ func leavingDirs(root string) map[string]bool {
 			return filepath.SkipAll
 		}
 		if err != nil || e.Type()&os.ModeSymlink == 0 {
-			return nil // what cannot be read has no entries that could be used
+			return nil // no one can use the entries of a directory that cannot be read
 		}
 		target, err := os.Readlink(path)
 		if err != nil || filepath.IsAbs(target) || within(filepath.Join(filepath.Dir(path), target), root) {

@@ -6,14 +6,14 @@ import (
 	"os"
 )
 
-// ErrSymlink says that a file in /etc is a symlink which leads outside and
-// cannot be replaced, as /etc is not writable.
+// ErrSymlink says that a file in /etc is a symlink that leads outside and
+// cannot be replaced, because /etc is not writable.
 var ErrSymlink = errors.New("it is a symlink and its directory is not writable (add --copy-up=/etc)")
 
-// Etc puts source over a file such as /etc/resolv.conf. Where the directory is
-// writable (copy-up), a symlink is replaced by an empty file to mount on first:
-// a mount through the link would cover another file, which the host's services
-// may replace at any time. A missing file is made.
+// Etc mounts source over a file such as /etc/resolv.conf. If the directory is
+// writable (copy-up), it first replaces a symlink with an empty file to mount
+// on: a mount through the link would cover another file, which the host's
+// services may replace at any time. It creates a missing file.
 func Etc(source, target string) error {
 	if err := prepareTarget(target); err != nil {
 		return fmt.Errorf("%s cannot be replaced: %w", target, err)
@@ -28,8 +28,8 @@ func prepareTarget(target string) error {
 		return nil
 	case err == nil:
 		if err := os.Remove(target); err != nil {
-			// Better a mount through the link than the host's name servers,
-			// which the namespace cannot reach.
+			// A mount through the link is better than the host's name servers, which the
+			// namespace cannot reach.
 			if _, statErr := os.Stat(target); statErr == nil {
 				return nil
 			}

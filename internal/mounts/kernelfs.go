@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sys mounts a fresh /sys, which shows the devices of the process's own
-// network namespace, and puts the mounts that were below the old one (cgroups,
-// securityfs) back. Where the kernel does not allow a fresh one (parts of the
-// old are hidden, as in a container) the old stays and the error says so.
+// Sys mounts a fresh /sys, which shows the devices of the process's own network
+// namespace, and restores the mounts below the old one (cgroups, securityfs).
+// If the kernel does not allow a fresh one (because parts of the old one are
+// hidden, as in a container), the old one stays, and Sys returns an error.
 func Sys() error {
 	return keepBelow("/sys", func() error {
 		if err := unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
@@ -23,8 +23,8 @@ func Sys() error {
 	})
 }
 
-// keepBelow mounts something at a directory and puts what was mounted below it
-// back over that.
+// keepBelow mounts something at a directory and restores the mounts that were
+// below the directory.
 func keepBelow(dir string, mount func() error) error {
 	below, err := mountsBelow(dir)
 	if err != nil {
@@ -37,7 +37,7 @@ func keepBelow(dir string, mount func() error) error {
 		}
 	}()
 	for _, path := range below {
-		if h, err := hold(path); err == nil { // one that cannot be opened cannot be used either
+		if h, err := hold(path); err == nil { // a mount that cannot be opened cannot be used either
 			kept[path] = h
 		}
 	}
@@ -49,7 +49,7 @@ func keepBelow(dir string, mount func() error) error {
 		if !ok {
 			continue
 		}
-		// A directory that the fresh mount lacks is no failure.
+		// It is no failure if the fresh mount lacks the directory.
 		if err := h.bindTo(path); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
@@ -57,8 +57,8 @@ func keepBelow(dir string, mount func() error) error {
 	return nil
 }
 
-// mountsBelow lists the mount points directly below a directory, not those
-// below another of them: a recursive bind carries these along.
+// mountsBelow returns the topmost mount points below a directory. A recursive
+// bind includes the mounts below them.
 func mountsBelow(dir string) ([]string, error) {
 	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {
@@ -77,9 +77,10 @@ func mountsBelow(dir string) ([]string, error) {
 	return paths, nil
 }
 
-// Cgroup2 mounts the unified hierarchy of cgroups at /sys/fs/cgroup, as the
-// process's own cgroup namespace has it, with the mounts that were below. A tmpfs
-// comes between: the kernel refuses a file system on top of itself.
+// Cgroup2 mounts the unified cgroup hierarchy, as the process's own cgroup
+// namespace shows it, at /sys/fs/cgroup, and restores the mounts that were below.
+// It puts a tmpfs in between, because the kernel refuses to mount a file system
+// on top of itself.
 func Cgroup2() error { return keepBelow("/sys/fs/cgroup", mountCgroup2) }
 
 func mountCgroup2() error {
@@ -94,9 +95,9 @@ func mountCgroup2() error {
 }
 
 // Proc mounts a fresh /proc, which shows the process's own PID namespace, with
-// the mounts that were below the old one (binfmt_misc). Where the old one is
-// read-only, the kernel allows but a read-only one (mount_namespaces(7),
-// "Restrictions on mount namespaces"), which the result says.
+// the mounts that were below the old one (binfmt_misc). If the old one is
+// read-only, the kernel only allows a read-only one (mount_namespaces(7),
+// "Restrictions on mount namespaces"), and Proc reports it.
 func Proc() (readOnly bool, err error) {
 	err = keepBelow("/proc", func() error {
 		readOnly, err = mountProc()

@@ -24,8 +24,8 @@ func KnownPropagation(name string) bool {
 	return ok
 }
 
-// IsShared reports whether a propagation forbids copy-up: a shared mount would
-// carry it out to the host.
+// IsShared reports whether a propagation forbids copy-up, because a shared
+// mount would propagate it to the host.
 func IsShared(name string) bool { return strings.HasSuffix(name, "shared") }
 
 // SetPropagation sets the propagation of the root mount

@@ -2,7 +2,7 @@ package netns
 
 import "rootlesskit/internal/wire"
 
-// Handlers are the methods of this package that the child answers.
+// Handlers returns the handlers of this package's methods, for the child.
 func (n *Namespace) Handlers() wire.Handlers {
 	all := wire.Handlers{}
 	socketsMethod.Handle(all, n.sockets)

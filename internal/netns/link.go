@@ -20,11 +20,10 @@ type TAPRequest struct {
 	Name string `json:"name"`
 	// VnetHdr puts a 10-byte virtio-net header before each frame (IFF_VNET_HDR);
 	// Offloads are the TUN_F_* bits that the reader can handle (TUNSETOFFLOAD).
-	// Bits that the kernel does not know make the call fail: try again with
-	// fewer.
+	// The call fails if the kernel does not know a bit: try again with fewer.
 	VnetHdr  bool `json:"vnetHdr,omitempty"`
 	Offloads uint `json:"offloads,omitempty"`
-	// Persist leaves the device to whoever opens it next: see MakeTAP.
+	// Persist keeps the device for whoever opens it next: see MakeTAP.
 	Persist bool `json:"persist,omitempty"`
 }
 
@@ -35,8 +34,8 @@ type LinkRequest struct {
 	MAC      net.HardwareAddr `json:"mac,omitempty"`
 	Addrs    []netip.Prefix   `json:"addrs,omitempty"`
 	Gateways []netip.Addr     `json:"gateways,omitempty"` // default routes
-	// Congestion names the congestion control of TCP on the default routes, where
-	// the kernel has it; empty: the namespace's default.
+	// Congestion names the TCP congestion control of the default routes, if the
+	// kernel has it; empty: the namespace's default.
 	Congestion string `json:"congestion,omitempty"`
 }
 
@@ -45,8 +44,8 @@ const (
 	linkMethod wire.Method[LinkRequest, wire.None] = "netns.link"
 )
 
-// OpenTAP makes a TAP device inside the namespace and returns its
-// nonblocking descriptor. The device goes when the descriptor is closed.
+// OpenTAP makes a TAP device inside the namespace and returns its nonblocking
+// descriptor. The device disappears when the descriptor is closed.
 func OpenTAP(ctx context.Context, child wire.Caller, req TAPRequest) (int, error) {
 	_, fds, err := tapMethod.Call(ctx, child, req)
 	if err != nil {
@@ -59,9 +58,9 @@ func OpenTAP(ctx context.Context, child wire.Caller, req TAPRequest) (int, error
 	return fds[0], nil
 }
 
-// MakeTAP makes a TAP device inside the namespace that stays until the namespace
-// goes, for programs that open it there by its name (TUNSETPERSIST in the
-// kernel's networking/tuntap). No descriptor of it is open when MakeTAP returns.
+// MakeTAP makes a TAP device that lives as long as the namespace, for programs
+// that open it there by name (TUNSETPERSIST in the kernel's networking/tuntap).
+// No descriptor of the device is open when MakeTAP returns.
 func MakeTAP(ctx context.Context, child wire.Caller, name string) error {
 	_, fds, err := tapMethod.Call(ctx, child, TAPRequest{Name: name, Persist: true})
 	closeAll(fds)
@@ -71,7 +70,7 @@ func MakeTAP(ctx context.Context, child wire.Caller, name string) error {
 	return nil
 }
 
-// Configure sets an interface of the namespace up.
+// Configure configures an interface of the namespace.
 func Configure(ctx context.Context, child wire.Caller, req LinkRequest) error {
 	if _, _, err := linkMethod.Call(ctx, child, req); err != nil {
 		return fmt.Errorf("configuring the interface %q: %w", req.Name, err)
@@ -94,7 +93,7 @@ func (n *Namespace) openTAP(_ context.Context, req TAPRequest) (none wire.None, 
 	return none, []int{fd}, nil
 }
 
-// persist makes the device outlive its descriptor, which it closes.
+// persist makes the device outlive its descriptor, and closes the descriptor.
 func persist(fd int) error {
 	defer unix.Close(fd)
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
@@ -172,8 +171,7 @@ func configureLink(req LinkRequest) error {
 	return nil
 }
 
-// addDefaultRoute leaves the congestion control out where the kernel does not know
-// it.
+// addDefaultRoute leaves out a congestion control that the kernel does not know.
 func addDefaultRoute(link netlink.Link, gw netip.Addr, congestion string) error {
 	route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw.AsSlice(), Congctl: congestion}
 	err := netlink.RouteAdd(route)
@@ -187,9 +185,10 @@ func addDefaultRoute(link netlink.Link, gw netip.Addr, congestion string) error 
 	return err
 }
 
-// refuseAdvertised has an interface with a given IPv6 address take none from a router:
-// it would come a moment later, and UDP servers would answer from it those who had
-// asked the other. Where /proc/sys cannot be written, it comes.
+// refuseAdvertised prevents an interface with a given IPv6 address from accepting
+// another one from a router. It would arrive a moment later, and UDP servers would use
+// it as the source of answers to clients of the first address. If /proc/sys cannot be
+// written, the interface accepts it.
 func refuseAdvertised(req LinkRequest) {
 	if slices.ContainsFunc(req.Addrs, func(a netip.Prefix) bool { return a.Addr().Is6() }) {
 		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+req.Name+"/accept_ra", []byte("0"), 0o644)
@@ -202,7 +201,7 @@ func addAddr(link netlink.Link, p netip.Prefix) error {
 		Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
 	}}
 	if p.Addr().Is6() {
-		// The address is ours alone: no need to wait for duplicate detection.
+		// No one else has the address: no need to wait for duplicate detection.
 		addr.Flags = unix.IFA_F_NODAD
 	}
 	if err := netlink.AddrAdd(link, addr); err != nil && !errors.Is(err, os.ErrExist) {

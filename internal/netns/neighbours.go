@@ -14,15 +14,15 @@ import (
 
 const neighboursMethod wire.Method[neighboursRequest, []netip.Prefix] = "netns.neighbours"
 
-// maxNeighbours bounds the networks that a child may tell of.
+// maxNeighbours bounds the networks that a child may report.
 const maxNeighbours = 1000
 
 type neighboursRequest struct {
 	Uplink string `json:"uplink"` // the interface to the outside
 }
 
-// Neighbours returns the networks in which the namespace has neighbours, so that an
-// address there means somebody else than it does outside.
+// Neighbours returns the networks in which the namespace has neighbours. An address
+// in one of them means another host inside than outside.
 func Neighbours(ctx context.Context, child wire.Caller, uplink string) ([]netip.Prefix, error) {
 	nets, _, err := neighboursMethod.Call(ctx, child, neighboursRequest{uplink})
 	if err != nil {
@@ -52,9 +52,9 @@ func (n *Namespace) neighbours(_ context.Context, req neighboursRequest) (all []
 	return all, nil, err
 }
 
-// NeighbourNets lists the networks in which the calling thread's namespace has
-// neighbours: of its uplink those that are on the link, and all that it reaches
-// otherwise.
+// NeighbourNets returns the networks in which the calling thread's namespace
+// has neighbours: those on the link of the uplink, and all that it reaches
+// through other interfaces.
 func NeighbourNets(af, uplink int) ([]netip.Prefix, error) {
 	routes, err := Undisturbed(func() ([]netlink.Route, error) { return netlink.RouteList(nil, af) }) // the main table
 	if err != nil {
@@ -78,7 +78,7 @@ func NeighbourNets(af, uplink int) ([]netip.Prefix, error) {
 // loIndex is the index of lo in every network namespace.
 const loIndex = 1
 
-// Undisturbed repeats a listing that changes have come in between of.
+// Undisturbed repeats a listing that was interrupted by changes.
 func Undisturbed[T any](list func() (T, error)) (all T, err error) {
 	for range 10 {
 		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {

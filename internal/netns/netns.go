@@ -1,6 +1,6 @@
-// Package netns does what has to be done inside a network namespace: sockets,
-// TAP devices, addresses and routes. Its handlers run in the child; the typed
-// functions beside them are how the parent asks for it.
+// Package netns does the work inside a network namespace: sockets, TAP devices,
+// addresses and routes. Its handlers run in the child; the parent calls them
+// through the typed functions.
 package netns
 
 import (
@@ -14,7 +14,7 @@ import (
 )
 
 // Namespace is a network namespace to work in: the process's own, or another
-// one (--detach-netns) that is entered for each piece of work.
+// one (--detach-netns) that is entered for each task.
 type Namespace struct {
 	file   *os.File // nil: the process's own
 	runner func(*exec.Cmd) error
@@ -32,7 +32,7 @@ func Open(path string) (*Namespace, error) {
 	return &Namespace{file: f}, nil
 }
 
-// Of runs f with the network namespace of a process; 0 is n itself.
+// Of runs f with the network namespace of a process; 0 means n itself.
 func (n *Namespace) Of(pid int, f func(*Namespace) error) error {
 	if pid == 0 {
 		return f(n)
@@ -54,16 +54,16 @@ func (n *Namespace) Close() error {
 }
 
 // Do runs f inside the namespace and waits for it. Sockets that f makes belong
-// to the namespace for ever, whoever uses them later. f must not start
-// goroutines that rely on the namespace.
+// to the namespace, whoever uses them later. f must not start goroutines that
+// rely on the namespace.
 func (n *Namespace) Do(f func() error) error {
 	if n.file == nil {
 		return f()
 	}
 	result := make(chan error, 1)
 	go func() {
-		// The thread is never unlocked: it ends with the goroutine, so that no
-		// other goroutine finds itself in this namespace.
+		// The thread is never unlocked: it ends with the goroutine, so that no other
+		// goroutine runs in this namespace.
 		runtime.LockOSThread()
 		if err := n.enter(); err != nil {
 			result <- fmt.Errorf("entering the network namespace: %w", err)
@@ -74,7 +74,7 @@ func (n *Namespace) Do(f func() error) error {
 	return <-result
 }
 
-// enter moves the calling thread, while Close waits.
+// enter moves the calling thread into the namespace, while Close waits.
 func (n *Namespace) enter() error {
 	conn, err := n.file.SyscallConn()
 	if err != nil {
@@ -85,7 +85,7 @@ func (n *Namespace) enter() error {
 	return errors.Join(err, failed)
 }
 
-// Create makes a network namespace and binds it to a file that exists.
+// Create makes a network namespace and binds it to an existing file.
 func Create(path string) (*Namespace, error) {
 	made := make(chan error, 1)
 	go func() {
@@ -106,8 +106,8 @@ func Create(path string) (*Namespace, error) {
 	return Open(path)
 }
 
-// SetRunner makes Run execute programs by run instead of (*exec.Cmd).Run, for
-// a process that reaps others' children.
+// SetRunner makes Run execute programs with run instead of (*exec.Cmd).Run, for
+// a process that reaps orphans.
 func (n *Namespace) SetRunner(run func(*exec.Cmd) error) { n.runner = run }
 
 // Run executes a program inside the namespace and waits for it.

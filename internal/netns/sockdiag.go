@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listeners returns the addresses that servers listen on at a port, of the
-// network namespace that the calling thread is in: call it inside Do. proto is
+// Listeners returns the addresses at which servers listen on a port, in the
+// network namespace of the calling thread: call it inside Do. proto is
 // unix.IPPROTO_TCP or unix.IPPROTO_UDP; a UDP socket counts as a server unless
-// it is connected. A socket that takes both families is listed as :: and
-// 0.0.0.0; one that is bound to a device other than lo is left out.
+// it is connected. A socket for both families is listed as :: and 0.0.0.0; a
+// socket that is bound to a device other than lo is left out.
 //
 // The list comes from the kernel's socket diagnostics, see sock_diag(7).
 func Listeners(proto int, port uint16) ([]netip.Addr, error) {
@@ -30,14 +30,14 @@ func Listeners(proto int, port uint16) ([]netip.Addr, error) {
 	return slices.Compact(addrs), nil
 }
 
-// ListeningSocket is a server's socket, as Listeners has it: twice where it takes
-// both families. /proc/PID/fd names it by the inode.
+// ListeningSocket is a server's socket. As in Listeners, a socket for both
+// families appears twice. /proc/PID/fd names it by the inode.
 type ListeningSocket struct {
 	Addr  netip.Addr
 	Inode uint64
 }
 
-// ListeningSockets is Listeners with the sockets.
+// ListeningSockets is like Listeners, and returns the sockets.
 func ListeningSockets(proto int, port uint16) ([]ListeningSocket, error) {
 	var sockets []ListeningSocket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -64,10 +64,10 @@ func dump(r diagRequest) ([][]byte, error) {
 	return msgs, nil
 }
 
-// Inodes returns the numbers by which /proc/PID/fd names the TCP sockets with a
-// local port, of the network namespace that the calling thread is in: those that
-// listen, or with all those of connections too, for which the kernel goes
-// through all that there are.
+// Inodes returns the inodes, by which /proc/PID/fd names sockets, of the TCP
+// sockets with a local port in the network namespace of the calling thread:
+// those that listen or, with all, also those of connections, for which the
+// kernel goes through all connections.
 func Inodes(port uint16, all bool) (map[uint64]bool, error) {
 	inodes := map[uint64]bool{}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -87,7 +87,7 @@ func Inodes(port uint16, all bool) (map[uint64]bool, error) {
 	return inodes, nil
 }
 
-// States of sockets, of the kernel's net/tcp_states.h. A UDP socket that is
+// States of sockets, from the kernel's net/tcp_states.h. A UDP socket that is
 // not connected is in stateClose.
 const (
 	stateClose  = 7
@@ -117,9 +117,9 @@ func (r diagRequest) Serialize() []byte {
 	return b
 }
 
-// states returns the one state that a server's socket is in, unless all are asked
-// for. Were TCP asked for another one than stateListen, the kernel would go through
-// all connections.
+// states returns the bit of the state of a server's socket, or the bits of all
+// states. For TCP states other than stateListen, the kernel goes through all
+// connections.
 func (r diagRequest) states() uint32 {
 	switch {
 	case r.all:
@@ -130,8 +130,8 @@ func (r diagRequest) states() uint32 {
 	return 1 << stateListen
 }
 
-// parseDiag returns the addresses of one struct inet_diag_msg: none where the
-// message is malformed or of another port.
+// parseDiag returns the addresses of one struct inet_diag_msg: none if the
+// message is malformed or about another port.
 func parseDiag(b []byte, port uint16) []netip.Addr {
 	if len(b) < diagMessageLen || binary.BigEndian.Uint16(b[4:]) != port {
 		return nil

@@ -9,14 +9,13 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// SocketRequest asks for sockets of the child's network namespace.
+// SocketRequest asks for sockets in the child's network namespace.
 type SocketRequest struct {
 	Family int `json:"family"` // unix.AF_INET or unix.AF_INET6
 	Type   int `json:"type"`   // unix.SOCK_STREAM or unix.SOCK_DGRAM
 	Count  int `json:"count"`  // 1 to wire.MaxFDs
-	// Transparent sets IP_TRANSPARENT (IPV6_TRANSPARENT), which only the child
-	// has the capability for, so that the socket can be bound to a foreign
-	// address.
+	// Transparent sets IP_TRANSPARENT (IPV6_TRANSPARENT), so that the socket can
+	// be bound to a foreign address. Only the child has the capability for it.
 	Transparent bool `json:"transparent,omitempty"`
 	// PID names another network namespace by a process in it, as the child sees
 	// it; 0 is the child's.
@@ -26,10 +25,10 @@ type SocketRequest struct {
 const socketsMethod wire.Method[SocketRequest, wire.None] = "netns.sockets"
 
 // Sockets returns unbound, nonblocking sockets made inside the namespace. A
-// socket belongs to the namespace that it was made in, so the parent binds and
-// connects them itself. SO_REUSEADDR is set on TCP sockets. On UDP sockets it is
-// not: the kernel would give several of them the same port, and the answers to
-// one to another.
+// socket belongs to the namespace in which it was made, so the parent binds and
+// connects the sockets itself. TCP sockets have SO_REUSEADDR. UDP sockets do
+// not: the kernel would give several of them the same port, and deliver answers
+// for one to another.
 func Sockets(ctx context.Context, child wire.Caller, req SocketRequest) ([]int, error) {
 	_, fds, err := socketsMethod.Call(ctx, child, req)
 	if err != nil {

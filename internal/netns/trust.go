@@ -10,15 +10,15 @@ import (
 	"rootlesskit/internal/kernel"
 )
 
-// The child runs beside a command that is root of its namespaces, and may have
-// become the command's. What it sends is therefore looked at.
+// The child runs next to a command that is root of its namespaces and may have
+// taken over the child. Therefore everything that the child sends is checked.
 
-// errOfHost says that a socket is of this process's own network namespace: whoever
-// sends one would have this process connect it there.
+// errOfHost says that a socket is in this process's own network namespace. A
+// hostile child could send one to make this process connect it there.
 var errOfHost = errors.New("a socket of the host instead of one of the namespace")
 
-// verify checks that a socket is what was asked for, and not of this process's own
-// network namespace.
+// verify checks that a socket is what was asked for, and is not in this process's
+// own network namespace.
 func (req SocketRequest) verify(fd int) error {
 	for _, option := range []struct{ name, want int }{
 		{unix.SO_DOMAIN, req.Family},
@@ -47,7 +47,7 @@ func (req SocketRequest) protocol() int {
 	return unix.IPPROTO_UDP
 }
 
-// own reports whether a socket is of the network namespace of this process.
+// own reports whether a socket is in the network namespace of this process.
 func own(fd int) (bool, error) {
 	ours, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -75,9 +75,9 @@ func Cookie(fd int) (uint64, error) {
 	return cookie, os.NewSyscallError("getsockopt", err)
 }
 
-// ownByInode is own by the namespace's inode. The kernel gives it to who rules the
-// namespace: the user who made it, but not an ordinary user that of the host, so a
-// refusal tells as much.
+// ownByInode is own with the namespace's inode. The kernel returns it to a process
+// with CAP_NET_ADMIN over the namespace: to the user who made the namespace, but
+// not to an ordinary user for that of the host. So a refusal means the host's.
 func ownByInode(fd int) (bool, error) {
 	ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
 	if err == unix.EPERM {

@@ -26,8 +26,8 @@ func mapToolError(tool, path string, maps []Mapping, output string, err error) e
 	return fmt.Errorf("%s failed: %w", tool, err)
 }
 
-// mapToolCause returns "" where nothing is known to be in the way. outer is the
-// map of the user namespace that this process is in, uid_map or gid_map.
+// mapToolCause returns "" if it finds no cause. outer is the map of this
+// process's user namespace, uid_map or gid_map.
 func mapToolCause(path string, maps []Mapping, outer string) string {
 	var st unix.Stat_t
 	var fs unix.Statfs_t
@@ -56,8 +56,8 @@ func privileged(path string, st *unix.Stat_t) bool {
 	return st.Mode&syscall.S_ISUID != 0 && st.Uid == 0 || err == nil && n > 0
 }
 
-// mapped reports whether an id map, in the form of /proc/PID/uid_map, has all
-// host ids of a mapping inside. One that cannot be read has them.
+// mapped reports whether an id map, in the form of /proc/PID/uid_map, contains
+// all host ids of a mapping. It returns true if the map cannot be read.
 func mapped(file string, m Mapping) bool {
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package userns maps ids into a new user namespace and handles capabilities
-// there.
+// Package userns maps ids into a new user namespace, and looks up subordinate
+// ids.
 package userns
 
 import (
@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// Mapping is one line of /proc/PID/uid_map: Count ids from Inside on are Host
-// and following outside (user_namespaces(7)).
+// Mapping is one line of /proc/PID/uid_map: it maps Count ids, from Inside on,
+// to the ids from Host on outside (user_namespaces(7)).
 type Mapping struct {
 	Inside, Host, Count uint32
 }
@@ -21,12 +21,12 @@ type Mapping struct {
 // IDMap maps the ids of a new user namespace.
 type IDMap struct {
 	UIDs, GIDs []Mapping
-	// Skipped describes ranges that were left out because they hold the
-	// user's own id, for a warning.
+	// Skipped describes ranges that were left out because they contain the user's
+	// own id, for a warning.
 	Skipped []string
 }
 
-// NewIDMap maps the user to root and the subordinate ids to 1 and following.
+// NewIDMap maps the user to root and the subordinate ids to the ids from 1 on.
 func NewIDMap(uid, gid int, sub SubIDs) IDMap {
 	var m IDMap
 	m.UIDs = m.assign("subuid", uint32(uid), sub.UIDs)
@@ -41,7 +41,7 @@ func (m *IDMap) assign(kind string, own uint32, ranges []Range) []Mapping {
 		if r.Count == 0 {
 			continue
 		}
-		// The kernel refuses a map that has an id of the host twice.
+		// The kernel refuses a map that contains an id of the host twice.
 		if own >= r.Start && own-r.Start < r.Count {
 			m.Skipped = append(m.Skipped, fmt.Sprintf("%s range %d+%d holds the id %d of the user itself", kind, r.Start, r.Count, own))
 			continue
@@ -52,20 +52,20 @@ func (m *IDMap) assign(kind string, own uint32, ranges []Range) []Mapping {
 	return maps
 }
 
-// Single is the map of the user's own ids alone.
+// Single returns a map of only the user's own ids.
 func (m IDMap) Single() IDMap { return IDMap{UIDs: m.UIDs[:1], GIDs: m.GIDs[:1]} }
 
-// SingleID reports whether nothing but the user's own ids is mapped.
+// SingleID reports whether only the user's own ids are mapped.
 func (m IDMap) SingleID() bool { return len(m.UIDs) == 1 && len(m.GIDs) == 1 }
 
-// Write gives the map to the user namespace of a process. Where subordinate
-// ids are mapped it takes newuidmap(1) and newgidmap(1), which are privileged;
-// a single id the kernel lets the user map alone, at the price of setgroups(2).
+// Write sets the map of a process's user namespace. Subordinate ids need
+// newuidmap(1) and newgidmap(1), which are privileged. The kernel lets a user
+// map a single id without them, but then forbids setgroups(2).
 func (m IDMap) Write(ctx context.Context, pid int) error {
 	if m.SingleID() {
 		return m.writeSingle(pid)
 	}
-	// Both programs start at once: waiting for them is much of the start-up.
+	// Both programs run at the same time, since they take a large part of the start-up.
 	var uidErr, gidErr error
 	var both sync.WaitGroup
 	both.Go(func() { uidErr = runMapTool(ctx, "newuidmap", pid, m.UIDs) })
@@ -79,7 +79,7 @@ func (m IDMap) Write(ctx context.Context, pid int) error {
 
 func (m IDMap) writeSingle(pid int) error {
 	for _, f := range []struct{ name, content string }{
-		{"setgroups", "deny"}, // user_namespaces(7): first, or gid_map is refused
+		{"setgroups", "deny"}, // must come first, or the kernel refuses gid_map (user_namespaces(7))
 		{"uid_map", format(m.UIDs)},
 		{"gid_map", format(m.GIDs)},
 	} {

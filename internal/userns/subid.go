@@ -18,8 +18,8 @@ type Source string
 
 // The values of --subid-source.
 const (
-	// SourceAuto is dynamic where nsswitch.conf(5) names a subid database
-	// other than files, else static.
+	// SourceAuto is dynamic if nsswitch.conf(5) names a subid database other than
+	// files, and static otherwise.
 	SourceAuto Source = "auto"
 	// SourceDynamic executes getsubids(1), which asks the databases of
 	// nsswitch.conf.
@@ -39,7 +39,7 @@ func ParseSource(s string) (Source, error) {
 	return "", fmt.Errorf("unknown subid source %q", s)
 }
 
-// Range is a run of ids of the host that a user may map (subuid(5)).
+// Range is a range of ids of the host that a user may map (subuid(5)).
 type Range struct {
 	Start, Count uint32
 }
@@ -87,8 +87,8 @@ func readSubIDFile(path string, u *user.User) ([]Range, error) {
 	return ranges, nil
 }
 
-// parseSubIDs reads the lines NAME-OR-UID:START:COUNT of the user. Lines of
-// other users are not judged.
+// parseSubIDs reads the lines NAME-OR-UID:START:COUNT of the user. It does not
+// validate the lines of other users.
 func parseSubIDs(r io.Reader, u *user.User) ([]Range, error) {
 	var ranges []Range
 	lines := bufio.NewScanner(r)
@@ -123,8 +123,8 @@ func parseRange(start, count string) (Range, error) {
 	return Range{Start: uint32(s), Count: uint32(c)}, nil
 }
 
-// dynamicConfigured reports whether nsswitch.conf names a subid source that is
-// not the files.
+// dynamicConfigured reports whether nsswitch.conf names a subid source other
+// than files.
 func dynamicConfigured(path string) bool {
 	conf, err := os.ReadFile(path)
 	if err != nil {

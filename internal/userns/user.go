@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// CurrentUser is the user that this process belongs to. One that /etc/passwd
-// does not have, as Kubernetes and OpenShift run containers, has $USER for a name
-// (it may be right: other databases are not asked), or else its number.
+// CurrentUser returns the user of this process. If /etc/passwd does not have the
+// user, as in containers of Kubernetes and OpenShift, the name is $USER (which
+// may be right, since other databases are not consulted) or else the number.
 func CurrentUser() (*user.User, error) {
 	uid := os.Getuid()
 	u, err := user.LookupId(strconv.Itoa(uid))
@@ -26,7 +26,7 @@ func CurrentUser() (*user.User, error) {
 	return nil, fmt.Errorf("looking up the user %d: %w", uid, err)
 }
 
-// InPasswd reports whether /etc/passwd has a user of this id.
+// InPasswd reports whether /etc/passwd has a user with this id.
 func InPasswd(uid int) bool {
 	b, err := os.ReadFile("/etc/passwd")
 	if err != nil {
