@@ -1,9 +1,10 @@
-// Package check looks at this host and says what stands in the way of a run,
-// and what to do about it.
+// Package check checks whether this host can do a run, and says how to fix what
+// prevents it.
 //
-// Two kinds of look: files and settings, which give a cause and so a fix; and a
-// probe, a child in new namespaces that does what a run does, which tells
-// whether it works. Where the probe fails, the settings say why.
+// It does so in two ways. It inspects files and settings, which show a cause
+// and so a fix. And it runs a probe, a child in new namespaces that does what a
+// run does, which shows whether a run works. If the probe fails, the settings
+// say why.
 package check
 
 import (
@@ -20,11 +21,11 @@ type Status string
 // The outcomes.
 const (
 	OK      Status = "ok"
-	Warning Status = "warning" // a run works, with less than it could have
+	Warning Status = "warning" // a run works, but lacks something
 	Error   Status = "error"   // a run does not work
 )
 
-// Result is one thing that was looked at.
+// Result is the result of one check.
 type Result struct {
 	// Name is a short, stable name, such as "subids".
 	Name   string `json:"name"`
@@ -42,7 +43,7 @@ type Report struct {
 	Results []Result `json:"results"`
 }
 
-// NewReport sums results up.
+// NewReport summarizes results.
 func NewReport(results []Result) Report {
 	r := Report{OK: true, Results: results}
 	for _, res := range results {
@@ -61,7 +62,7 @@ func (r Report) Print(w io.Writer) {
 	}
 }
 
-// Results looks at the host.
+// Results checks the host.
 func (h *Host) Results(ctx context.Context) []Result {
 	results, probe := h.ids(ctx)
 	return append(results,
@@ -78,7 +79,7 @@ func (h *Host) Results(ctx context.Context) []Result {
 	)
 }
 
-// ids looks at the ids that a run maps, and tries it.
+// ids checks the ids that a run maps, and tries to map them.
 func (h *Host) ids(ctx context.Context) ([]Result, Probe) {
 	ids, err := h.SubIDs(ctx)
 	probe := h.Probe(ctx, ids)
@@ -86,7 +87,7 @@ func (h *Host) ids(ctx context.Context) ([]Result, Probe) {
 	switch {
 	case none:
 		return []Result{h.subIDs(ids, err)}, probe
-	case probe.IDMap != "" && !h.InPasswd: // newuidmap(1) refuses such a user; a run maps the own id then
+	case probe.IDMap != "" && !h.InPasswd: // newuidmap(1) refuses such a user; a run then maps only the user's own id
 		return []Result{h.nameless(probe.IDMap)}, h.Probe(ctx, userns.SubIDs{})
 	}
 	return []Result{h.subIDs(ids, err), h.mapTool("newuidmap", capSetuid), h.mapTool("newgidmap", capSetgid), h.noNewPrivs()}, probe

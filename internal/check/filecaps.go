@@ -2,16 +2,16 @@ package check
 
 import "encoding/binary"
 
-// Numbers of capabilities(7).
+// Numbers from capabilities(7).
 const (
 	capSetgid = 6
 	capSetuid = 7
 )
 
 // hasFileCap reports whether a program gets a capability when it is executed.
-// The attribute is a struct vfs_cap_data (linux/capability.h), little-endian on
-// every machine: a version with flags, then the low words of the permitted and
-// inheritable sets.
+// The attribute is a struct vfs_cap_data (linux/capability.h), which is
+// little-endian on every architecture: a version with flags, then the low words
+// of the permitted and inheritable sets.
 func hasFileCap(attr []byte, capability uint) bool {
 	const effective = 1
 	if len(attr) < 12 || capability > 31 {

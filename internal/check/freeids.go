@@ -15,8 +15,8 @@ func (h *Host) usermodFix() string {
 		uid, uid+count-1, gid, gid+count-1, h.User.Username)
 }
 
-// firstFreeID is the id above all ranges of a file such as /etc/subuid, and
-// above those that login.defs(5) leaves to users.
+// firstFreeID returns the first id above all ranges of a file such as
+// /etc/subuid, and above the ids that login.defs(5) reserves for users.
 func (h *Host) firstFreeID(file string) uint64 {
 	next := uint64(100000)
 	b, _ := fs.ReadFile(h.Root, file) // a missing file has no ranges

@@ -18,11 +18,11 @@ import (
 	"rootlesskit/internal/userns"
 )
 
-// Host is how the checks see the machine.
+// Host is the machine, as the checks see it.
 type Host struct {
 	// Root is the tree of files, from "/".
 	Root fs.FS
-	// User is who runs it, GIDs are all groups of this process.
+	// User is the user of this process, GIDs are all its groups.
 	User *user.User
 	GIDs []int
 	// InPasswd says that /etc/passwd has the user.
@@ -31,26 +31,26 @@ type Host struct {
 	Program string
 	// BindService says that the process has CAP_NET_BIND_SERVICE.
 	BindService bool
-	// NeedsTUN says that the network asked for does not work without a TAP.
+	// NeedsTUN says that the chosen network does not work without a TAP device.
 	NeedsTUN bool
 
-	// SubIDs looks the subordinate ids up.
+	// SubIDs looks up the subordinate ids.
 	SubIDs func(context.Context) (userns.SubIDs, error)
 	// LookPath finds a program, like exec.LookPath.
 	LookPath func(string) (string, error)
-	// FileCaps reads the attribute security.capability of a file; an error is
-	// a file without.
+	// FileCaps reads the attribute security.capability of a file; it fails if the
+	// file has none.
 	FileCaps func(path string) ([]byte, error)
-	// NoSUID reports whether the file system of a file has the option nosuid.
+	// NoSUID reports whether the file system of a file is mounted with nosuid.
 	NoSUID func(path string) bool
-	// Lacks lists features of newer kernels that this one, Release, does not have.
+	// Lacks lists features of newer kernels that this kernel, Release, does not have.
 	Release string
 	Lacks   func() []*kernel.Feature
 	// Probe tries what a run does.
 	Probe func(context.Context, userns.SubIDs) Probe
 }
 
-// ThisHost is the machine that we run on.
+// ThisHost returns the machine that this process runs on.
 func ThisHost(source userns.Source) (*Host, error) {
 	u, err := userns.CurrentUser()
 	if err != nil {
@@ -96,13 +96,13 @@ func noSUID(path string) bool {
 	return unix.Statfs(path, &st) == nil && st.Flags&unix.MS_NOSUID != 0
 }
 
-// sysctl reads a setting; false where the kernel does not have it.
+// sysctl reads a setting. It returns false if the kernel does not have it.
 func (h *Host) sysctl(key string) (string, bool) {
 	b, err := fs.ReadFile(h.Root, "proc/sys/"+strings.ReplaceAll(key, ".", "/"))
 	return strings.TrimSpace(string(b)), err == nil
 }
 
-// setSysctl is a fix.
+// setSysctl returns a fix that sets a sysctl.
 func setSysctl(key, value string) string {
 	return fmt.Sprintf("echo '%s=%s' | sudo tee -a /etc/sysctl.d/99-rootless.conf && sudo sysctl --system", key, value)
 }
@@ -124,8 +124,8 @@ func (h *Host) subIDs(ids userns.SubIDs, err error) Result {
 	return ok(name, "%s has %d subordinate uids and %d gids", h.User.Username, uids, gids)
 }
 
-// nameless is the result of a user whose subordinate ids cannot be mapped, as no
-// database has the user.
+// nameless returns the result for a user whose subordinate ids cannot be mapped,
+// because the user is in no database.
 func (h *Host) nameless(reason string) Result {
 	return bad("subids", Warning, fmt.Sprintf("add a line for the user id %s to /etc/passwd", h.User.Uid),
 		"/etc/passwd has no user %s, so only the user's own id can be mapped: only root exists inside, and most containers do not run (%s)", h.User.Uid, reason)
@@ -138,7 +138,7 @@ func total(ranges []userns.Range) (n uint64) {
 	return n
 }
 
-// mapTool checks newuidmap or newgidmap: setuid root, or with the capability.
+// mapTool checks that newuidmap or newgidmap is setuid root or has the file capability.
 func (h *Host) mapTool(tool string, capability uint) Result {
 	path, err := h.LookPath(tool)
 	if err != nil {
@@ -185,7 +185,7 @@ func (h *Host) maxUserNamespaces() Result {
 	return ok(key, "%s", v)
 }
 
-// userNamespacesClone is a patch of Debian's and of Arch's kernels.
+// userNamespacesClone checks a sysctl of Debian's and Arch's kernels.
 func (h *Host) userNamespacesClone(p Probe) Result {
 	const key = "kernel.unprivileged_userns_clone"
 	v, found := h.sysctl(key)
@@ -198,7 +198,7 @@ func (h *Host) userNamespacesClone(p Probe) Result {
 	return ok(key, "%s", v)
 }
 
-// appArmor is about the restriction that Ubuntu 23.10 brought.
+// appArmor checks the restriction that Ubuntu 23.10 introduced.
 func (h *Host) appArmor(p Probe) Result {
 	const name, key = "apparmor", "kernel.apparmor_restrict_unprivileged_userns"
 	v, found := h.sysctl(key)

@@ -9,7 +9,8 @@ import (
 	"rootlesskit/internal/kernel"
 )
 
-// nfTables is about what shows the address of clients to servers inside.
+// nfTables checks the packet filter that helps to show servers inside the
+// addresses of clients.
 func (h *Host) nfTables(p Probe) Result {
 	const name = "nf_tables"
 	_, noProgram := h.LookPath("iptables")
@@ -29,8 +30,8 @@ func (h *Host) nfTables(p Probe) Result {
 	return bad(name, Warning, fix, "%s; iptables does not work either (%s): servers inside may not see the addresses of clients", p.NFTables, why)
 }
 
-// kernel tells which features of newer kernels this one lacks; there is a way
-// without each.
+// kernel reports which features of newer kernels this one lacks; each has a
+// fallback.
 func (h *Host) kernel() Result {
 	const name = "kernel"
 	lacks := h.Lacks()
@@ -66,7 +67,7 @@ func (h *Host) pingGroupRange() Result {
 	var low, high int
 	v, _ := h.sysctl(key)
 	if _, err := fmt.Sscan(v, &low, &high); err != nil {
-		low, high = 1, 0 // the kernel's default: nobody
+		low, high = 1, 0 // the kernel's default: no group
 	}
 	if slices.ContainsFunc(h.GIDs, func(gid int) bool { return low <= gid && gid <= high }) {
 		return ok(name, "groups %d to %d may ping", low, high)

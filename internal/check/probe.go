@@ -22,28 +22,29 @@ import (
 )
 
 // The probe is this program, executed in a new user namespace under a name of
-// its own. Its ids are mapped while it waits for the end of its standard input;
-// then it prints a Probe as JSON.
+// its own. Its ids are mapped while it waits for the end of its standard input.
+// Then it prints a Probe as JSON.
 const (
 	probeName = "rootlesskit-check"
-	// mappedName is the probe executed once more, as a mapped root: the
-	// kernel takes ambient capabilities from a binary with file capabilities.
+	// mappedName is argv[0] of the probe when it is executed again, as a mapped
+	// root: the kernel drops ambient capabilities if the binary has file
+	// capabilities.
 	mappedName   = "rootlesskit-check-mapped"
 	probeTimeout = time.Minute // modules may have to be loaded
 )
 
-// Probe is what happened: each is an error's text, empty where it worked. A
-// step after one that failed is not reached.
+// Probe is the outcome of each step: the text of an error, or empty if the step
+// worked. The steps after a failure are not reached.
 type Probe struct {
 	Started    string `json:"-"` // a process in a user namespace
 	IDMap      string `json:"-"` // its ids
 	Namespaces string // mount and network namespaces inside, and a mount
 	TAP        string // a TAP device
 	NFTables   string // a request to nf_tables
-	IPTables   string // one to the older iptables
+	IPTables   string // a request to the older iptables
 }
 
-// IsProbe reports whether this process is to call ProbeMain.
+// IsProbe reports whether this process must call ProbeMain.
 func IsProbe(args []string) bool {
 	return len(args) > 0 && (args[0] == probeName || args[0] == mappedName)
 }
@@ -98,7 +99,7 @@ func ProbeMain(args []string) int {
 			return 1
 		}
 	}
-	runtime.LockOSThread() // unshare is about a thread
+	runtime.LockOSThread() // unshare affects only the calling thread
 	if err := json.NewEncoder(os.Stdout).Encode(tryAll()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -116,7 +117,8 @@ func tryAll() (p Probe) {
 	return p
 }
 
-// reason is why the kernel does not have a feature, in a few words; empty: it has.
+// reason says, in a few words, why the kernel does not have a feature; empty if it
+// has it.
 func reason(f *kernel.Feature) string {
 	if err := errors.Unwrap(f.Check()); err != nil {
 		return err.Error()

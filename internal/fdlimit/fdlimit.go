@@ -1,13 +1,13 @@
-// Package fdlimit tells how many descriptors the process may have, and how near
-// it is to that.
+// Package fdlimit reports how many descriptors the process may have, and how
+// many are left.
 package fdlimit
 
 import "golang.org/x/sys/unix"
 
 const (
-	// unlimited stands for limits that no memory suffices for.
+	// unlimited replaces limits beyond what memory allows.
 	unlimited = 1 << 20
-	// usual is the limit where it cannot be read.
+	// usual is the limit to assume if it cannot be read.
 	usual = 1024
 )
 
@@ -23,22 +23,22 @@ func Get() int {
 
 const (
 	spare      = 16
-	spareShare = 16 // of the limit, where that is less
+	spareShare = 16 // of the limit, if that is less
 )
 
-// Ceiling returns the first descriptor that clients' connections are not to have.
-// Those from it on are for what must work in a shortage too, such as the API, which
-// may remove a port. The kernel gives the lowest free descriptor, so the number of
-// one tells how many there are.
+// Ceiling returns the first descriptor that connections of clients must not use.
+// The descriptors from it on are reserved for what must work even in a shortage,
+// such as the API, which may remove a port. The kernel allocates the lowest free
+// descriptor, so a new descriptor's number shows how many are in use.
 func Ceiling() int {
 	limit := Get()
 	return limit - min(spare, limit/spareShare)
 }
 
-// Room returns how many descriptors below the ceiling there are at least.
+// Room returns a lower bound of the number of free descriptors below the ceiling.
 func Room() int {
 	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil { // EMFILE: there is not even one above it
+	if err != nil { // EMFILE: not even one above it is free
 		return 0
 	}
 	unix.Close(fd)

@@ -1,4 +1,4 @@
-// Package flagdoc says what there is to say of a flag, for help and man pages alike.
+// Package flagdoc describes flags, for both help and man pages.
 package flagdoc
 
 import (
@@ -10,11 +10,11 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// Doc is a flag as it is shown.
+// Doc describes a flag.
 type Doc struct {
 	Names []string // with their dashes
-	Value string   // a name for the flag's value; empty where it takes none
-	Usage string   // with the default, and how to turn the flag off
+	Value string   // a name for the flag's value; empty if it takes none
+	Usage string   // with the default, and how to turn off the flag
 }
 
 // Group is the flags of one category.
@@ -24,7 +24,7 @@ type Group struct {
 }
 
 // Groups returns the visible flags of a command by category, in the order in which
-// those first come; the flags without one are the first.
+// the categories first appear; flags without a category come first.
 func Groups(flags []cli.Flag) []Group {
 	groups := []Group{{}}
 	for _, f := range flags {
@@ -67,7 +67,7 @@ func category(f cli.Flag) string {
 	return ""
 }
 
-// of returns what is shown of a flag; ok is false for a hidden one.
+// of returns the description of a flag; ok is false for a hidden one.
 func of(f cli.Flag) (d Doc, ok bool) {
 	if v, has := f.(cli.VisibleFlag); has && !v.IsVisible() {
 		return d, false
@@ -87,7 +87,7 @@ func of(f cli.Flag) (d Doc, ok bool) {
 	return d, true
 }
 
-// kind is what a flag's value is called that has no name.
+// kind returns a name for the value of a flag that does not give it one.
 func kind(f cli.Flag, doc cli.DocGenerationFlag) string {
 	if s, ok := f.(*cli.StringFlag); ok && s.TakesFile {
 		return "FILE"
@@ -105,8 +105,8 @@ func dashed(name string) string {
 	return "--" + name
 }
 
-// notes are the default, how to turn a switch off, and whether the flag can be
-// repeated.
+// notes returns the default, how to turn off a switch, and whether the flag can
+// be repeated.
 func notes(f cli.Flag, doc cli.DocGenerationFlag, name string) string {
 	var s strings.Builder
 	if m, ok := f.(cli.DocGenerationMultiValueFlag); ok && m.IsMultiValueFlag() {
@@ -123,7 +123,7 @@ func notes(f cli.Flag, doc cli.DocGenerationFlag, name string) string {
 	return s.String()
 }
 
-// placeholder finds the name of the flag's value, which is in back quotes.
+// placeholder finds the name of the flag's value, which the usage has in back quotes.
 func placeholder(usage string) (name, plain string) {
 	before, rest, found := strings.Cut(usage, "`")
 	name, after, closed := strings.Cut(rest, "`")

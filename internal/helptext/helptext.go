@@ -15,19 +15,19 @@ import (
 
 const (
 	width = 80
-	// column is where the text begins that explains an option or a command.
+	// column is where the text that explains an option or a command begins.
 	column = 26
 )
 
-// Print is a cli.HelpPrinter. It has no use for a template.
+// Print is a cli.HelpPrinter. It ignores the template.
 func Print(w io.Writer, _ string, data any) {
 	if cmd, ok := data.(*cli.Command); ok {
 		_, _ = io.WriteString(w, Render(cmd))
 	}
 }
 
-// Render returns the help of a command: what it is, how it is called, what it does, its
-// commands, and its options by topic.
+// Render returns the help of a command: name, usage, description, commands, and options
+// by topic.
 func Render(cmd *cli.Command) string {
 	p := &printer{}
 	p.paragraph(cmd.FullName()+" - "+cmd.Usage, 0)
@@ -45,7 +45,7 @@ func Render(cmd *cli.Command) string {
 	return p.String()
 }
 
-// builtin reports whether the library has added a flag, which it does to every command.
+// builtin reports whether the library has added the flag, as it does to every command.
 func builtin(f cli.Flag) bool {
 	return slices.Contains(f.Names(), "help") || slices.Contains(f.Names(), "version")
 }
@@ -64,8 +64,8 @@ type printer struct{ strings.Builder }
 
 func (p *printer) blank() { p.WriteByte('\n') }
 
-// text prints paragraphs that blank lines separate; lines that begin with a blank are
-// shown as they are, as in man pages.
+// text prints paragraphs, which are separated by blank lines. Lines that begin with a
+// blank are printed unchanged, as in man pages.
 func (p *printer) text(s string) {
 	prose := ""
 	flush := func() {
@@ -95,7 +95,7 @@ func (p *printer) commands(commands []*cli.Command) {
 	}
 }
 
-// options prints flags by topic; title is that of those without one.
+// options prints flags by topic; title is the title for flags without a topic.
 func (p *printer) options(title string, flags []cli.Flag) {
 	for _, g := range flagdoc.Groups(flags) {
 		p.heading(cmp.Or(g.Name, title))
@@ -111,7 +111,7 @@ func (p *printer) options(title string, flags []cli.Flag) {
 
 func (p *printer) heading(s string) { fmt.Fprintf(p, "\n%s:\n", s) }
 
-// entry prints a name and what it means, beside it where there is room.
+// entry prints a name and its meaning, next to it if there is room.
 func (p *printer) entry(name, meaning string) {
 	name = "  " + name
 	if len(name) > column-2 || meaning == "" {
@@ -130,7 +130,7 @@ func (p *printer) paragraph(s string, indent int) {
 	}
 }
 
-// wrap breaks a text into lines that are no longer than width, where its words allow.
+// wrap breaks a text into lines that are no longer than width, if its words allow it.
 func wrap(s string, width int) (lines []string) {
 	line := ""
 	for word := range strings.FieldsSeq(s) {

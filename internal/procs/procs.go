@@ -1,6 +1,6 @@
-// Package procs sets how many threads at a time run Go code (GOMAXPROCS), which
-// is the process's: parts of it that want another number than the default say so
-// here, and take it back when they end.
+// Package procs sets how many threads run Go code at the same time (GOMAXPROCS).
+// This setting affects the whole process: parts that need a number other than
+// the default request it here, and withdraw the request when they end.
 package procs
 
 import (
@@ -9,37 +9,37 @@ import (
 	"sync"
 )
 
-// process is the one that this is.
+// process is the current process.
 var process = table{
 	cpus: runtime.NumCPU(), chosen: os.Getenv("GOMAXPROCS") != "", set: runtime.GOMAXPROCS,
 }
 
-// Own is the number that the process has without any wish.
+// Own returns the number without any requests.
 func Own() int { return process.base() }
 
-// Single wishes for one thread where there are two CPUs at most and the user has
-// not chosen otherwise (GOMAXPROCS), until restore is called.
+// Single requests a single thread until restore is called. It has an effect if
+// there are at most two CPUs and the user has not set GOMAXPROCS.
 //
-// Who exchanges packets with other processes by way of many goroutines gains by
-// it: the peers share the CPUs, and every hand-over from one thread of this
-// process to another costs more than it saves. Measured on two CPUs with the
-// embedded network: one thread moves a gigabit for 15% less CPU time, and opens
-// twice the outbound connections with a quarter of the longest delays. On larger
-// machines the goroutines run in parallel.
+// A driver that exchanges packets with other processes through many goroutines
+// becomes faster: the peers share the CPUs, and every hand-over from one thread
+// of this process to another costs more than it saves. Measured on two CPUs with
+// the embedded network: a single thread moves a gigabit with 15% less CPU time,
+// and opens twice as many outbound connections with a quarter of the longest
+// delays. On larger machines the goroutines run in parallel.
 func Single() (restore func()) { return process.wish(1, 0) }
 
-// Extra wishes for one thread more than there would be, until restore is called:
-// for a goroutine that is busy for long without giving its processor away.
+// Extra requests one additional thread until restore is called, for a goroutine
+// that stays busy for long without yielding its processor.
 func Extra() (restore func()) { return process.wish(0, 1) }
 
-// table is the wishes of a process.
+// table has the requests of a process.
 type table struct {
 	cpus   int
 	chosen bool          // by the user
 	set    func(int) int // 0 only asks
 
 	mu            sync.Mutex
-	own           int // 0 while there is no wish
+	own           int // 0 while there is no request
 	single, extra int
 }
 
@@ -52,7 +52,7 @@ func (t *table) base() int {
 	return t.set(0)
 }
 
-// wish counts wishes of both kinds, and returns what takes them back.
+// wish counts requests of both kinds, and returns a function that withdraws them.
 func (t *table) wish(single, extra int) (restore func()) {
 	t.add(single, extra)
 	return sync.OnceFunc(func() { t.add(-single, -extra) })

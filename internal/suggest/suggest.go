@@ -1,13 +1,12 @@
-// Package suggest guesses what a mistyped name was meant to be.
+// Package suggest guesses the name that a mistyped one was meant to be.
 package suggest
 
 import "strings"
 
-// Nearest returns the name that takes the fewest edits (an insertion, a
-// deletion, a replacement or a swap of two neighbours each counts one) to reach
-// from s, or "" where none is near: at most a third of s may be wrong, and one
-// edit is always near. The beginning of one name alone, of three letters at least,
-// is near too.
+// Nearest returns the name with the fewest edits from s (insertions, deletions,
+// replacements, and swaps of two neighbours), or "" if none is near. A name is
+// near if at most a third of s is wrong, or a single edit. It is also near if it
+// is the only name that begins with s, which must have at least three letters.
 func Nearest(s string, names []string) string {
 	best, fewest := "", max(1, len(s)/3)+1
 	for _, name := range names {
@@ -21,7 +20,7 @@ func Nearest(s string, names []string) string {
 	return best
 }
 
-// completed returns the one name that begins with s, or "".
+// completed returns the only name that begins with s, or "".
 func completed(s string, names []string) (only string) {
 	for _, name := range names {
 		switch {

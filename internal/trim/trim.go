@@ -1,4 +1,4 @@
-// Package trim gives back the memory that only the start of a process needed.
+// Package trim returns memory that only the start of a process needed.
 package trim
 
 import (
@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// trimAfter is long enough for short commands never to pay for it.
+	// trimAfter is long enough that short commands never pay for it.
 	trimAfter = time.Second
 	// trimIdle is the CPU time that the process may have used in trimAfter.
 	trimIdle = 20 * time.Millisecond
 )
 
-// Later gives the heap that only the start needed back to the system: once, at the
-// first pause, as that would delay a process that works. stop prevents it.
+// Later returns the heap that only the start needed to the system. It does so
+// once, at the first pause, since it would delay a busy process. stop prevents it.
 func Later() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
@@ -28,7 +28,8 @@ func Later() (stop func()) {
 	return cancel
 }
 
-// awaitPause waits until the process was idle for trimAfter; false: ctx ended.
+// awaitPause waits until the process has been idle for trimAfter. It returns
+// false if ctx ends first.
 func awaitPause(ctx context.Context) bool {
 	tick := time.NewTicker(trimAfter)
 	defer tick.Stop()
@@ -46,7 +47,7 @@ func awaitPause(ctx context.Context) bool {
 	}
 }
 
-// cpuTime is what the process has used so far.
+// cpuTime returns the CPU time that the process has used so far.
 func cpuTime() time.Duration {
 	var used unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {

@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removeStale removes a socket that nobody listens at any more: a process that is
-// killed leaves its socket behind. It reports whether the path is free.
+// removeStale removes a socket on which no process listens any more, since a
+// killed process leaves its socket behind. It reports whether the path is free.
 //
-// Somebody else may do the same at the same time, and listen there by now. So the
-// socket is moved aside, and put back where it is another than the one that refused.
-// The descriptor keeps its inode number from being given to the other one.
+// Another process may do the same at the same time, and may already listen there. So
+// removeStale moves the socket aside, and puts it back if it is not the one that
+// refused. The open descriptor keeps the inode number from being reused.
 func removeStale(path string) bool {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -34,13 +34,13 @@ func removeStale(path string) bool {
 	return false
 }
 
-// refuses reports whether nobody listens at a socket.
+// refuses reports whether no process listens on a socket.
 func refuses(path int) bool {
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
 	defer unix.Close(s)
-	// By this name, a path that is too long for a socket can be connected to.
+	// With this name, connecting works even if the path is too long for a socket address.
 	return unix.Connect(s, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", path)}) == unix.ECONNREFUSED
 }

@@ -1,5 +1,5 @@
-// Package unixsock is the Unix sockets that this program listens on: for their
-// owner, and for root.
+// Package unixsock opens Unix sockets to listen on, for their owner and root
+// only.
 package unixsock
 
 import (
@@ -18,17 +18,18 @@ import (
 // with its terminating zero (unix(7)).
 const MaxPath = 107
 
-// socketMode keeps everybody else out: connecting needs write permission on
+// socketMode keeps all other users out: connecting needs write permission for
 // the socket (unix(7)).
 const socketMode = 0o600
 
-// Listen binds a socket at an absolute path where nothing must be yet, but a socket
-// that nobody listens at. Closing the listener removes it.
+// Listen binds a socket to an absolute path. Nothing may exist there, except a
+// socket on which no process listens. Closing the listener removes the socket.
 //
-// The socket has mode 0600 from its first moment, also in a directory that
-// others can enter: bind(2) takes the mode from the socket's own inode, less
-// the umask, so it is set there before. (umask(2) would do as well, but it is
-// the process's, and others make files at the same time.)
+// The socket has mode 0600 from the beginning, even in a directory that others
+// can enter: bind(2) takes the mode from the socket's own inode, less the
+// umask, so Listen sets it there first. (umask(2) would work as well, but it
+// affects the whole process, and other goroutines create files at the same
+// time.)
 func Listen(ctx context.Context, path string) (net.Listener, error) {
 	if !filepath.IsAbs(path) { // "@name" would be an abstract socket, which has no mode
 		return nil, fmt.Errorf("the socket path %q is not absolute", path)
@@ -39,8 +40,8 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 	return listen(ctx, "unix", path)
 }
 
-// ListenIn is Listen in a directory that is open, whatever its path leads to by
-// now; the path is what clients are told.
+// ListenIn is like Listen, in an open directory, whatever its path leads to
+// now; clients get the path.
 func ListenIn(ctx context.Context, dir *os.File, path string) (net.Listener, error) {
 	if err := checkLength(path); err != nil {
 		return nil, err
@@ -48,9 +49,10 @@ func ListenIn(ctx context.Context, dir *os.File, path string) (net.Listener, err
 	return listen(ctx, "unix", inDir(dir, filepath.Base(path)))
 }
 
-// ListenPackets is Listen for a SOCK_SEQPACKET socket with a name in a directory. Its
-// path may be longer than the kernel allows: clients get there as this does. The
-// directory is to stay open until the listener is closed.
+// ListenPackets is like Listen, for a SOCK_SEQPACKET socket with a name in a
+// directory. Its path may be longer than the kernel allows: clients can reach it in
+// the same way as this function. The directory must stay open until the listener is
+// closed.
 func ListenPackets(ctx context.Context, dir *os.File, name string) (net.Listener, error) {
 	return listen(ctx, "unixpacket", inDir(dir, name))
 }
@@ -81,7 +83,7 @@ func listen(ctx context.Context, network, path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A umask may have taken too much away.
+	// The umask may have removed too many permissions.
 	if err := os.Chmod(path, socketMode); err != nil {
 		l.Close()
 		return nil, err
@@ -89,13 +91,14 @@ func listen(ctx context.Context, network, path string) (net.Listener, error) {
 	return l, nil
 }
 
-// OwnerOrRoot is the rule of who may connect: this process's own user and root. A
-// process in the child's user namespace is seen here with the uid that its own
-// maps to: its root is our own user, while the others are subordinate ids.
+// OwnerOrRoot decides who may connect: this process's own user and root. A
+// process in the child's user namespace appears here with the uid to which its
+// own is mapped: its root is this process's user, and other users are subordinate
+// ids.
 func OwnerOrRoot(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 
-// PeerUID returns the effective uid of the process that connected, at the time
-// it did (SO_PEERCRED, unix(7)).
+// PeerUID returns the effective uid that the peer had when it connected
+// (SO_PEERCRED, unix(7)).
 func PeerUID(conn net.Conn) (uint32, error) {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {

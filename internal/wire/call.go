@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// Handler answers a call. Descriptors it returns are sent with the reply and
-// then closed; those of the request are the handler's.
+// Handler answers a call. The descriptors that it returns are sent with the
+// reply and then closed. It owns the descriptors of the request.
 type Handler func(ctx context.Context, req Message) (reply any, fds []int, err error)
 
 // Handlers are the methods that a Server knows, by name ("package.verb").
 type Handlers map[string]Handler
 
-// Caller makes calls. Its implementations are Client, Local and the fakes of tests.
+// Caller makes calls. It is implemented by Client, Local and fakes in tests.
 type Caller interface {
-	// Call runs method on the other side and decodes its reply, where reply is
-	// not nil. The descriptors that came with it are the caller's. It ends in
-	// any case, whatever the other side does.
+	// Call runs method on the other side and decodes its reply, unless reply is
+	// nil. The caller owns the descriptors that come with the reply. Call always
+	// returns, whatever the other side does.
 	Call(ctx context.Context, method string, request, reply any) (fds []int, err error)
 }
 
@@ -35,9 +35,9 @@ func (e *RemoteError) Error() string { return e.Message }
 // replyKind marks the answer to a call.
 const replyKind = "reply"
 
-// Serve answers calls until the connection or ctx ends, each in a goroutine of
-// its own, and returns when all of them have. io.EOF from the other side's end
-// is returned as such.
+// Serve answers calls, each in its own goroutine, until the connection or ctx
+// ends, and returns when all handlers have returned. If the other side ends, it
+// returns io.EOF.
 func Serve(ctx context.Context, c *Conn, handlers Handlers) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -64,14 +64,15 @@ func answer(ctx context.Context, c *Conn, handlers Handlers, req Message) {
 	if err != nil {
 		m = Message{Kind: replyKind, ID: req.ID, Error: bounded(err.Error())}
 	}
-	// The caller waits for an answer: that there is none is one, such as where it
-	// is too long. If the other side is gone, Serve sees that too.
+	// The caller waits for an answer, so report that it could not be sent, for
+	// example because it is too long. If the other side has gone, Serve sees that
+	// too.
 	if err := c.Send(m); err != nil {
 		_ = c.Send(Message{Kind: replyKind, ID: req.ID, Error: bounded(err.Error())})
 	}
 }
 
-// maxError bounds the text of a failure, so that it is told in any case.
+// maxError bounds the text of a failure, so that it can always be sent.
 const maxError = 4 << 10
 
 func bounded(text string) string { return text[:min(len(text), maxError)] }
@@ -100,11 +101,11 @@ type Client struct {
 	err     error
 }
 
-// patience is how long the other side may take for a call. It works for much less,
-// but its program may be stopped, by whoever is root beside it.
+// patience is how long the other side may take for a call. It needs much less
+// time, but the command, which is root next to it, may stop its process.
 const patience = time.Minute
 
-// NewClient takes the connection over; it ends when the connection does.
+// NewClient takes over the connection; the client ends when the connection does.
 func NewClient(conn *Conn) *Client {
 	c := &Client{conn: conn, done: make(chan struct{}), patience: patience, waiting: map[uint64]chan Message{}}
 	go c.receive()
@@ -131,7 +132,7 @@ func (c *Client) Call(ctx context.Context, method string, request, reply any) ([
 	return fds, err
 }
 
-// Await is Call for what takes as long as it takes: ctx alone bounds it.
+// Await is like Call, but only ctx bounds its time.
 func (c *Client) Await(ctx context.Context, method string, request, reply any) ([]int, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
@@ -184,13 +185,14 @@ func (c *Client) register() (uint64, chan Message, error) {
 	return c.nextID, answer, nil
 }
 
-// forget gives a call up; an answer that came meanwhile loses its descriptors.
+// forget abandons a call; it closes the descriptors of an answer that has
+// arrived in the meantime.
 func (c *Client) forget(id uint64, answer <-chan Message) {
 	c.mu.Lock()
 	delete(c.waiting, id)
 	c.mu.Unlock()
 	select {
-	case m := <-answer: // delivered before the call was given up, or the end
+	case m := <-answer: // delivered before the call was abandoned, or the end of the connection
 		closeAll(m.FDs)
 	default:
 	}
@@ -207,7 +209,7 @@ func (c *Client) receive() {
 	for {
 		m, err := c.conn.Recv()
 		if err != nil {
-			c.conn.Close() // also where the other side is there, but talks nonsense
+			c.conn.Close() // also if the other side is alive, but sends malformed messages
 			c.fail(err)
 			return
 		}

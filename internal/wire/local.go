@@ -6,13 +6,13 @@ import (
 	"fmt"
 )
 
-// Local is a Caller without another side: its handlers run in this process.
+// Local is a Caller whose handlers run in this process.
 type Local struct {
 	Handlers Handlers
 }
 
-// Call implements Caller. Bodies are encoded and decoded as they are between
-// processes, and the descriptors that a handler returns are the caller's.
+// Call implements Caller. Bodies are encoded and decoded as between processes,
+// and the caller owns the descriptors that a handler returns.
 func (l Local) Call(ctx context.Context, method string, request, reply any) ([]int, error) {
 	body, err := json.Marshal(request)
 	if err != nil {

@@ -2,9 +2,8 @@
 // parent and the child over a pair of SOCK_SEQPACKET sockets.
 //
 // One packet is one message: a JSON header that names what it is, and the
-// descriptors in SCM_RIGHTS. The kernel keeps packet boundaries, so there is
-// no framing to get wrong, and the death of either side is an end of file on
-// the other.
+// descriptors in SCM_RIGHTS. The kernel keeps packet boundaries, so no framing
+// is needed, and the death of either side is an end of file on the other.
 package wire
 
 import (
@@ -32,7 +31,7 @@ type Message struct {
 	Kind string `json:"kind"`
 	// ID pairs a reply with its call; 0 outside of calls.
 	ID uint64 `json:"id,omitempty"`
-	// Error is the failure that a reply carries back.
+	// Error is the failure that a reply reports.
 	Error string          `json:"error,omitempty"`
 	Body  json.RawMessage `json:"body,omitempty"`
 	// FDs are owned by the receiver.
@@ -43,13 +42,13 @@ type Message struct {
 // receives from one.
 type Conn struct {
 	uc   *net.UnixConn
-	send chan struct{} // has room for the one that sends
+	send chan struct{} // held by the goroutine that sends
 	buf  []byte
 	oob  []byte
 }
 
-// Pair returns a connected pair of sockets: the parent's end as a Conn, and
-// the child's as a file to be inherited.
+// Pair returns a connected pair of sockets: the parent's end as a Conn, and the
+// child's end as a file to be inherited.
 func Pair() (*Conn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -63,10 +62,10 @@ func Pair() (*Conn, *os.File, error) {
 	return conn, os.NewFile(uintptr(fds[1]), "wire"), nil
 }
 
-// NewConn makes a Conn of a SOCK_SEQPACKET descriptor and takes it over.
+// NewConn makes a Conn from a SOCK_SEQPACKET descriptor, and takes over the descriptor.
 func NewConn(fd int) (*Conn, error) {
 	f := os.NewFile(uintptr(fd), "wire")
-	defer f.Close() // FileConn duplicates
+	defer f.Close() // FileConn duplicates the descriptor
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("descriptor %d is not a socket: %w", fd, err)
@@ -79,14 +78,14 @@ func NewConn(fd int) (*Conn, error) {
 	return &Conn{uc: uc, send: make(chan struct{}, 1), buf: make([]byte, MaxMessage), oob: make([]byte, unix.CmsgSpace(MaxFDs*4))}, nil
 }
 
-// Close closes the connection; a Recv under way returns.
+// Close closes the connection; a Recv in progress returns.
 func (c *Conn) Close() error { return c.uc.Close() }
 
-// Send sends one message. The descriptors stay the caller's.
+// Send sends one message. The caller keeps the descriptors.
 func (c *Conn) Send(m Message) error { return c.sendWithin(context.Background(), 0, m) }
 
 // sendWithin is Send to a side that may not read: it takes no longer than patience,
-// where that is not 0, nor waits for others that send once ctx has ended.
+// unless that is 0, and stops waiting for other senders when ctx ends.
 func (c *Conn) sendWithin(ctx context.Context, patience time.Duration, m Message) error {
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -119,7 +118,8 @@ func (c *Conn) sendWithin(ctx context.Context, patience time.Duration, m Message
 	return nil
 }
 
-// SendBody encodes body and sends it under kind. The descriptors stay the caller's.
+// SendBody encodes body and sends it with the given kind. The caller keeps the
+// descriptors.
 func (c *Conn) SendBody(kind string, body any, fds ...int) error {
 	b, err := json.Marshal(body)
 	if err != nil {
@@ -154,8 +154,8 @@ func (c *Conn) Recv() (Message, error) {
 		return Message{}, err
 	}
 	if lost {
-		// The process has no room for all of the descriptors, so it gets none.
-		// That is the failure of this message alone.
+		// The process has no room for all descriptors, so it gets none. Only this
+		// message fails.
 		closeAll(fds)
 		m.Error = fmt.Sprintf("descriptors of %q were lost: %v", m.Kind, unix.EMFILE)
 		return m, nil
@@ -184,9 +184,9 @@ func (m Message) Decode(v any) error {
 	return nil
 }
 
-// ParseRights takes the descriptors out of control messages, for the caller to
-// close; where it fails, there are none left open. (*net.UnixConn).ReadMsgUnix has
-// set close-on-exec on them.
+// ParseRights returns the descriptors in control messages, which the caller must
+// close. If it fails, it leaves none open. (*net.UnixConn).ReadMsgUnix has set
+// close-on-exec on them.
 func ParseRights(oob []byte) ([]int, error) {
 	if len(oob) == 0 {
 		return nil, nil
