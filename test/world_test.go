@@ -16,6 +16,7 @@ import (
 
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sockio"
 )
 
 // world is a host with clients that are not the host: two network namespaces
@@ -200,16 +201,16 @@ func (w *world) dial(t *testing.T, proto string, from, to netip.AddrPort) (net.C
 	f := os.NewFile(uintptr(fds[0]), "client")
 	defer f.Close()
 	_ = unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	if err := unix.Bind(fds[0], sockaddr(from)); err != nil {
-		t.Fatalf("bind %s: %v", from, err)
+	if errno := sockio.Bind(fds[0], from); errno != 0 {
+		t.Fatalf("bind %s: %v", from, errno)
 	}
-	if err := unix.Connect(fds[0], sockaddr(to)); err == unix.EINPROGRESS {
+	if errno := sockio.Connect(fds[0], to); errno == unix.EINPROGRESS {
 		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fds[0]), Events: unix.POLLOUT}}, 10000)
 		if code, _ := unix.GetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_ERROR); code != 0 {
 			return nil, unix.Errno(code)
 		}
-	} else if err != nil {
-		return nil, err
+	} else if errno != 0 {
+		return nil, errno
 	}
 	c, err := net.FileConn(f)
 	if err != nil {
@@ -217,11 +218,4 @@ func (w *world) dial(t *testing.T, proto string, from, to netip.AddrPort) (net.C
 	}
 	t.Cleanup(func() { c.Close() })
 	return c, nil
-}
-
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
-	}
-	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
 }

@@ -20,6 +20,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // Listen opens the sockets of one published port and returns them as
@@ -118,7 +120,7 @@ func openAll(sockType int, addrs []netip.Addr, port int) ([]int, error) {
 			continue
 		}
 		if err != nil {
-			closeAll(fds)
+			sockio.CloseAll(fds)
 			return nil, err
 		}
 		fds = append(fds, fd)
@@ -175,18 +177,11 @@ func prepare(fd, family, sockType int, sa unix.Sockaddr, dual bool) error {
 }
 
 func sockaddr(addr netip.Addr, port int) (unix.Sockaddr, int, error) {
-	if addr.Is4() {
-		return &unix.SockaddrInet4{Addr: addr.As4(), Port: port}, unix.AF_INET, nil
+	if _, err := sockio.Scope(addr); err != nil {
+		return nil, 0, err
 	}
-	sa := &unix.SockaddrInet6{Addr: addr.As16(), Port: port}
-	if zone := addr.Zone(); zone != "" {
-		iface, err := net.InterfaceByName(zone)
-		if err != nil {
-			return nil, 0, fmt.Errorf("zone %q: %w", zone, err)
-		}
-		sa.ZoneId = uint32(iface.Index)
-	}
-	return sa, unix.AF_INET6, nil
+	sa, family := sockio.Sockaddr(netip.AddrPortFrom(addr, uint16(port)))
+	return sa, family, nil
 }
 
 // netAddr is the address as errors show it: as it was asked for.
@@ -196,10 +191,4 @@ func netAddr(proto, ip string, port int) net.Addr {
 		return &net.UDPAddr{IP: addr.AsSlice(), Port: port, Zone: addr.Zone()}
 	}
 	return &net.TCPAddr{IP: addr.AsSlice(), Port: port, Zone: addr.Zone()}
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sockio"
 )
 
 func TestMain(m *testing.M) { nstest.Main(m, privilegeHandlers) }
@@ -37,12 +38,6 @@ func freePort(t *testing.T) int {
 	return 0
 }
 
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
-}
-
 // listen opens sockets that are closed with the test.
 func listen(t *testing.T, proto, ip string, port int) []int {
 	t.Helper()
@@ -50,7 +45,7 @@ func listen(t *testing.T, proto, ip string, port int) []int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closeAll(fds) })
+	t.Cleanup(func() { sockio.CloseAll(fds) })
 	return fds
 }
 
@@ -143,7 +138,7 @@ func TestErrors(t *testing.T) {
 			c.want = fmt.Sprintf(c.want, c.port)
 		}
 		fds, err := hostsock.Listen(c.proto, c.ip, c.port)
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		if err == nil || err.Error() != c.want {
 			t.Errorf("%s %q %d: got %v, want %s", c.proto, c.ip, c.port, err, c.want)
 		}
@@ -168,7 +163,7 @@ func TestFamiliesCoexist(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			closeAll(append(v4, v6...))
+			sockio.CloseAll(append(v4, v6...))
 		}
 	}
 }
@@ -180,7 +175,7 @@ func TestPartialFailure(t *testing.T) {
 		listen(t, proto+"6", "::1", port)
 		before := nstest.OpenFDs()
 		if fds, err := hostsock.Listen(proto, "", port); err == nil {
-			closeAll(fds)
+			sockio.CloseAll(fds)
 			t.Fatalf("%s: listens on a port that is in use", proto)
 		}
 		if leaked := nstest.LeakedFDs(before); len(leaked) > 0 {

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // Inherited are listening sockets that the program was started with, such as
@@ -70,16 +72,12 @@ func describe(fd int) (inheritedSocket, bool) {
 	if err != nil {
 		return s, false
 	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		s.bound = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		addr := netip.AddrFrom16(sa.Addr)
-		s.dual = addr.IsUnspecified() && option(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) == 0
+	s.bound = sockio.FromSockaddr(sa)
+	if sa, ok := sa.(*unix.SockaddrInet6); ok {
+		s.dual = s.bound.Addr().IsUnspecified() && option(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY) == 0
 		if iface, err := net.InterfaceByIndex(int(sa.ZoneId)); sa.ZoneId != 0 && err == nil {
-			addr = addr.WithZone(iface.Name)
+			s.bound = netip.AddrPortFrom(s.bound.Addr().WithZone(iface.Name), s.bound.Port())
 		}
-		s.bound = netip.AddrPortFrom(addr.Unmap(), uint16(sa.Port))
 	}
 	return s, s.bound.Port() != 0
 }
@@ -128,7 +126,7 @@ func (in *Inherited) take(proto, ip string, port int) ([]int, error) {
 		}
 		fd, err := duplicate(s.fd)
 		if err != nil {
-			closeAll(fds)
+			sockio.CloseAll(fds)
 			return nil, fmt.Errorf("taking the inherited socket %s: %w", s.bound, err)
 		}
 		s.takenBy = name

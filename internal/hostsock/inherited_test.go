@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/sockio"
 )
 
 // activated opens a socket as a service manager does.
@@ -93,7 +94,7 @@ func TestInheritedSocketsServePorts(t *testing.T) {
 				inherited = append(inherited, activated(t, s.network, s.ip, port))
 			}
 			sockets, err := hostsock.NewInherited(inherited).Listen(tt.proto, tt.ip, port)
-			defer closeAll(sockets.FDs)
+			defer sockio.CloseAll(sockets.FDs)
 			if tt.inUse != errors.Is(err, syscall.EADDRINUSE) || (err != nil) != tt.inUse {
 				t.Fatal(err)
 			}
@@ -114,7 +115,7 @@ func TestWhatIsNoPortIsLeftAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAll(pair[:])
+	defer sockio.CloseAll(pair[:])
 	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +131,7 @@ func TestWhatIsNoPortIsLeftAlone(t *testing.T) {
 	if err != nil || sockets.Shared {
 		t.Fatal(sockets, err)
 	}
-	closeAll(sockets.FDs)
+	sockio.CloseAll(sockets.FDs)
 	if taken := in.Seal(); len(taken) > 0 {
 		t.Error(taken)
 	}
@@ -144,7 +145,7 @@ func TestSeal(t *testing.T) {
 	in := hostsock.NewInherited(fds)
 	listen := func(proto string, port int, ip string) error {
 		sockets, err := in.Listen(proto, ip, port)
-		closeAll(sockets.FDs)
+		sockio.CloseAll(sockets.FDs)
 		return err
 	}
 	if err := listen("tcp", first, "0.0.0.0"); err != nil {

@@ -21,6 +21,7 @@ import (
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
+	"rootlesskit/internal/sockio"
 	"rootlesskit/internal/wire"
 )
 
@@ -34,7 +35,7 @@ func TestPrivilegedPort(t *testing.T) {
 		"tcp6": `listen tcp6 :81`,
 	} {
 		fds, err := child.Call(t.Context(), restrictedMethod, restricted{Proto: proto, Port: 81}, nil)
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		want := regexp.MustCompile(`^cannot expose privileged port 81, .*net\.ipv4\.ip_unprivileged_port_start=81.*\(currently 1024\).*` +
 			`setcap cap_net_bind_service=ep /.*>= 1024: ` + listen + `: bind: permission denied$`)
 		if err == nil || !want.MatchString(err.Error()) {
@@ -115,7 +116,7 @@ func listenRestricted(req restricted) ([]int, error) {
 		err = fmt.Errorf("capabilities were %v and are %v", own, after)
 	}
 	if err != nil {
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		return nil, err
 	}
 	return fds, nil
@@ -146,12 +147,12 @@ func TestPermittedCapabilityIsRaised(t *testing.T) {
 	child := nstest.NewChild(t)
 	for _, proto := range []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"} {
 		fds, err := child.Call(t.Context(), restrictedMethod, restricted{Proto: proto, Permitted: true, Port: 80}, nil)
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		if err != nil {
 			t.Errorf("%s: %v", proto, err)
 		}
 		fds, err = child.Call(t.Context(), restrictedMethod, restricted{Proto: proto, Port: 80}, nil)
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		if err == nil {
 			t.Errorf("%s: bound a privileged port without the capability", proto)
 		}
@@ -168,10 +169,10 @@ func TestHostWithoutIPv6(t *testing.T) {
 		if len(fds) != 1 || localAddr(t, fds[0]) != "0.0.0.0" {
 			t.Errorf("%s: got %d sockets", proto, len(fds))
 		}
-		closeAll(fds)
+		sockio.CloseAll(fds)
 	}
 	fds, err := child.Call(t.Context(), restrictedMethod, restricted{Proto: "tcp6", NoIPv6: true, Port: 8080}, nil)
-	closeAll(fds)
+	sockio.CloseAll(fds)
 	if err == nil || err.Error() != "listen tcp6 :8080: socket: address family not supported by protocol" {
 		t.Errorf("got %v", err)
 	}
@@ -191,7 +192,7 @@ func TestDropBindCapability(t *testing.T) {
 		t.Error(err)
 	}
 	fds, err := child.Call(t.Context(), restrictedMethod, restricted{Proto: "tcp", Permitted: true, Port: 80}, nil)
-	closeAll(fds)
+	sockio.CloseAll(fds)
 	if err != nil {
 		t.Errorf("the capability is not permitted any more: %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/sockio"
 	"rootlesskit/internal/wire"
 )
 
@@ -52,7 +53,7 @@ func OpenTAP(ctx context.Context, child wire.Caller, req TAPRequest) (int, error
 		return -1, fmt.Errorf("making the TAP device %q: %w", req.Name, err)
 	}
 	if len(fds) != 1 {
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		return -1, fmt.Errorf("making the TAP device %q: got %d descriptors", req.Name, len(fds))
 	}
 	return fds[0], nil
@@ -63,7 +64,7 @@ func OpenTAP(ctx context.Context, child wire.Caller, req TAPRequest) (int, error
 // No descriptor of the device is open when MakeTAP returns.
 func MakeTAP(ctx context.Context, child wire.Caller, name string) error {
 	_, fds, err := tapMethod.Call(ctx, child, TAPRequest{Name: name, Persist: true})
-	closeAll(fds)
+	sockio.CloseAll(fds)
 	if err != nil {
 		return fmt.Errorf("making the TAP device %q: %w", name, err)
 	}

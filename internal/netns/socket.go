@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/sockio"
 	"rootlesskit/internal/wire"
 )
 
@@ -35,12 +36,12 @@ func Sockets(ctx context.Context, child wire.Caller, req SocketRequest) ([]int, 
 		return nil, fmt.Errorf("making %d sockets in the namespace: %w", req.Count, err)
 	}
 	if len(fds) != req.Count {
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		return nil, fmt.Errorf("asked for %d sockets, got %d", req.Count, len(fds))
 	}
 	for _, fd := range fds {
 		if err := req.verify(fd); err != nil {
-			closeAll(fds)
+			sockio.CloseAll(fds)
 			return nil, fmt.Errorf("asked for %d sockets in the namespace, got %w", req.Count, err)
 		}
 	}
@@ -72,7 +73,7 @@ func (n *Namespace) NewSockets(req SocketRequest) ([]int, error) {
 		return nil
 	})
 	if err != nil {
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		return nil, err
 	}
 	return fds, nil
@@ -105,10 +106,4 @@ func setTransparent(fd, family int) error {
 		return fmt.Errorf("IP_TRANSPARENT: %w", err)
 	}
 	return nil
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
 }

@@ -72,7 +72,7 @@ func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock
 		own.port.Store(p.source.PortOfOwn(protocol(udp), netip.AddrPortFrom(ip, to.Port())))
 	})
 	if !taken {
-		closeAll(sockets.FDs)
+		sockio.CloseAll(sockets.FDs)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("forwarding %s: %w", spec, err)
@@ -86,7 +86,7 @@ func (p *Ports) ForwardTCP(cfg relay.TCPConfig) (*Port, error) {
 	taken := false
 	defer func() {
 		if !taken {
-			closeAll(cfg.Listeners)
+			sockio.CloseAll(cfg.Listeners)
 		}
 	}()
 	return p.start(func() (forwarded, error) {
@@ -101,7 +101,7 @@ func (p *Ports) ForwardUDP(cfg relay.UDPConfig) (*Port, error) {
 	taken := false
 	defer func() {
 		if !taken {
-			closeAll(cfg.Sockets)
+			sockio.CloseAll(cfg.Sockets)
 		}
 	}()
 	return p.start(func() (forwarded, error) {
@@ -192,10 +192,4 @@ func (p *Port) Close() error {
 	defer p.of.mu.Unlock()
 	delete(p.of.open, p)
 	return err
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
 }

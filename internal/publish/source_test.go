@@ -134,17 +134,10 @@ func (r *remoteTest) connect(t *testing.T, to netip.AddrPort) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closeAll(fds) })
-	if err := unix.Connect(fds[0], sockaddr(to)); err != nil && err != unix.EINPROGRESS {
+	t.Cleanup(func() { sockio.CloseAll(fds) })
+	if err := sockio.Connect(fds[0], to); err != 0 && err != unix.EINPROGRESS {
 		t.Fatal(err)
 	}
-}
-
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
 func TestRemoteUDPClientIsNotLoopback(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // A firewall inside sees a reply before its mark has led it to lo: as one that
@@ -82,58 +84,29 @@ func trialSockets(own, foreign netip.Addr) (server, client *os.File, err error) 
 		wildcard = netip.IPv6Unspecified()
 		level, transparent = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
 	}
-	err = func() error {
-		if err := unix.Bind(int(server.Fd()), sockaddrOf(netip.AddrPortFrom(wildcard, 0))); err != nil {
-			return err
-		}
-		port, err := portOf(int(server.Fd()))
-		if err != nil {
-			return err
-		}
-		if err := unix.SetsockoptInt(int(client.Fd()), level, transparent, 1); err != nil {
-			return err
-		}
-		if err := unix.Bind(int(client.Fd()), sockaddrOf(netip.AddrPortFrom(foreign, 0))); err != nil {
-			return err
-		}
-		return unix.Connect(int(client.Fd()), sockaddrOf(netip.AddrPortFrom(own, port)))
-	}()
-	if err != nil {
+	sfd, cfd := int(server.Fd()), int(client.Fd())
+	errno := sockio.Bind(sfd, netip.AddrPortFrom(wildcard, 0))
+	if errno == 0 {
+		sockio.SetInt(cfd, level, transparent, 1) // else the address is refused
+		errno = sockio.Bind(cfd, netip.AddrPortFrom(foreign, 0))
+	}
+	if errno == 0 {
+		errno = sockio.Connect(cfd, netip.AddrPortFrom(own, sockio.LocalAddr(sfd).Port()))
+	}
+	if errno != 0 {
 		server.Close()
 		client.Close()
-		return nil, nil, err
+		return nil, nil, errno
 	}
 	return server, client, nil
 }
 
 func trialSocket(of netip.Addr) (*os.File, error) {
-	family := unix.AF_INET
-	if of.Is6() {
-		family = unix.AF_INET6
-	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(sockio.Family(of), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), "trial"), nil
-}
-
-func portOf(fd int) (uint16, error) {
-	sa, err := unix.Getsockname(fd)
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return uint16(sa.Port), nil
-	case *unix.SockaddrInet6:
-		return uint16(sa.Port), nil
-	}
-	return 0, err
-}
-
-func sockaddrOf(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
-	}
-	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
 }
 
 // readable waits until something can be read.

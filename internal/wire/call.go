@@ -8,6 +8,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"rootlesskit/internal/sockio"
 )
 
 // Handler answers a call. The descriptors that it returns are sent with the
@@ -56,7 +58,7 @@ func Serve(ctx context.Context, c *Conn, handlers Handlers) error {
 
 func answer(ctx context.Context, c *Conn, handlers Handlers, req Message) {
 	reply, fds, err := dispatch(ctx, handlers, req)
-	defer closeAll(fds)
+	defer sockio.CloseAll(fds)
 	m := Message{Kind: replyKind, ID: req.ID, FDs: fds}
 	if err == nil && reply != nil {
 		m.Body, err = json.Marshal(reply)
@@ -83,7 +85,7 @@ func dispatch(ctx context.Context, handlers Handlers, req Message) (any, []int, 
 	}
 	h, ok := handlers[req.Kind]
 	if !ok {
-		closeAll(req.FDs)
+		sockio.CloseAll(req.FDs)
 		return nil, nil, fmt.Errorf("unknown method %q", req.Kind)
 	}
 	return h(ctx, req)
@@ -161,12 +163,12 @@ func (c *Client) Await(ctx context.Context, method string, request, reply any) (
 // result turns an answer into what Call returns.
 func (m Message) result(method string, reply any) ([]int, error) {
 	if m.Error != "" {
-		closeAll(m.FDs)
+		sockio.CloseAll(m.FDs)
 		return nil, &RemoteError{Method: method, Message: m.Error}
 	}
 	if reply != nil {
 		if err := m.Decode(reply); err != nil {
-			closeAll(m.FDs)
+			sockio.CloseAll(m.FDs)
 			return nil, err
 		}
 	}
@@ -193,7 +195,7 @@ func (c *Client) forget(id uint64, answer <-chan Message) {
 	c.mu.Unlock()
 	select {
 	case m := <-answer: // delivered before the call was abandoned, or the end of the connection
-		closeAll(m.FDs)
+		sockio.CloseAll(m.FDs)
 	default:
 	}
 }
@@ -223,7 +225,7 @@ func (c *Client) deliver(m Message) {
 	answer := c.waiting[m.ID]
 	delete(c.waiting, m.ID)
 	if answer == nil {
-		closeAll(m.FDs)
+		sockio.CloseAll(m.FDs)
 		return
 	}
 	answer <- m // never blocks: one answer per call, room for one

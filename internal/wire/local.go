@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+
+	"rootlesskit/internal/sockio"
 )
 
 // Local is a Caller whose handlers run in this process.
@@ -23,7 +25,7 @@ func (l Local) Call(ctx context.Context, method string, request, reply any) ([]i
 		err = transcode(method, answer, reply)
 	}
 	if err != nil {
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		return nil, err
 	}
 	return fds, nil

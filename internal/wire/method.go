@@ -1,6 +1,10 @@
 package wire
 
-import "context"
+import (
+	"context"
+
+	"rootlesskit/internal/sockio"
+)
 
 // Method is the name of a call ("package.verb") with the types of its request and
 // reply, which is all that the two sides share.
@@ -25,7 +29,7 @@ func (m Method[Req, Reply]) Await(ctx context.Context, to *Client, req Req) (rep
 // reply and then closed; descriptors of a request are closed.
 func (m Method[Req, Reply]) Handle(in Handlers, f func(context.Context, Req) (Reply, []int, error)) {
 	in[string(m)] = func(ctx context.Context, msg Message) (any, []int, error) {
-		closeAll(msg.FDs)
+		sockio.CloseAll(msg.FDs)
 		var req Req
 		if err := msg.Decode(&req); err != nil {
 			return nil, nil, err

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // MaxMessage bounds a message; MaxFDs is the kernel's SCM_MAX_FD.
@@ -150,13 +152,13 @@ func (c *Conn) Recv() (Message, error) {
 		m, err = Parse(c.buf[:n])
 	}
 	if err != nil {
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		return Message{}, err
 	}
 	if lost {
 		// The process has no room for all descriptors, so it gets none. Only this
 		// message fails.
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		m.Error = fmt.Sprintf("descriptors of %q were lost: %v", m.Kind, unix.EMFILE)
 		return m, nil
 	}
@@ -202,16 +204,10 @@ func ParseRights(oob []byte) ([]int, error) {
 		}
 		got, err := unix.ParseUnixRights(&cm)
 		if err != nil {
-			closeAll(fds)
+			sockio.CloseAll(fds)
 			return nil, fmt.Errorf("malformed SCM_RIGHTS: %w", err)
 		}
 		fds = append(fds, got...)
 	}
 	return fds, nil
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
 }

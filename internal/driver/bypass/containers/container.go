@@ -15,6 +15,7 @@ import (
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/relay"
 	"rootlesskit/internal/seccomp"
+	"rootlesskit/internal/sockio"
 )
 
 // container is a container that has ports of its own, in a network namespace
@@ -222,7 +223,7 @@ func (p *place) own(fds []int) ([]int, error) {
 	if err == nil && cookie == p.netns {
 		return fds, nil
 	}
-	closeAll(fds)
+	sockio.CloseAll(fds)
 	return nil, fmt.Errorf("the first process of the container (PID %d) has ended", p.pid)
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/seccomp"
+	"rootlesskit/internal/sockio"
 	"rootlesskit/internal/unixsock"
 	"rootlesskit/internal/wire"
 )
@@ -111,11 +112,11 @@ func receive(conn *net.UnixConn, take take) error {
 	_ = conn.SetDeadline(time.Now().Add(runtimePatience))
 	raw, fds, err := readState(conn)
 	if len(raw) == 0 && errors.Is(err, io.EOF) {
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		return nil // somebody looked whether anybody listens
 	}
 	if err != nil {
-		closeAll(fds)
+		sockio.CloseAll(fds)
 		return fmt.Errorf("reading the state of a container: %w", err)
 	}
 	s, fd, err := parseState(raw, fds)
@@ -173,10 +174,4 @@ func parseState(raw []byte, fds []int) (s state, fd int, err error) {
 		}
 	}
 	return s, -1, errors.New("the state of the container comes without the descriptor seccompFd")
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
 }
