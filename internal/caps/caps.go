@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sets are the capabilities of a thread, 0 to 31 and then 32 to 63: what capget(2) and
-// capset(2) call version 3.
+// Sets are the capabilities of a thread, first 0 to 31 and then 32 to 63 (version 3 of
+// capget(2) and capset(2)).
 type Sets [2]unix.CapUserData
 
-// Get returns those of the calling thread.
+// Get returns the capabilities of the calling thread.
 func Get() (Sets, error) {
 	var s Sets
 	hdr := header()
@@ -26,7 +26,7 @@ func Get() (Sets, error) {
 	return s, nil
 }
 
-// Set makes them those of the calling thread, which should be locked.
+// Set sets the capabilities of the calling thread, which should be locked.
 func (s Sets) Set() error {
 	hdr := header()
 	if err := unix.Capset(&hdr, &s[0]); err != nil {
@@ -35,8 +35,8 @@ func (s Sets) Set() error {
 	return nil
 }
 
-// SetAllThreads makes them those of every thread of the process. It needs a build
-// without cgo (see syscall.AllThreadsSyscall).
+// SetAllThreads sets the capabilities of every thread of the process. It needs a
+// build without cgo (see syscall.AllThreadsSyscall).
 func (s Sets) SetAllThreads() error {
 	hdr := header()
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&s[0])), 0)
@@ -50,7 +50,7 @@ func header() unix.CapUserHeader { return unix.CapUserHeader{Version: unix.LINUX
 
 func bit(c uint) uint32 { return 1 << (c % 32) }
 
-// Permits reports whether a capability may be raised.
+// Permits reports whether a capability is permitted.
 func (s Sets) Permits(c uint) bool { return s[c/32].Permitted&bit(c) != 0 }
 
 // Has reports whether a capability is in effect.
@@ -62,7 +62,7 @@ func (s Sets) With(c uint) Sets {
 	return s
 }
 
-// Without returns the sets with a capability not in effect, but permitted as before.
+// Without returns the sets with a capability not in effect, and permitted as before.
 func (s Sets) Without(c uint) Sets {
 	s[c/32].Effective &^= bit(c)
 	return s
@@ -93,7 +93,7 @@ func All() []uintptr {
 // thread, so that a program it executes has the capabilities of its user id
 // and nothing else. Call it on the locked thread that executes the program.
 func DropInheritable() error {
-	// Kernel 4.3 brought the ambient set; EINVAL before.
+	// The ambient set came with Linux 4.3; older kernels return EINVAL.
 	err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	if err != nil && err != unix.EINVAL {
 		return fmt.Errorf("clearing the ambient capabilities: %w", err)

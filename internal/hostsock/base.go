@@ -9,25 +9,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Base is the listening socket of a published TCP port that other sockets of the
-// same user may be put in front of, by SO_REUSEPORT: those get the connections
-// while they listen, and the base gets them at once when they do not.
+// Base is the listening socket of a published TCP port. Other sockets of the
+// same user can be put in front of it with SO_REUSEPORT: they get the
+// connections while they listen, and the base gets them at once when they do
+// not.
 //
-// It is an IPv6 socket, also for an IPv4 address, which it has in its mapped
-// form, since the kernel prefers an IPv4 socket for an IPv4 connection, as the
-// more specific one. An IPv6 socket in front becomes a member of the base's group
-// (reuseport); the program of that group leads connections to it, see Steer.
-// Where the kernel has no IPv6, an IPv4 base is in a group with the IPv4 sockets.
+// It is an IPv6 socket, even for an IPv4 address, to which it is bound in mapped
+// form. That way, an IPv4 socket in front gets IPv4 connections, since the kernel
+// prefers the more specific socket. An IPv6 socket in front becomes a member of
+// the base's reuseport group, and the program of the group selects it, see Steer.
+// If the kernel has no IPv6, an IPv4 base is in a group with the IPv4 sockets.
 type Base struct {
 	FD     int // the caller's to close
 	Family int // unix.AF_INET or unix.AF_INET6
-	// Addr is the address in the host, of the family that was asked for. :: with
-	// Dual takes IPv4 connections too.
+	// Addr is the address in the host, in the family that was asked for. With
+	// Dual, :: accepts IPv4 connections too.
 	Addr netip.AddrPort
 	Dual bool
 }
 
-// ListenBase is like Listen with a TCP protocol, but opens one socket that is a
+// ListenBase is like Listen with a TCP protocol, but opens a single socket, a
 // base.
 func ListenBase(proto, ip string, port int) (Base, error) {
 	addrs, err := resolvePort(proto, ip, port)
@@ -46,8 +47,8 @@ func ListenBase(proto, ip string, port int) (Base, error) {
 	return b, nil
 }
 
-// open binds before it sets SO_REUSEPORT: with it, another launcher of the same
-// user could have the same port at the same time.
+// open binds before it sets SO_REUSEPORT: otherwise another launcher of the
+// same user could bind the same port at the same time.
 func (b *Base) open() (err error) {
 	if b.FD, err = b.socket(b.Family, b.Family == unix.AF_INET6 && b.v6Only()); err != nil {
 		return err
@@ -65,12 +66,12 @@ func (b *Base) open() (err error) {
 	return err
 }
 
-// v6Only reports whether the base takes IPv6 connections alone.
+// v6Only reports whether the base only accepts IPv6 connections.
 func (b *Base) v6Only() bool { return b.Addr.Addr().Is6() && !b.Dual }
 
-// Front returns a bound socket of a family that goes before the base when it
-// listens. The address is the base's, or its IPv4 half for an IPv4 socket.
-// ErrNoFront: the family does not go with the address.
+// Front returns a bound socket of a family, which takes precedence over the
+// base when it listens. Its address is the base's, or its IPv4 half for an IPv4
+// socket. Front returns ErrNoFront if the family does not go with the address.
 func (b *Base) Front(family int) (int, error) {
 	if family == unix.AF_INET && b.v6Only() || family == unix.AF_INET6 && b.Family == unix.AF_INET {
 		return -1, ErrNoFront
@@ -89,7 +90,7 @@ func (b *Base) Front(family int) (int, error) {
 	return fd, nil
 }
 
-// ErrNoFront says that a socket of a family cannot have a base's address.
+// ErrNoFront says that a socket of the given family cannot have a base's address.
 var ErrNoFront = errors.New("the port's address is of another family than the server's socket")
 
 func (b *Base) socket(family int, v6Only bool) (int, error) {
@@ -114,7 +115,7 @@ func (b *Base) socket(family int, v6Only bool) (int, error) {
 	return fd, nil
 }
 
-// bind gives a socket the base's address, in the form that its family has.
+// bind binds a socket to the base's address, in the form of the socket's family.
 func (b *Base) bind(fd, family int) error {
 	addr := b.Addr.Addr()
 	if family == unix.AF_INET && b.Dual {

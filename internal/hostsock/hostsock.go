@@ -2,12 +2,12 @@
 // sockets and bound UDP sockets, for every port driver that binds in the
 // parent.
 //
-// An IPv6 socket here is IPV6_V6ONLY, so that 0.0.0.0/tcp4 and ::/tcp6 can share a
-// port. What listens on both families is one IPv6 socket for TCP, which costs half the
-// descriptors; IPv4 peers have their mapped form there. For UDP it is a socket of each
-// family, as answers need the address that was asked. Sockets that the program was
-// started with are as they are, see Inherited. Errors are in the words of Go's net package, which reach
-// clients of the API unchanged.
+// An IPv6 socket here is IPV6_V6ONLY, so that 0.0.0.0/tcp4 and ::/tcp6 can share a port.
+// To listen on both families, TCP uses one IPv6 socket, which costs half the descriptors
+// and shows IPv4 peers in mapped form. UDP uses a socket of each family, since answers
+// need the address that the client sent to. Sockets that the program was started with
+// are used unchanged, see Inherited. Errors have the wording of Go's net package, which
+// reaches clients of the API unchanged.
 package hostsock
 
 import (
@@ -25,19 +25,19 @@ import (
 )
 
 // Listen opens the sockets of one published port and returns them as
-// nonblocking, close-on-exec descriptors, which are the caller's to close. TCP
+// nonblocking, close-on-exec descriptors, which the caller must close. TCP
 // sockets listen, with the backlog that net.core.somaxconn allows.
 //
-// proto is tcp, tcp4, tcp6, udp, udp4 or udp6. ip is an IP address, which may
-// have a zone, or empty for all addresses. tcp and udp on all addresses (an
-// empty ip, 0.0.0.0 or ::) are served on both families, of which the host
-// may lack one; that gives one socket for TCP and one of each family for UDP. As in package net, ::
-// with tcp4 or udp4 means 0.0.0.0. port is 1 to 65535.
+// proto is tcp, tcp4, tcp6, udp, udp4 or udp6. ip is an IP address, which may have a
+// zone, or empty for all addresses. tcp and udp on all addresses (an empty ip, 0.0.0.0
+// or ::) use both families, but the host may lack one; they take one socket for TCP, and
+// one of each family for UDP. As in package net, :: with tcp4 or udp4 means 0.0.0.0.
+// port is 1 to 65535.
 //
 // The error is a *net.OpError, such as "listen tcp4 127.0.0.1:8099: bind:
 // address already in use". For a privileged port it is a *PrivilegedPortError,
-// unless the process has CAP_NET_BIND_SERVICE in its permitted set, which is
-// then raised around bind alone.
+// unless the process has CAP_NET_BIND_SERVICE in its permitted set; Listen then
+// raises the capability only for bind.
 func Listen(proto, ip string, port int) ([]int, error) {
 	addrs, err := resolvePort(proto, ip, port)
 	if err != nil {
@@ -131,7 +131,7 @@ func openAll(sockType int, addrs []netip.Addr, port int) ([]int, error) {
 	return fds, nil
 }
 
-// open opens a socket. dual has :: take IPv4 too.
+// open opens a socket. With dual, :: accepts IPv4 too.
 func open(sockType int, addr netip.Addr, port int, dual bool) (int, error) {
 	sa, family, err := sockaddr(addr, port)
 	if err != nil {
@@ -159,7 +159,7 @@ func prepare(fd, family, sockType int, sa unix.Sockaddr, dual bool) error {
 		}
 	}
 	if sockType == unix.SOCK_STREAM {
-		// Not for UDP: there it would let others take datagrams of this port.
+		// Not for UDP, where it would let others receive datagrams of this port.
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
@@ -184,7 +184,7 @@ func sockaddr(addr netip.Addr, port int) (unix.Sockaddr, int, error) {
 	return sa, family, nil
 }
 
-// netAddr is the address as errors show it: as it was asked for.
+// netAddr returns the address for errors, in the form in which it was asked for.
 func netAddr(proto, ip string, port int) net.Addr {
 	addr, _ := netip.ParseAddr(ip)
 	if sockType(proto) == unix.SOCK_DGRAM {

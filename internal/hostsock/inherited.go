@@ -13,14 +13,15 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// Inherited are listening sockets that the program was started with, such as
-// those of systemd's socket activation. A port that one of them is bound to is
-// served on it, not on a socket of our own: so it needs no privilege.
+// Inherited has listening sockets that the program was started with, such as
+// those of systemd's socket activation. A port uses the inherited socket that
+// is bound to its address, instead of a new one, and so needs no privilege.
 //
-// The other side keeps its copy. So a port that was closed goes on to accept
-// into the kernel's queue; and it can be opened again, from ours.
+// The other side keeps its copy. So after a port is closed, the kernel still
+// queues its connections, and the port can be opened again with this process's
+// copy.
 //
-// The nil *Inherited has none.
+// A nil *Inherited has no sockets.
 type Inherited struct {
 	mu      sync.Mutex
 	sockets []inheritedSocket
@@ -31,12 +32,12 @@ type inheritedSocket struct {
 	sockType int
 	bound    netip.AddrPort
 	dual     bool // [::] for both families
-	// takenBy is the port that it serves, empty for none.
+	// takenBy is the port that the socket serves; empty for none.
 	takenBy string
 }
 
-// NewInherited picks the TCP and UDP sockets of fds. The descriptors stay the
-// caller's, who closes them after the last use of the result.
+// NewInherited picks the TCP and UDP sockets among fds. The caller keeps the
+// descriptors, and closes them after the last use of the result.
 func NewInherited(fds []int) *Inherited {
 	in := &Inherited{}
 	for _, fd := range fds {
@@ -47,8 +48,8 @@ func NewInherited(fds []int) *Inherited {
 	return in
 }
 
-// describe tells what a descriptor is; false for all but a TCP socket that
-// listens and a bound UDP socket.
+// describe examines a descriptor. It returns false unless it is a listening TCP
+// socket or a bound UDP socket.
 func describe(fd int) (inheritedSocket, bool) {
 	s := inheritedSocket{fd: fd}
 	option := func(level, name int) int {
@@ -82,19 +83,19 @@ func describe(fd int) (inheritedSocket, bool) {
 	return s, s.bound.Port() != 0
 }
 
-// Sockets are those of one port.
+// Sockets are the sockets of one port.
 type Sockets struct {
-	// FDs are nonblocking, close-on-exec descriptors, the caller's to close.
+	// FDs are nonblocking, close-on-exec descriptors, which the caller must close.
 	FDs []int
-	// Shared says that another process has the sockets too: they are to be
-	// closed, and not shut down.
+	// Shared says that another process has the sockets too: they must be closed,
+	// but not shut down.
 	Shared bool
 }
 
-// Listen is like the function Listen, save that inherited sockets on the
-// port's addresses take the place of new ones. A port on all addresses gets
-// those that there are, and no further one: an IPv6 socket for both families is
-// enough, and so is one family alone.
+// Listen is like the function Listen, except that it uses inherited sockets on
+// the port's addresses instead of new ones. A port on all addresses uses the
+// inherited sockets and no others: an IPv6 socket for both families is enough,
+// and so is a socket of one family.
 func (in *Inherited) Listen(proto, ip string, port int) (Sockets, error) {
 	sockets, err := in.Take(proto, ip, port)
 	if len(sockets.FDs) > 0 || err != nil {
@@ -104,7 +105,7 @@ func (in *Inherited) Listen(proto, ip string, port int) (Sockets, error) {
 	return Sockets{FDs: fds}, err
 }
 
-// Take returns the inherited sockets for a port, which may be none.
+// Take returns the inherited sockets for a port, if any.
 func (in *Inherited) Take(proto, ip string, port int) (Sockets, error) {
 	fds, err := in.take(proto, ip, port)
 	return Sockets{FDs: fds, Shared: true}, err
@@ -113,7 +114,7 @@ func (in *Inherited) Take(proto, ip string, port int) (Sockets, error) {
 func (in *Inherited) take(proto, ip string, port int) ([]int, error) {
 	addrs, err := resolve(proto, ip)
 	if in == nil || err != nil {
-		return nil, nil // Listen says what is wrong
+		return nil, nil // Listen returns the error
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -152,8 +153,8 @@ func duplicate(fd int) (int, error) {
 	return dup, nil
 }
 
-// Seal returns the descriptors that serve ports, and leaves the others alone
-// from here on: they are somebody else's.
+// Seal returns the descriptors that serve ports. From now on, the others are
+// not used: they belong to someone else.
 func (in *Inherited) Seal() []int {
 	in.mu.Lock()
 	defer in.mu.Unlock()

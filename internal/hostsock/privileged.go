@@ -17,8 +17,8 @@ import (
 // (ip_unprivileged_port_start in ip(7), Linux 4.11; for IPv6 as well).
 const portStartPath = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
-// PrivilegedPortError is the refusal of a port that only a privileged process
-// may bind. Its text says how to allow the port.
+// PrivilegedPortError says that only a privileged process may bind a port. Its
+// text says how to allow the port.
 type PrivilegedPortError struct {
 	Port  int
 	Start int // the first port that needs no privilege
@@ -41,7 +41,7 @@ func executable() string {
 	return path
 }
 
-// explainPrivileged turns a refusal for want of privilege into a
+// explainPrivileged turns an error for lack of privilege into a
 // PrivilegedPortError.
 func explainPrivileged(err error, port int) error {
 	if !errors.Is(err, unix.EACCES) {
@@ -63,7 +63,7 @@ func unprivilegedPortStart() int {
 	return start
 }
 
-// bind binds, with CAP_NET_BIND_SERVICE raised only where it turns out to be
+// bind binds, and raises CAP_NET_BIND_SERVICE only if it turns out to be
 // needed.
 func bind(fd int, sa unix.Sockaddr) error {
 	err := unix.Bind(fd, sa)
@@ -73,8 +73,8 @@ func bind(fd int, sa unix.Sockaddr) error {
 	return withBindCapability(func() error { return unix.Bind(fd, sa) })
 }
 
-// withBindCapability runs f on a thread that has CAP_NET_BIND_SERVICE in
-// effect. It is EACCES where the thread is not permitted to have it.
+// withBindCapability runs f on a thread with CAP_NET_BIND_SERVICE in effect. It
+// returns EACCES if the thread may not have the capability.
 func withBindCapability(f func() error) error {
 	runtime.LockOSThread()
 	own, err := caps.Get()
@@ -89,13 +89,13 @@ func withBindCapability(f func() error) error {
 	result := f()
 	if own.Set() == nil {
 		runtime.UnlockOSThread()
-	} // else the thread stays locked, so that it ends with this goroutine
+	} // otherwise the thread stays locked, so that it ends with this goroutine
 	return result
 }
 
-// DropBindCapability takes CAP_NET_BIND_SERVICE out of the effective set of
-// every thread. It stays permitted, for Listen to raise. A program whose file
-// carries the capability calls this first.
+// DropBindCapability removes CAP_NET_BIND_SERVICE from the effective set of
+// every thread. It stays permitted, so that Listen can raise it. A program
+// whose file has the capability must call this first.
 func DropBindCapability() error {
 	own, err := caps.Get()
 	if err != nil || !own.Has(unix.CAP_NET_BIND_SERVICE) {

@@ -12,11 +12,12 @@ import (
 // etherTypeIPv4 is SKF_AD_PROTOCOL of an IPv4 connection.
 const etherTypeIPv4 = 0x0800
 
-// Steer leads new connections to the n sockets of the base's own family that are
-// in front of it, in turns by chance, and with n 0 to the base. The sockets of
-// a group are numbered in the order in which they listened, the base as 0; where
-// there is none with a number, the kernel spreads over all that are there. v6
-// leaves IPv4 connections to the base. See SO_ATTACH_REUSEPORT_CBPF in socket(7).
+// Steer makes the kernel give each new connection to a random one of the n
+// sockets of the base's own family in front of it, or to the base if n is 0. The
+// sockets of a group are numbered in the order in which they began to listen, and
+// the base is 0. If there is no socket with the chosen number, the kernel chooses
+// among all of them. With v6, IPv4 connections go to the base. See
+// SO_ATTACH_REUSEPORT_CBPF in socket(7).
 func (b *Base) Steer(n int, v6 bool) error {
 	var program []bpf.Instruction
 	if v6 {

@@ -1,6 +1,6 @@
-// Package kernel knows which features of Linux this program uses beyond those of
-// the oldest kernel that it runs on, and what it does without them. They are data
-// (features.go): errors, --check and docs/kernels.md say the same about one.
+// Package kernel describes the Linux features that this program uses beyond those
+// of the oldest supported kernel, and the fallbacks. The features are data
+// (features.go), so errors, --check and docs/kernels.md agree.
 package kernel
 
 import (
@@ -12,20 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Feature is something that not every kernel has.
+// Feature is a feature that not every kernel has.
 type Feature struct {
-	// Name is what it is called in errors and tables.
+	// Name is its name in errors and tables.
 	Name string
-	// Since is the first version of Linux that has it; empty where any version may,
-	// or may not.
+	// Since is the first version of Linux that has it; empty if it depends on the
+	// kernel's configuration.
 	Since string
-	// Modules are the kernel's modules that bring it, where it is not built in and
-	// nobody inside can load them.
+	// Modules are the kernel modules that provide it, if it is not built in and
+	// the namespace's root cannot load them.
 	Modules string
-	// Gives is what this program does with it, Without what it does else.
+	// Gives says what this program does with it, Without what it does otherwise.
 	Gives, Without string
 
-	// probe tries it; nil where it cannot be tried without using it.
+	// probe tries it; nil if it cannot be tried without being used.
 	probe func() error
 
 	mu    sync.Mutex
@@ -33,12 +33,12 @@ type Feature struct {
 	err   error
 }
 
-// ErrUnknown is the answer about a feature that cannot be tried, or not here.
+// ErrUnknown is the result for a feature that cannot be tried, at least not here.
 var ErrUnknown = errors.New("the feature cannot be tried")
 
-// Check tries the feature: nil says that it is there. What was found is remembered,
-// unless the error may pass. A feature of network namespaces is tried in that of the
-// calling thread.
+// Check tries the feature, and returns nil if the kernel has it. It remembers the
+// result, unless the error may be temporary. A feature of network namespaces is
+// tried in the calling thread's namespace.
 func (f *Feature) Check() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -60,8 +60,8 @@ func (f *Feature) Check() error {
 	return f.err
 }
 
-// Lacks is the error of a kernel that has shown, by err, that it does not have the
-// feature.
+// Lacks returns an error for a kernel that does not have the feature, as err has
+// shown.
 func (f *Feature) Lacks(err error) error {
 	switch {
 	case f.Since != "":
@@ -72,13 +72,14 @@ func (f *Feature) Lacks(err error) error {
 	return fmt.Errorf("the kernel has no %s: %w", f.Name, err)
 }
 
-// passing reports whether an error says nothing about the kernel: something was short.
+// passing reports whether an error is about a temporary shortage, and says nothing
+// about the kernel.
 func passing(err error) bool {
 	return slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EAGAIN, unix.EINTR},
 		func(short error) bool { return errors.Is(err, short) })
 }
 
-// Missing lists the features of newer versions of Linux that this kernel does not have.
+// Missing returns the features of newer versions of Linux that this kernel does not have.
 func Missing() (missing []*Feature) {
 	for _, f := range All() {
 		if err := f.Check(); f.Since != "" && err != nil && !errors.Is(err, ErrUnknown) {
@@ -88,7 +89,7 @@ func Missing() (missing []*Feature) {
 	return missing
 }
 
-// Release is the kernel's, as of uname(2).
+// Release returns the kernel's release (uname(2)).
 func Release() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {

@@ -46,8 +46,9 @@ func probeNetnsCookie() error {
 	})
 }
 
-// probeNotifications names the flags of a filter, but no filter: a kernel that knows
-// them fails to read it (EFAULT), another one refuses them (EINVAL).
+// probeNotifications passes the flags of a filter, but no filter: a kernel that
+// knows the flags fails to read the filter (EFAULT); another refuses the flags
+// (EINVAL).
 func probeNotifications() error {
 	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, 0)
@@ -57,7 +58,7 @@ func probeNotifications() error {
 	return os.NewSyscallError("seccomp", errno)
 }
 
-// landlockTCP is the first version of Landlock that knows TCP.
+// landlockTCP is the first version of Landlock that supports TCP.
 const landlockTCP = 4
 
 func probeLandlockTCP() error {
@@ -83,7 +84,7 @@ func probeThreadPidfd() error {
 }
 
 // probeNFTables asks nf_tables for its generation (NFT_MSG_GETGEN). A kernel without
-// answers EINVAL, nfnetlink's word for a subsystem that it does not have.
+// nf_tables answers EINVAL, nfnetlink's error for an unknown subsystem.
 func probeNFTables() error {
 	return withSocket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER, func(fd int) error {
 		request := binary.NativeEndian.AppendUint32(nil, unix.NLMSG_HDRLEN+4)
@@ -108,8 +109,9 @@ func probeNFTables() error {
 	})
 }
 
-// probeIPTables asks for the table mangle (struct ipt_getinfo): the module ip_tables
-// has to be loaded by the host's root, the table then comes by itself.
+// probeIPTables asks for the table mangle (struct ipt_getinfo). The host's root has
+// to load the module ip_tables; the kernel then loads the table's module
+// automatically.
 func probeIPTables() error {
 	return withSocket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW, func(fd int) error {
 		const getInfo = 64 // IPT_SO_GET_INFO
@@ -134,7 +136,7 @@ func probeIPv6() error {
 
 func probeTUN() error { return withTAP(func(int) error { return nil }) }
 
-// probeTUNSegmentation needs a TAP device to ask, and so a network namespace of its own.
+// probeTUNSegmentation needs a TAP device, and so a network namespace of its own.
 func probeTUNSegmentation() error {
 	const offloads = unix.TUN_F_CSUM | unix.TUN_F_USO4 | unix.TUN_F_USO6
 	asked := false

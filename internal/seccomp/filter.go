@@ -12,16 +12,16 @@ const (
 	offArgs = 16
 )
 
-// table is the numbers of the system calls of one architecture; 0 is none.
+// table has the system call numbers of one architecture; 0 means that there is none.
 type table struct {
 	audit                       uint32 // AUDIT_ARCH_*
 	bind, connect, ioUringSetup uint32
 	setsockopt                  uint32
 	sendto, sendmsg, sendmmsg   uint32
-	// x32 says that numbers with x32Bit are another architecture's, which is not
-	// told by audit.
+	// x32 says that numbers with x32Bit belong to another architecture, which
+	// audit does not distinguish.
 	x32 bool
-	// socketcall takes one of these as its first argument, and the others in
+	// socketcall takes one of these as its first argument, and has the others in
 	// memory (socketcall(2)).
 	socketcall uint32
 }
@@ -35,14 +35,14 @@ const (
 	callSendmmsg = 20
 )
 
-// ioUringSetup has one number in all tables but alpha's.
+// ioUringSetup has the same number on all architectures but alpha.
 const ioUringSetup = 425
 
 // x32Bit marks the system calls of x32 (arch/x86/include/uapi/asm/unistd.h).
 const x32Bit = 0x40000000
 
-// program is the filter: for each architecture a block that it leaves at its
-// end, with what was not asked about allowed.
+// program returns the filter: a block for each architecture. A call that falls
+// through its block is allowed.
 func (p Policy) program() []bpf.Instruction {
 	prog := []bpf.Instruction{bpf.LoadAbsolute{Off: offArch, Size: 4}}
 	for _, t := range []table{syscalls, compat} {
@@ -89,7 +89,7 @@ func (p Policy) block(t table) []bpf.Instruction {
 	return append(block, allow)
 }
 
-// refuseFastOpen looks for MSG_FASTOPEN in the argument with that number.
+// refuseFastOpen looks for MSG_FASTOPEN in the argument with the given number.
 func refuseFastOpen(arg uint32) []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offArgs + 8*arg + lowWord, Size: 4},
@@ -102,9 +102,9 @@ func refuseFastOpen(arg uint32) []bpf.Instruction {
 // tcpULP is TCP_ULP of linux/tcp.h.
 const tcpULP = 31
 
-// refuseULP refuses setsockopt(TCP_ULP): "smc" makes another kind of socket of a
-// TCP one, which Landlock does not know. The error is that of a ULP that there is
-// not; with it TLS is done outside of the kernel.
+// refuseULP refuses setsockopt(TCP_ULP): "smc" turns a TCP socket into another
+// kind, which Landlock does not know. The error is that of a ULP that does not
+// exist, so that libraries do TLS outside the kernel.
 var refuseULP = []bpf.Instruction{
 	bpf.LoadAbsolute{Off: offArgs + 8*1 + lowWord, Size: 4},
 	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_TCP, SkipFalse: 3},
@@ -114,8 +114,8 @@ var refuseULP = []bpf.Instruction{
 	allow,
 }
 
-// socketcall refuses all that sends to an address, under isolation: its flags
-// are in memory. No current libc uses these.
+// socketcall refuses, under isolation, all calls that send to an address,
+// because their flags are in memory. No current libc uses these calls.
 func (p Policy) socketcall() []bpf.Instruction {
 	calls := []bpf.Instruction{bpf.LoadAbsolute{Off: offArgs + lowWord, Size: 4}}
 	call := func(number uint32, then bpf.Instruction) {

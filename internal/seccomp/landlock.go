@@ -9,8 +9,8 @@ import (
 	"rootlesskit/internal/kernel"
 )
 
-// noConnectRuleset refuses to connect any TCP socket: there are no rules of what
-// is allowed.
+// noConnectRuleset forbids connecting any TCP socket: it has no rules that allow
+// something.
 func noConnectRuleset() (int, error) {
 	if err := kernel.LandlockTCP.Check(); err != nil {
 		return -1, err
@@ -23,7 +23,7 @@ func noConnectRuleset() (int, error) {
 	return int(fd), nil
 }
 
-// restrictSelf is for the calling thread and what it starts.
+// restrictSelf restricts the calling thread and everything it starts.
 func restrictSelf(ruleset int) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), 0, 0); errno != 0 {
 		return fmt.Errorf("landlock_restrict_self: %w", errno)

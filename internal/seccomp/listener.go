@@ -13,15 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Call is a system call that somebody has to answer. The caller is stopped
-// until then.
+// Call is a system call that needs an answer. The caller is stopped until then.
 type Call struct {
-	// TID is the thread that calls, in the PID namespace of the reader; 0 where it
-	// has none there.
+	// TID is the calling thread, in the PID namespace of the reader; 0 if it has
+	// none there.
 	TID int
-	// Connect says that it is connect(2), else it is bind(2).
+	// Connect says that the call is connect(2); otherwise it is bind(2).
 	Connect bool
-	// FD is the descriptor, Addr and Len the address in the memory of the caller.
+	// FD is the descriptor; Addr and Len are the address in the caller's memory.
 	FD   int
 	Addr uint64
 	Len  int
@@ -32,14 +31,14 @@ type Call struct {
 
 // Listener is the descriptor of a filter.
 type Listener struct {
-	// fd answers calls, and receive, which Stop replaces, receives them.
+	// Calls are received through receive, which Stop replaces, and answered through fd.
 	fd, receive int
 	watching    sync.WaitGroup
 
 	mu      sync.Mutex
 	stop    int // an eventfd
 	stopped bool
-	// receiver is the thread of the goroutine that calls Receive; 0: not yet known.
+	// receiver is the thread of the goroutine that calls Receive; 0 if not yet known.
 	receiver int
 	waiting  bool // in the kernel
 }
@@ -63,12 +62,12 @@ type answer struct {
 	flags uint32
 }
 
-// NewListener takes the descriptor of a filter over, and closes it where it fails,
-// as it does for a descriptor of anything else. The owner calls Stop, lets Receive
-// end, and calls Close.
+// NewListener takes over the descriptor of a filter. It fails for any other
+// descriptor, and then closes it. The owner calls Stop, waits for Receive to
+// return, and calls Close.
 func NewListener(fd int) (*Listener, error) {
-	// The IDs begin at a random number. A listener says that it has no notification
-	// 0; anything else does not know the request.
+	// IDs begin at a random number, so a listener answers that it has no
+	// notification 0; any other descriptor does not know the request.
 	var none uint64
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&none))); errno != unix.ENOENT {
 		unix.Close(fd)
@@ -85,16 +84,16 @@ func NewListener(fd int) (*Listener, error) {
 		unix.Close(stop)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	// One thread hands the processor to the other (Linux 6.6): a call is answered
-	// in a third of the time.
+	// One thread hands the processor directly to the other (Linux 6.6), so a call
+	// is answered in a third of the time.
 	_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	l := &Listener{fd: fd, receive: receive, stop: stop}
 	l.watching.Go(l.watch)
 	return l, nil
 }
 
-// watch stops the listener when no process has the filter any more, which wakes
-// Receive up from Linux 6.11 on only.
+// watch stops the listener when no process has the filter any more. Only from
+// Linux 6.11 on does that by itself wake up Receive.
 func (l *Listener) watch() {
 	fds := []unix.PollFd{{Fd: int32(l.fd)}, {Fd: int32(l.stop), Events: unix.POLLIN}}
 	for {
@@ -105,9 +104,9 @@ func (l *Listener) watch() {
 	}
 }
 
-// Stop makes Receive return. What waits in the kernel for a call has to be
-// interrupted there: the signal has Go's own handler, after which the kernel
-// begins the call again (SA_RESTART), by then on a descriptor that receives nothing.
+// Stop makes Receive return. A thread that waits in the kernel for a call has to be
+// interrupted: Go handles the signal, and the kernel then restarts the call
+// (SA_RESTART), by now on a descriptor that receives nothing.
 func (l *Listener) Stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -122,7 +121,7 @@ func (l *Listener) Stop() {
 	}
 }
 
-// Close closes the descriptor: what is asked from then on fails with ENOSYS.
+// Close closes the descriptor: filtered calls fail with ENOSYS from then on.
 func (l *Listener) Close() {
 	l.Stop()
 	l.watching.Wait()
@@ -131,16 +130,16 @@ func (l *Listener) Close() {
 	unix.Close(l.stop)
 }
 
-// ErrEnded is what Receive returns after Stop, and when all that have the filter
-// have ended.
+// ErrEnded is the error of Receive after Stop, and after all processes with the
+// filter have ended.
 var ErrEnded = errors.New("no process is left to answer")
 
-// Receive waits for a call. One goroutine calls it, and is locked to its thread
-// from then on.
+// Receive waits for a call. Only one goroutine may call it, which is locked to
+// its thread from then on.
 //
-// It waits in the kernel's own call rather than for the descriptor to be readable:
-// until the kernel has delivered its call, a signal may interrupt the caller (see
-// setFilter), and nothing of this program should have to run before that.
+// It waits in the ioctl that receives, instead of polling the descriptor: until
+// the kernel has delivered a call, a signal may interrupt the caller (see
+// setFilter), so no step of this program should come before that.
 func (l *Listener) Receive() (Call, error) {
 	if l.receiver == 0 {
 		l.becomeReceiver()
@@ -157,15 +156,15 @@ func (l *Listener) Receive() (Call, error) {
 			return l.call(&n)
 		case !goesOn, errno == unix.ENOENT && l.abandoned():
 			return Call{}, ErrEnded
-		case errno != unix.EINTR && errno != unix.ENOENT: // the caller was killed, or interrupted
+		case errno != unix.EINTR && errno != unix.ENOENT: // else the caller was killed or interrupted
 			return Call{}, fmt.Errorf("receiving a seccomp notification: %w", errno)
 		}
 	}
 }
 
-// becomeReceiver makes the thread one that runs as soon as it is woken up, beside
-// others that are busy: with a short slice of time its turn comes early (Linux 6.12,
-// sched_setattr(2)). Such a bind was interrupted ten times less often.
+// becomeReceiver makes the thread run as soon as it is woken up, even next to busy
+// threads: with a short time slice, the scheduler picks it early (Linux 6.12,
+// sched_setattr(2)). This made bind ten times less likely to be interrupted.
 func (l *Listener) becomeReceiver() {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	l.mu.Lock()
@@ -177,9 +176,9 @@ func (l *Listener) becomeReceiver() {
 	}
 }
 
-const shortSlice = 100 * time.Microsecond // the least that there is
+const shortSlice = 100 * time.Microsecond // the minimum
 
-// wait notes whether the receiver is about to wait in the kernel, and reports
+// wait records whether the receiver is about to wait in the kernel, and reports
 // whether it may.
 func (l *Listener) wait(waiting bool) bool {
 	l.mu.Lock()
@@ -200,7 +199,7 @@ func ioctl(fd int, request uintptr, arg unsafe.Pointer) unix.Errno {
 	return errno
 }
 
-// call reads the arguments. Those of socketcall are an array of 32-bit numbers.
+// call reads the arguments of a call. Those of socketcall are an array of 32-bit numbers.
 func (l *Listener) call(n *notification) (Call, error) {
 	c := Call{TID: int(n.pid), listener: l, id: n.id}
 	for _, t := range []table{syscalls, compat} {
@@ -211,7 +210,7 @@ func (l *Listener) call(n *notification) (Call, error) {
 			return c.socketcall(n)
 		}
 		c.Connect = uint32(n.nr) == t.connect
-		if !c.Connect && uint32(n.nr) != t.bind { // of somebody else's profile
+		if !c.Connect && uint32(n.nr) != t.bind { // asked for by a profile of someone else
 			c.TID = 0
 		}
 	}
@@ -235,8 +234,8 @@ func (c Call) socketcall(n *notification) (Call, error) {
 // maxSockaddr is the size of struct sockaddr_storage.
 const maxSockaddr = 128
 
-// Sockaddr reads the address. The caller may change it afterwards: it is worth
-// nothing for a call that goes on.
+// Sockaddr reads the address. The caller may change it afterwards, so it says
+// nothing about a call that continues.
 func (c Call) Sockaddr() ([]byte, error) {
 	if c.Len < 0 || c.Len > maxSockaddr {
 		return nil, unix.EINVAL
@@ -245,7 +244,7 @@ func (c Call) Sockaddr() ([]byte, error) {
 	return b, c.read(b, c.Addr)
 }
 
-// read copies memory of the caller.
+// read copies the caller's memory.
 func (c Call) read(b []byte, addr uint64) error {
 	if len(b) == 0 {
 		return nil
@@ -260,8 +259,9 @@ func (c Call) read(b []byte, addr uint64) error {
 	return os.NewSyscallError("process_vm_readv", err)
 }
 
-// Valid reports whether the caller still waits. What was found out by its TID
-// before is about the caller then, and not about another with the same number.
+// Valid reports whether the caller still waits. If so, everything that was
+// found with its TID before is about the caller, and not about another thread
+// with the same number.
 func (c Call) Valid() bool {
 	id := c.id
 	return ioctl(c.listener.fd, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) == 0
@@ -272,8 +272,8 @@ func (c Call) Continue() {
 	_ = c.answer(&answer{id: c.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE})
 }
 
-// Return is the result of the call: 0 is success. It fails where the caller no
-// longer waits.
+// Return answers the call with a result: 0 means success. It fails if the
+// caller no longer waits.
 func (c Call) Return(errno unix.Errno) error {
 	return c.answer(&answer{id: c.id, error: -int32(errno)})
 }
@@ -285,8 +285,8 @@ func (c Call) answer(a *answer) error {
 	return nil
 }
 
-// ReplaceFD makes a descriptor of the caller one of fd's file, whatever it was
-// before.
+// ReplaceFD makes a descriptor of the caller refer to fd's file, whatever it
+// referred to before.
 func (c Call) ReplaceFD(fd, number int, closeOnExec bool) error {
 	add := struct {
 		id                              uint64

@@ -9,8 +9,8 @@ import (
 	"rootlesskit/internal/kernel"
 )
 
-// Probe says why this process could not answer for others; nil: it can. Whether
-// a filter can be installed, Install tells.
+// Probe returns an error if this process could not answer the calls of others.
+// It does not try to install a filter.
 func Probe() error {
 	if syscalls.bind == 0 {
 		return errors.New("the system call numbers of this architecture are not known")

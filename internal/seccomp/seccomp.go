@@ -1,13 +1,14 @@
-// Package seccomp lets one process decide about system calls of others: the
-// filter with a listener, its notifications, and Landlock beside it. See
-// seccomp(2), seccomp_unotify(2) and landlock(7).
+// Package seccomp lets one process decide about system calls of others. It has
+// filters with a listener, their notifications, and Landlock. See seccomp(2),
+// seccomp_unotify(2) and landlock(7).
 //
 // Theory of operation. A thread installs a filter and gets a descriptor; every
-// process that it starts from then on has the filter. Where one of them makes a
-// system call that the filter asks about, the kernel stops it until the
-// holder of the descriptor has answered: go on, or this is the result. What the
-// pointers of the call lead to may change while it is looked at. So "go on" is
-// no decision about security, except where the register arguments alone decide.
+// process that it starts from then on has the filter. If one of them makes a
+// system call that the filter asks about, the kernel stops it until the holder
+// of the descriptor has answered, either "continue" or a result. The memory
+// that the call's arguments point to may change while it is examined. So
+// "continue" must not be a security decision, unless only the register
+// arguments matter.
 package seccomp
 
 import (
@@ -22,20 +23,20 @@ import (
 
 // Policy says which system calls the listener is asked about.
 type Policy struct {
-	// Isolate is for processes that may hold sockets of another network
-	// namespace and must not connect them. connect is asked about, beside bind;
-	// and what connects without it is refused: MSG_FASTOPEN (EOPNOTSUPP),
-	// TCP_ULP (ENOENT), and io_uring (ENOSYS), which no filter sees into. Landlock, which
-	// Install puts in place too, refuses every connect of a TCP socket that the
-	// answerer does not make itself.
+	// Isolate is for processes that may have sockets of another network namespace and
+	// must not connect them. The filter asks about connect in addition to bind, and
+	// refuses what connects without it: MSG_FASTOPEN (EOPNOTSUPP), TCP_ULP (ENOENT), and
+	// io_uring (ENOSYS), which filters cannot inspect. Install also sets up Landlock,
+	// which refuses every connect of a TCP socket that the listener's holder does not
+	// make itself.
 	Isolate bool `json:"isolate,omitempty"`
 }
 
-// Install filters the calling thread, which must be locked, and all that it
-// starts from now on. It needs CAP_SYS_ADMIN in the user namespace. The listener
-// is close-on-exec and the caller's. It fails with nothing installed, or with
-// a listener that nobody has, so that what is asked about fails with ENOSYS: the
-// thread is to start nothing then.
+// Install installs the policy for the calling thread, which must be locked, and
+// for everything it starts from now on. It needs CAP_SYS_ADMIN in the user
+// namespace. The listener is close-on-exec, and the caller owns it. If Install
+// fails, either nothing is installed, or the filter has no listener, so that
+// filtered calls fail with ENOSYS; the thread must then start nothing.
 func Install(p Policy) (listener int, err error) {
 	if syscalls.bind == 0 {
 		return -1, fmt.Errorf("the system call numbers of %s are not known", runtime.GOARCH)
@@ -63,7 +64,7 @@ func Install(p Policy) (listener int, err error) {
 	return listener, nil
 }
 
-// HalfInstalledError says that the thread has a filter, and cannot be used.
+// HalfInstalledError says that the thread has a filter and must not be used.
 type HalfInstalledError struct{ Err error }
 
 func (e *HalfInstalledError) Error() string {
@@ -73,9 +74,9 @@ func (e *HalfInstalledError) Error() string {
 func (e *HalfInstalledError) Unwrap() error { return e.Err }
 
 func setFilter(program *unix.SockFprog) (int, error) {
-	// Without WAIT_KILLABLE_RECV a signal would interrupt a call that is being
-	// answered, and have it begin again, for ever where a timer is quick. With it a
-	// signal may do so until Receive has the call, not afterwards.
+	// Without WAIT_KILLABLE_RECV, a signal would interrupt a call that is being
+	// answered and make it start again, for ever if a timer fires often. With the
+	// flag, a signal may do so only until Receive has the call.
 	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(program)))
 	if errno != 0 {

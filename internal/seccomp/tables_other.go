@@ -4,5 +4,5 @@ package seccomp
 
 const lowWord = 0
 
-// No other architecture has been tried.
+// Other architectures have not been tried.
 var syscalls, compat table

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Program assembles a program of classic BPF, as setsockopt and seccomp take it,
-// of instructions, of which there must be one at least.
+// Program assembles a classic BPF program, as setsockopt and seccomp take it, from
+// instructions, of which there must be at least one.
 func Program(instructions []bpf.Instruction) (*unix.SockFprog, error) {
 	raw, err := bpf.Assemble(instructions)
 	if err != nil {

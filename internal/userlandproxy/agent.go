@@ -17,28 +17,28 @@ type request struct {
 	At    netip.AddrPort `json:"at"`
 }
 
-// answer comes with a pidfd of the proxy, where there are such.
+// answer comes with a pidfd of the proxy, if the kernel supports pidfds.
 type answer struct {
-	// Age is for how long the listener has been known, in milliseconds; -1: there
-	// is none.
+	// Age is how long the listener has been known, in milliseconds; -1 if there is
+	// none.
 	Age int64 `json:"age"`
 	// Proxy says that the listener is a userland proxy.
 	Proxy bool `json:"proxy,omitempty"`
-	// Container is where it leads, if that may be connected to directly; Problem
-	// is why not.
+	// Container is where the proxy leads, if the relay may connect to it directly;
+	// otherwise Problem says why not.
 	Container netip.AddrPort `json:"container"`
 	Problem   string         `json:"problem,omitempty"`
 }
 
 const findMethod = "userlandproxy.find"
 
-// Handlers are the methods of this package that the child answers.
+// Handlers returns the handlers of this package's methods, for the child.
 func Handlers(_ context.Context, ns *netns.Namespace) wire.Handlers {
 	a := &agent{ns: ns, known: map[request]*listener{}}
 	return wire.Handlers{findMethod: a.answerFind}
 }
 
-// agent works in the child. What it has found out about a listener, it keeps.
+// agent works in the child. It remembers what it has found out about listeners.
 type agent struct {
 	ns *netns.Namespace
 
@@ -49,9 +49,9 @@ type agent struct {
 // listener is the socket that listens at an address.
 type listener struct {
 	inode         uint64
-	since, looked time.Time // when it was seen first, and looked at last
-	// isProxy says that it is the socket of one; else it was none's when it was
-	// looked at.
+	since, looked time.Time // when it was first seen, and last examined
+	// isProxy says that a proxy has the socket; otherwise none had it when it was
+	// last examined.
 	isProxy bool
 	proxy   holder
 	command commandLine
@@ -79,8 +79,8 @@ func (a *agent) answerFind(_ context.Context, msg wire.Message) (any, []int, err
 	return reply, []int{pidfd}, nil
 }
 
-// find answers in the namespace. The rules for the container are looked at each
-// time: its bridge may have gone.
+// find answers a request, inside the namespace. It checks the container's
+// address each time, since its bridge may have gone.
 func (a *agent) find(req request, now time.Time) (reply answer, pidfd int, err error) {
 	sockets, err := netns.ListeningSockets(req.Proto, req.At.Port())
 	if err != nil {
@@ -110,9 +110,9 @@ func (a *agent) find(req request, now time.Time) (reply answer, pidfd int, err e
 	return reply, pidfd, nil
 }
 
-// listener returns what is known of a socket. That it is no proxy's may change: an
-// engine that listens itself hands the socket over to its proxy. So it is looked at
-// again, less and less often.
+// listener returns what is known about a socket. A socket that belongs to no proxy
+// may get one later: an engine that listens itself hands its socket over to a
+// proxy. So such a socket is examined again, less and less often.
 func (a *agent) listener(req request, inode uint64, now time.Time) *listener {
 	l := a.known[req]
 	if l == nil || l.inode != inode || l.isProxy && !l.proxy.holds() {
@@ -129,12 +129,12 @@ func (a *agent) listener(req request, inode uint64, now time.Time) *listener {
 	return l
 }
 
-// maxPause is the longest time that a socket is taken for no proxy's.
+// maxPause is the longest time between two examinations of a socket without a proxy.
 const maxPause = time.Minute
 
-// serving returns the socket that connections to an address come to: the one that
-// is bound to it, else the one of all addresses. It is 0 where there is none, or
-// several that share them.
+// serving returns the socket that gets the connections to an address: the one
+// that is bound to it, or else the one that is bound to all addresses. It returns
+// 0 if there is none, or if several share the connections.
 func serving(sockets []netns.ListeningSocket, ip netip.Addr) uint64 {
 	all := netip.IPv6Unspecified()
 	if ip.Is4() {

@@ -9,18 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// program is the base name of the proxy that Docker starts, and others after it.
+// program is the base name of the proxy that Docker and other engines start.
 const program = "docker-proxy"
 
-// commandLine is what a proxy was told.
+// commandLine has the options of a proxy.
 type commandLine struct {
 	proto     int // unix.IPPROTO_TCP or unix.IPPROTO_UDP
 	hostPort  uint16
 	container netip.AddrPort
 }
 
-// parseCommandLine reads the text of /proc/PID/cmdline. It reports false where that
-// is none of a proxy, or does not name a container.
+// parseCommandLine parses the text of /proc/PID/cmdline. It returns false if that
+// is not the command line of a proxy, or does not name a container.
 func parseCommandLine(text string) (commandLine, bool) {
 	args := strings.Split(strings.TrimSuffix(text, "\x00"), "\x00")
 	if path.Base(args[0]) != program {
@@ -51,9 +51,9 @@ func parseCommandLine(text string) (commandLine, bool) {
 	return c, ip.IsValid() && port != 0 && c.hostPort != 0
 }
 
-// Publishes reports whether a process of that command line, the text of
-// /proc/PID/cmdline, listens in the name of a container: a proxy, or the engine,
-// which since Docker 28 opens the socket that its proxy gets.
+// Publishes reports whether a process with this command line (the text of
+// /proc/PID/cmdline) listens on behalf of a container: a proxy, or the engine,
+// which since Docker 28 opens the socket for its proxy.
 func Publishes(text string) bool {
 	name, _, _ := strings.Cut(text, "\x00")
 	switch path.Base(name) {
@@ -63,9 +63,9 @@ func Publishes(text string) bool {
 	return false
 }
 
-// option returns an option as package flag of Go takes it, and how many arguments
-// it has used: -name=value, -name value, both with one dash or two. Those that take
-// no value have "" for it; what is no option has no name.
+// option parses an option as Go's package flag does (-name=value or -name value,
+// with one dash or two), and returns how many arguments it used. The value is ""
+// for an option without one, and the name is "" if the argument is not an option.
 func option(args []string) (name, value string, used int) {
 	name, isOption := strings.CutPrefix(args[0], "-")
 	if !isOption {
@@ -96,7 +96,7 @@ func parsePort(s string) (uint16, bool) {
 	return uint16(n), err == nil && n != 0
 }
 
-// parseIP takes no zones: a container's address has none.
+// parseIP refuses zones: a container's address has none.
 func parseIP(s string) (netip.Addr, bool) {
 	ip, err := netip.ParseAddr(s)
 	return ip.Unmap(), err == nil && ip.Zone() == ""

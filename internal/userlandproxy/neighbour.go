@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outside are addresses for documentation (RFC 5737, RFC 3849), which nobody has:
-// to ask for the default routes with.
+// outside are addresses for documentation (RFC 5737, RFC 3849), which no host
+// has. They are used for finding the default routes.
 var outside = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 
-// checkNeighbour tells why an address is not a neighbour's on a bridge of the calling
-// thread's network namespace, nil if it is.
+// checkNeighbour returns an error if an address is not that of a neighbour on a
+// bridge of the calling thread's network namespace.
 func checkNeighbour(ip netip.Addr) error {
 	if !ip.IsGlobalUnicast() {
 		return fmt.Errorf("%s is not the address of a container", ip)

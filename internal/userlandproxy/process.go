@@ -24,7 +24,7 @@ func (h holder) holds() bool {
 func socketLink(inode uint64) string { return fmt.Sprintf("socket:[%d]", inode) }
 
 // findProxy returns the proxy that has a socket of the calling thread's network
-// namespace. It reports false where no process is one.
+// namespace. It returns false if there is none.
 func findProxy(proto int, port uint16, inode uint64) (holder, commandLine, bool) {
 	for _, pid := range numbers("/proc") {
 		text, err := readBounded(fmt.Sprintf("/proc/%d/cmdline", pid))
@@ -52,7 +52,7 @@ func findDescriptor(pid int, inode uint64) (holder, bool) {
 }
 
 // inThisNetwork reports whether a process is in the calling thread's network
-// namespace: elsewhere, a container's address has another meaning.
+// namespace. In another one, a container's address would mean something else.
 func inThisNetwork(pid int) bool {
 	its, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {
@@ -62,7 +62,7 @@ func inThisNetwork(pid int) bool {
 	return err == nil && os.SameFile(its, ours)
 }
 
-// numbers lists the names in a directory of /proc that are numbers.
+// numbers returns the names in a directory of /proc that are numbers.
 func numbers(dir string) (all []int) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -78,7 +78,7 @@ func numbers(dir string) (all []int) {
 	return all
 }
 
-// maxCommandLine bounds what is read of a command line: a proxy's is short.
+// maxCommandLine bounds how much of a command line is read: a proxy's is short.
 const maxCommandLine = 4 << 10
 
 func readBounded(file string) (string, error) {
@@ -91,14 +91,14 @@ func readBounded(file string) (string, error) {
 	return string(b), err
 }
 
-// open returns a pidfd of the process, or -1 on kernels without (before Linux 5.3).
-// It reports false where the process no longer has the socket.
+// open returns a pidfd of the process, or -1 on kernels without pidfds (before
+// Linux 5.3). It returns false if the process no longer has the socket.
 func (h holder) open() (pidfd int, ok bool) {
 	pidfd, err := unix.PidfdOpen(h.pid, 0)
 	if err != nil {
 		pidfd = -1
 	}
-	if err == unix.ESRCH || !h.holds() { // asked last: the number may be another's by now
+	if err == unix.ESRCH || !h.holds() { // checked last: another process may have the number by now
 		closeFD(pidfd)
 		return -1, false
 	}

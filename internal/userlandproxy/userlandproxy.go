@@ -13,26 +13,26 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// Listener is what the child has found to listen at an address.
+// Listener describes what listens at an address, as the child has found it.
 type Listener struct {
-	// Age is for how long it has been known; negative: nobody listens.
+	// Age is how long it has been known; negative if no process listens.
 	Age time.Duration
-	// Proxy is not nil where it is a userland proxy.
+	// Proxy is the userland proxy, or nil if the listener is not one.
 	Proxy *Proxy
 }
 
 // Proxy is a userland proxy.
 type Proxy struct {
-	// Container is where it leads; invalid where that may not be connected to
-	// directly, for the reason of Problem.
+	// Container is where it leads; invalid if the relay may not connect to it
+	// directly, for the reason in Problem.
 	Container netip.AddrPort
 	Problem   string
 
-	process *os.File // a pidfd; nil on a kernel without
+	process *os.File // a pidfd; nil on a kernel without pidfds
 }
 
 // Find asks the child who listens at an address of the namespace. proto is
-// unix.IPPROTO_TCP or unix.IPPROTO_UDP. The Proxy is to be closed.
+// unix.IPPROTO_TCP or unix.IPPROTO_UDP. The caller must close the Proxy.
 func Find(ctx context.Context, child wire.Caller, proto int, at netip.AddrPort) (Listener, error) {
 	var reply answer
 	fds, err := child.Call(ctx, findMethod, request{proto, at}, &reply)
@@ -55,8 +55,9 @@ func Find(ctx context.Context, child wire.Caller, proto int, at netip.AddrPort) 
 	return l, nil
 }
 
-// verify checks the answer of a child that may have become the command's. What it
-// calls a container is connected to from its own namespace.
+// verify checks the answer of a child that the command may have taken over. The
+// address of the container needs no further check, since the relay connects to it
+// from the child's own namespace.
 func (a *answer) verify(fds []int) error {
 	const day = 24 * 60 * 60 * 1000
 	a.Age = min(a.Age, day)
@@ -76,18 +77,18 @@ func (a *answer) verify(fds []int) error {
 	return nil
 }
 
-// maxProblem bounds the text of one.
+// maxProblem bounds the text of a problem.
 const maxProblem = 1 << 10
 
-// isPidfd reports whether a descriptor is one of a process: to poll another kind may
-// take as long as its maker likes. The link of no file looks like it.
+// isPidfd reports whether a descriptor is a pidfd: polling another kind may take as
+// long as its creator likes. No file has a link of this form.
 func isPidfd(fd int) bool {
 	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	return err == nil && (link == "anon_inode:[pidfd]" || strings.HasPrefix(link, "pidfd:["))
 }
 
-// Alive reports whether the proxy's process has not ended, as far as the kernel
-// tells. It does not block, and may be called while Close is.
+// Alive reports whether the proxy's process still runs, as far as the kernel
+// shows it. It does not block, and may be called concurrently with Close.
 func (p *Proxy) Alive() bool {
 	if p.process == nil {
 		return true
@@ -104,7 +105,7 @@ func (p *Proxy) Alive() bool {
 	return err == nil && alive
 }
 
-// Close forgets the proxy, which nil may be.
+// Close releases the proxy, which may be nil.
 func (p *Proxy) Close() {
 	if p != nil && p.process != nil {
 		p.process.Close()
