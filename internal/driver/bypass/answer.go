@@ -4,8 +4,8 @@ import (
 	"errors"
 	"sync"
 
-	"rootlesskit/internal/driver/bypass/fdswap"
 	"rootlesskit/internal/seccomp"
+	"rootlesskit/internal/sockio"
 )
 
 // maxCalls bounds the calls that are being answered; a further one waits.
@@ -63,7 +63,7 @@ func (s *session) portOf(c seccomp.Call) (*port, *bind) {
 	if err != nil {
 		return nil, nil // the kernel rejects it
 	}
-	addr, ok := fdswap.ParseAddress(raw)
+	addr, ok := sockio.ParseAddr(raw)
 	if !ok {
 		return nil, nil
 	}

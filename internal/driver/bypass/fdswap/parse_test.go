@@ -1,47 +1,12 @@
 package fdswap
 
 import (
-	"encoding/binary"
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
-
-func FuzzParseAddress(f *testing.F) {
-	f.Add([]byte{unix.AF_INET, 0, 0, 80, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0})
-	f.Add(append([]byte{unix.AF_INET6, 0, 0, 80, 0, 0, 0, 0}, make([]byte, 20)...))
-	f.Add([]byte{unix.AF_UNIX, 0, 'x'})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		addr, ok := ParseAddress(b)
-		if ok && addr.Port() != binary.BigEndian.Uint16(b[2:]) {
-			t.Errorf("%v: %v", b, addr)
-		}
-	})
-}
-
-func TestParseAddress(t *testing.T) {
-	v4 := []byte{unix.AF_INET, 0, 0x1f, 0x90, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0}
-	mapped := append([]byte{unix.AF_INET6, 0, 0, 80, 0, 0, 0, 0}, make([]byte, 20)...)
-	copy(mapped[8:], netip.MustParseAddr("::ffff:10.0.2.100").AsSlice())
-	for _, c := range []struct {
-		raw  []byte
-		want string
-	}{
-		{v4, "127.0.0.1:8080"},
-		{v4[:15], "invalid AddrPort"},
-		{mapped, "[::ffff:10.0.2.100]:80"},
-		{mapped[:24], "[::ffff:10.0.2.100]:80"},
-		{mapped[:23], "invalid AddrPort"},
-		{nil, "invalid AddrPort"},
-	} {
-		if got, _ := ParseAddress(c.raw); got.String() != c.want {
-			t.Errorf("%v: %s, want %s", c.raw, got, c.want)
-		}
-	}
-}
 
 func FuzzEpollEntries(f *testing.F) {
 	f.Add("        5 events:       19 data:         7fff00000005  pos:0 ino:1f sdev:9")
