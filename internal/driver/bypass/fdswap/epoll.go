@@ -70,51 +70,65 @@ func epollEntries(lines []string, of []descriptor) []epollEntry {
 	return entries
 }
 
-// moveEpolls registers the new socket. The kernel knows a registration by file
-// and number, and the number has to be the caller's. So a thread registers it that
-// has a table of descriptors of its own, which ends with the thread.
-func moveEpolls(epolls []epoll, socket int) error {
+// moveEpolls registers the new socket in the place of the old one, whose registration
+// would stay for as long as anybody has that socket: events of what is done to it
+// would be reported as those of the new one. The kernel knows a registration by file
+// and number, and the number has to be the caller's. So a thread does it that has a
+// table of descriptors of its own, which ends with the thread.
+func moveEpolls(epolls []epoll, from, to int) error {
 	if len(epolls) == 0 {
 		return nil
 	}
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked
-		done <- registerAll(epolls, socket)
+		done <- moveAll(epolls, from, to)
 	}()
 	return <-done
 }
 
-func registerAll(epolls []epoll, socket int) error {
+func moveAll(epolls []epoll, from, to int) error {
 	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
 		return os.NewSyscallError("unshare", err)
 	}
-	// What is needed here may have the number of an entry, so it moves up.
-	const high = 1 << 16
-	move := func(fd int) (int, error) {
-		moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, min(high, descriptorCeiling()))
-		return moved, os.NewSyscallError("fcntl", err)
-	}
-	socket, err := move(socket)
+	from, err := moveUp(from)
 	if err != nil {
 		return err
 	}
+	if to, err = moveUp(to); err != nil {
+		return err
+	}
 	for _, e := range epolls {
-		fd, err := move(e.fd)
+		fd, err := moveUp(e.fd)
 		if err != nil {
 			return err
 		}
 		for i := range e.entries {
-			entry := &e.entries[i]
-			if err := unix.Dup3(socket, entry.target, unix.O_CLOEXEC); err != nil {
-				return os.NewSyscallError("dup3", err)
-			}
-			if err := unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, entry.target, &entry.event); err != nil {
-				return fmt.Errorf("registering descriptor %d: %w", entry.target, err)
+			if err := e.entries[i].move(fd, from, to); err != nil {
+				return fmt.Errorf("registering descriptor %d: %w", e.entries[i].target, err)
 			}
 		}
 	}
 	return nil
+}
+
+// moveUp duplicates a descriptor: its number may be that of an entry.
+func moveUp(fd int) (int, error) {
+	const high = 1 << 16
+	moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, min(high, descriptorCeiling()))
+	return moved, os.NewSyscallError("fcntl", err)
+}
+
+func (e *epollEntry) move(epoll, from, to int) error {
+	if err := unix.Dup3(from, e.target, unix.O_CLOEXEC); err != nil {
+		return os.NewSyscallError("dup3", err)
+	}
+	// It fails where another thread of the caller has removed the entry meanwhile.
+	_ = unix.EpollCtl(epoll, unix.EPOLL_CTL_DEL, e.target, nil)
+	if err := unix.Dup3(to, e.target, unix.O_CLOEXEC); err != nil {
+		return os.NewSyscallError("dup3", err)
+	}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, e.target, &e.event))
 }
 
 // descriptorCeiling leaves room for a few numbers below RLIMIT_NOFILE.

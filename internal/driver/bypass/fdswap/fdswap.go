@@ -23,19 +23,19 @@ import "golang.org/x/sys/unix"
 // Swap is the replacement of a socket of a caller by another one.
 type Swap struct {
 	caller      *Caller
-	by          int
+	from, to    int
 	descriptors []descriptor
 	epolls      []epoll
 }
 
-// Prepare prepares the replacement of a socket of the caller by the socket fd,
-// which gets the options of the old one. The caller of Prepare calls Close, and
-// keeps fd open until then.
-func (c *Caller) Prepare(old *Socket, fd int) (*Swap, error) {
-	if err := old.copyTo(fd); err != nil {
+// Prepare prepares the replacement of a socket of the caller by the socket with the
+// descriptor to, which gets the options of the old one. The caller of Prepare calls
+// Close, and keeps both open until then.
+func (c *Caller) Prepare(from *Socket, to int) (*Swap, error) {
+	if err := from.copyTo(to); err != nil {
 		return nil, err
 	}
-	s := &Swap{caller: c, by: fd, descriptors: c.descriptors(old.Inode)}
+	s := &Swap{caller: c, from: from.FD, to: to, descriptors: c.descriptors(from.Inode)}
 	s.epolls = c.epolls(s.descriptors)
 	return s, nil
 }
@@ -45,11 +45,11 @@ func (c *Caller) Prepare(old *Socket, fd int) (*Swap, error) {
 // descriptors may be the new socket's then.
 func (s *Swap) Do() error {
 	for _, d := range s.descriptors {
-		if err := s.caller.call.ReplaceFD(s.by, d.number, d.closeOnExec); err != nil {
+		if err := s.caller.call.ReplaceFD(s.to, d.number, d.closeOnExec); err != nil {
 			return err
 		}
 	}
-	return moveEpolls(s.epolls, s.by)
+	return moveEpolls(s.epolls, s.from, s.to)
 }
 
 // Close closes what Prepare has opened.

@@ -7,9 +7,11 @@ import (
 )
 
 // copied are the options that a server may have set on its socket, and that mean
-// the same in the host. See socket(7), ip(7), ipv6(7), tcp(7).
+// the same in the host. See socket(7), ip(7), ipv6(7), tcp(7),
+// udp(7).
 var copied = []struct{ level, name int }{
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE},
+	{unix.SOL_SOCKET, unix.SO_BROADCAST},
 	{unix.SOL_SOCKET, unix.SO_OOBINLINE},
 	{unix.SOL_SOCKET, unix.SO_RCVLOWAT},
 	{unix.SOL_SOCKET, unix.SO_PRIORITY},
@@ -37,13 +39,22 @@ var copied = []struct{ level, name int }{
 	{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT},
 	{unix.IPPROTO_TCP, unix.TCP_SAVE_SYN},
 	{unix.IPPROTO_TCP, unix.TCP_INQ},
+	{unix.IPPROTO_UDP, unix.UDP_SEGMENT},
+	{unix.IPPROTO_UDP, unix.UDP_GRO},
 	{unix.IPPROTO_IP, unix.IP_TOS},
 	{unix.IPPROTO_IP, unix.IP_TTL},
 	{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER},
 	{unix.IPPROTO_IP, unix.IP_RECVERR},
+	{unix.IPPROTO_IP, unix.IP_RECVTOS},
+	{unix.IPPROTO_IP, unix.IP_RECVTTL},
+	{unix.IPPROTO_IP, unix.IP_PKTINFO},
 	{unix.IPPROTO_IPV6, unix.IPV6_TCLASS},
 	{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS},
+	{unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER},
 	{unix.IPPROTO_IPV6, unix.IPV6_RECVERR},
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS},
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT},
+	{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO},
 }
 
 // copyTo makes a new socket like this one: what differs is set. An option that
