@@ -1,6 +1,11 @@
 // Package relay is the data plane of the builtin port driver: it listens in the
 // parent's network namespace and connects with sockets that were made in the
 // child's.
+//
+// An engine has event loops (loop, timer, processor, sys), which know no protocol.
+// TCP and UDP are two groups of files, each by its prefix; tcp.go and udp.go tell
+// how they work. Both ask a Router for the way to a server (route) and a Pool for
+// a socket of the namespace (pool).
 package relay
 
 import (

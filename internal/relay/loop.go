@@ -33,14 +33,13 @@ type loop struct {
 	resume []token  // handlers to call again in this round
 	spare  []token  // the other half of the double buffer of resume
 	timers timerHeap
-	conns  int // TCP connections on the loop
 	proc   processor
 	events [128]unix.EpollEvent
-	// buf is scratch space for one read and the write after it; nothing is kept
-	// in it when a handler returns.
-	buf   []byte
-	pipes pipePool
-	udp   *udpBatch // nil until the first UDP port
+
+	// tcp and udp are what the handlers of a protocol share; the loop itself knows
+	// neither.
+	tcp tcpLoop
+	udp udpLoop
 
 	wakefd int
 	mu     sync.Mutex
@@ -66,8 +65,6 @@ type slot struct {
 	generation uint32
 }
 
-const loopBufferSize = 256 << 10
-
 // yieldEvery is the number of rounds after which a loop goes through Go's
 // scheduler, which without that takes it for a goroutine that runs for too long:
 // after 10 ms it would take the processor away in every single wait.
@@ -86,7 +83,7 @@ func newLoop() (*loop, error) {
 	l := &loop{
 		epfd:   epfd,
 		start:  time.Now(),
-		buf:    make([]byte, loopBufferSize),
+		tcp:    newTCPLoop(),
 		wakefd: wakefd,
 		done:   make(chan struct{}),
 	}
@@ -125,7 +122,7 @@ func (l *loop) end() {
 	l.ended = true
 	l.mu.Unlock()
 	l.runPosted()
-	l.pipes.close()
+	l.tcp.pipes.close()
 	l.proc.giveBack()
 	unix.Close(l.wakefd)
 	unix.Close(l.epfd)

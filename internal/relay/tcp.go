@@ -13,6 +13,47 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
+// The TCP data plane, theory of operation.
+//
+// The listeners of a port are registered with every loop. The loop that accepts a
+// client keeps the connection: no two loops ever touch the same one.
+//
+//	accept -> socket of the pool -> connect, without waiting -> pump both ways
+//
+// connect on a nonblocking socket returns before the handshake is over, but to a
+// server on the same machine it is over by then. So the first bytes are moved at
+// once; if it was too early, the write says EAGAIN and the socket becomes
+// writable later, which is the usual case of a full peer.
+//
+// Both sockets are edge-triggered and registered once. What an edge has said is
+// remembered (readable, writable) until a call shows that it is over, so that no
+// call is made in vain. A direction keeps what it could not write; it reads no
+// more until that is gone, and so the kernel's windows carry the back-pressure to
+// the sender.
+//
+// The end of a stream is passed on by shutdown when all before it was written. A
+// reset is passed on as a reset, also only then: what the peer sent before it
+// would have arrived without the relay as well.
+//
+//	tcp          what is forwarded, and what a port is
+//	tcpaccept    clients come in; shortages
+//	tcpconn      a connection and its states
+//	tcpopening   the ways to its server, until that has accepted
+//	tcppump      bytes both ways, through a buffer or a pipe (tcppipe)
+
+// tcpLoop is what the TCP connections of a loop share.
+type tcpLoop struct {
+	conns int // how many there are
+	// buf is scratch space for one read and the write after it; nothing is kept
+	// in it when a handler returns.
+	buf   []byte
+	pipes pipePool
+}
+
+const tcpBufferSize = 256 << 10
+
+func newTCPLoop() tcpLoop { return tcpLoop{buf: make([]byte, tcpBufferSize)} }
+
 // TCPConfig says what to forward.
 type TCPConfig struct {
 	// Listeners are nonblocking listening sockets; they become the port's.

@@ -83,7 +83,7 @@ func (l *tcpListener) ready(uint32) {
 
 // starved reports whether descriptors are short, and a connection's end can change
 // that. Where the ports alone have used them up, clients are served one by one.
-func (l *tcpListener) starved() bool { return l.part.loop.conns > 0 && fdlimit.Room() == 0 }
+func (l *tcpListener) starved() bool { return l.part.loop.tcp.conns > 0 && fdlimit.Room() == 0 }
 
 // awaitPool leaves the connections in the kernel's queue until there are
 // sockets for them.

@@ -9,24 +9,30 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// A tcpConn moves bytes between a client and a server of the namespace.
+// tcpConn is a client of a port and its connection to a server of the namespace.
 //
-//	accept -> socket of the pool -> connect, without waiting -> pump both ways
+//	state        is                   the client's bytes   ends by
+//	resolving    opening, no Target   stay in its socket   the Router's answer: waiting; none: refused
+//	waiting      opening, fd < 0      stay in its socket   a socket of the pool: connecting; none within
+//	                                                       poolTimeout: refused
+//	connecting   opening, fd >= 0     are sent or kept     the server accepts, which an event or the first byte
+//	                                                       shows: open; an error, or no answer within
+//	                                                       answerTimeout: another way, once (resolving or
+//	                                                       waiting); else refused, where there was no answer late
+//	late         opening.late         are kept             the server accepts: open; an error, or the client's
+//	                                                       end: refused
+//	open         opening == nil       are pumped, as the   an end of file: half closed; a socket that fails:
+//	                                  server's are         draining
+//	half closed  one dir.shut         the other way goes   its end, or the failure of a socket: dead
+//	                                  on
+//	draining     one side.failed      what the side that   all of it is written: dead, and the other side gets
+//	                                  failed has sent is   a reset
+//	                                  passed on
+//	refused      -                    are lost             dead, with a reset, and counted
+//	dead         dead                 -                    -
 //
-// connect on a nonblocking socket returns before the handshake is over, but to a
-// server on the same machine it is over by then. So the first bytes are moved at
-// once; if it was too early, the write says EAGAIN and the socket becomes
-// writable later, which is the usual case of a full peer.
-//
-// Both sockets are edge-triggered and registered once. What an edge has said is
-// remembered (readable, writable) until a call shows that it is over, so that no
-// call is made in vain. A direction keeps what it could not write; it reads no
-// more until that is gone, and so the kernel's windows carry the back-pressure to
-// the sender.
-//
-// The end of a stream is passed on by shutdown when all before it was written. A
-// reset is passed on as a reset, also only then: what the peer sent before it
-// would have arrived without us as well.
+// fd is the server's side's. A client that fails before the server has accepted is
+// refused; the port's end makes every connection dead.
 type tcpConn struct {
 	part       *tcpPart
 	next, prev *tcpConn // in the part's list
@@ -71,7 +77,7 @@ func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
 	c.side[client] = tcpSide{conn: c, fd: int32(fd), number: client, readable: true, writable: true}
 	c.side[child] = tcpSide{conn: c, fd: -1, number: child}
 	t.conns.add(c)
-	t.loop.conns++
+	t.loop.tcp.conns++
 	o, cfg := c.opening, &t.port.cfg
 	if o.client.Addr() != o.local.Addr() && !o.client.Addr().IsLoopback() {
 		sockio.SetString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, t.port.congestion)
@@ -244,7 +250,7 @@ func (c *tcpConn) finish() {
 		c.part.loop.stopTimer(c.opening.deadline)
 	}
 	c.part.conns.remove(c)
-	c.part.loop.conns--
+	c.part.loop.tcp.conns--
 }
 
 func (c *tcpConn) closeSide(s *tcpSide) {

@@ -100,7 +100,7 @@ func (c *tcpConn) step(d int) (n int, more bool) {
 		return 0, false
 	}
 	if dir.stream && dir.pipe == nil {
-		dir.pipe = c.part.loop.pipes.get()
+		dir.pipe = c.part.loop.tcp.pipes.get()
 	}
 	if dir.pipe != nil {
 		n, errno := sockio.Splice(int(src.fd), dir.pipe.w, dir.pipe.size)
@@ -110,7 +110,7 @@ func (c *tcpConn) step(d int) (n int, more bool) {
 		dir.piped = n
 		return n, c.flush(d)
 	}
-	buf := c.part.loop.buf
+	buf := c.part.loop.tcp.buf
 	n, errno := sockio.Read(int(src.fd), buf)
 	// Fewer than asked for: the socket is empty, and new bytes are a new edge.
 	if !c.received(d, n, n == len(buf) || src.ended, errno) {
@@ -212,19 +212,19 @@ func (c *tcpConn) sinkFailed(d int) {
 
 // keep keeps what the sink did not take.
 func (dir *direction) keep(l *loop, b []byte) {
-	if p := l.pipes.get(); p != nil {
+	if p := l.tcp.pipes.get(); p != nil {
 		if n, _ := sockio.Write(p.w, b); n == len(b) {
 			dir.pipe, dir.piped = p, n
 			return
 		}
-		l.pipes.put(p, 1)
+		l.tcp.pipes.put(p, 1)
 	}
 	dir.kept = slices.Clone(b)
 }
 
 func (dir *direction) releasePipe(l *loop) {
 	if dir.pipe != nil {
-		l.pipes.put(dir.pipe, dir.piped)
+		l.tcp.pipes.put(dir.pipe, dir.piped)
 		dir.pipe, dir.piped = nil, 0
 	}
 }

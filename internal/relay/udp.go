@@ -40,6 +40,15 @@ import (
 // CAP_NET_RAW in the host's namespace. So to the client a refused datagram is a
 // lost one. Errors about the way back to a client are not reported on an
 // unconnected socket, and end with the flow's timeout.
+//
+//	udp         what is forwarded, and what a port is
+//	udplisten   datagrams of clients come in, and are sorted by flow
+//	udpbatch    the slots that datagrams are received into
+//	udpsend     messages that are sent from there, segments put together
+//	udpflow     a flow and its states
+//	udptable    the flows of a port; when they end (udpbudget: of all ports)
+//	udpwait     flows without a socket, or without a route
+//	udpdoubt    flows whose server may be elsewhere
 
 // UDPConfig says what to forward.
 type UDPConfig struct {
@@ -117,7 +126,7 @@ func (e *Engine) ForwardUDP(cfg UDPConfig) (*UDPPort, error) {
 }
 
 func (p *UDPPort) start() (err error) {
-	p.batch = p.loop.udpBatch()
+	p.batch = p.loop.udp.shared()
 	for i, l := range p.listeners {
 		p.batch.enableGRO(l.fd)
 		if l.token, err = p.loop.register(l.fd, unix.EPOLLIN, l); err != nil {

@@ -40,12 +40,17 @@ type udpSlot struct {
 	next int // slot of the same flow in a listener's round; -1: none
 }
 
-// udpBatch returns the loop's batch, which is made for the first port.
-func (l *loop) udpBatch() *udpBatch {
-	if l.udp == nil {
-		l.udp = newUDPBatch()
+// udpLoop is what the UDP ports of a loop share.
+type udpLoop struct {
+	batch *udpBatch // nil until the first port
+}
+
+// shared returns the batch, which is made for the first port.
+func (u *udpLoop) shared() *udpBatch {
+	if u.batch == nil {
+		u.batch = newUDPBatch()
 	}
-	return l.udp
+	return u.batch
 }
 
 func newUDPBatch() *udpBatch {
