@@ -8,22 +8,22 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// maxCalls bounds the calls that are being answered; a further one waits.
+// maxCalls bounds the calls of each kind that are answered at the same time.
 const maxCalls = 256
 
-// session is those whose calls one listener is asked about: the command, or a
-// container.
+// session is what a listener belongs to: the command, or a process of a container.
 type session struct {
 	driver *Ports
-	// isolate says that connect(2) is made for them; else it goes on.
+	// isolate says that this process makes connect(2) in place of the callers; else
+	// connect passes through.
 	isolate bool
-	netns   uint64 // the cookie of their network namespace
-	// published are the ports that lead to a port of that namespace.
+	netns   uint64 // the cookie of the callers' network namespace
+	// published returns the ports that lead to a port of that namespace.
 	published func(number uint16) []*port
 }
 
-// answer answers until nobody asks any more. What takes time has a goroutine, so
-// that nobody waits for another.
+// answer answers calls until no process has the filter any more, or the listener is
+// stopped. What takes time runs in a goroutine, so that no caller waits for another.
 func (s *session) answer(l *seccomp.Listener) error {
 	var calls sync.WaitGroup
 	defer l.Close()
@@ -57,7 +57,7 @@ func (s *session) answer(l *seccomp.Listener) error {
 	}
 }
 
-// portOf is the published port that a bind is of, or nil.
+// portOf returns the published port that a bind is about; nil: it is ignored.
 func (s *session) portOf(c seccomp.Call) (*port, *bind) {
 	raw, err := c.Sockaddr()
 	if err != nil {
@@ -72,13 +72,13 @@ func (s *session) portOf(c seccomp.Call) (*port, *bind) {
 		return ports[0], &bind{Call: c, raw: raw, addr: addr, netns: s.netns}
 	}
 	for _, port := range ports {
-		port.stay(errors.New("the port of the namespace is published more than once"))
+		port.fallBack(errors.New("the port of the namespace is published more than once"))
 	}
 	return nil, nil
 }
 
-// stay notes why a port is not native.
-func (p *port) stay(why error) {
+// fallBack notes why the fallback serves the port.
+func (p *port) fallBack(why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.why = why

@@ -25,7 +25,7 @@ type bind struct {
 
 	caller *fdswap.Caller
 	socket *fdswap.Socket
-	bound  bool // the socket is, by us
+	bound  bool // whether this process has bound the socket
 }
 
 // close closes what look has opened.
@@ -38,14 +38,15 @@ func (b *bind) close() {
 	}
 }
 
-// errNotOurs is for what the kernel is to do, and nothing is to be said about.
-var errNotOurs = errors.New("not of the published port")
+// errIgnored is for a bind that passes through to the kernel and changes nothing about
+// the port.
+var errIgnored = errors.New("not of the published port")
 
-// bind answers a bind of the port: by a swap, by an error, or by letting the
-// kernel do it, after which the relay serves the port.
+// bind answers a bind of the port: by a swap, by an error, or by passing it through to
+// the kernel, after which the fallback serves the port.
 //
-// What takes long is done before the port is locked, and one bind at a time wants
-// it locked, so that nothing else has to wait for more than one.
+// What takes long is done before the port is locked. Only one bind at a time waits for
+// the lock, so that nothing else waits for more than one bind.
 func (p *port) bind(b *bind) {
 	err := p.prepare(b)
 	defer b.close()
@@ -53,8 +54,8 @@ func (p *port) bind(b *bind) {
 		p.binding.Lock()
 		defer p.binding.Unlock()
 	}
-	if p.closing.Load() || !b.Valid() { // or nobody waits for it
-		err = errors.Join(errNotOurs, err)
+	if p.closing.Load() || !b.Valid() { // the port is closing, or nobody waits
+		err = errors.Join(errIgnored, err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,7 +65,7 @@ func (p *port) bind(b *bind) {
 	p.answer(b, err)
 }
 
-// answer is for who has locked the port.
+// answer answers the bind, after err. The port is locked.
 func (p *port) answer(b *bind, err error) {
 	var errno unix.Errno
 	switch {
@@ -78,31 +79,31 @@ func (p *port) answer(b *bind, err error) {
 		}
 		_ = b.Return(errno)
 		return
-	case !errors.Is(err, errNotOurs):
+	case !errors.Is(err, errIgnored):
 		p.why = err
 		p.driver.log().Debug("a port is not native", "address", p.base.Addr, "reason", err)
 	}
 	if b.bound {
-		_ = b.Return(0) // as the kernel would, which would find it bound
+		_ = b.Return(0) // the kernel would find the socket bound already
 	} else {
 		b.Continue()
 	}
 }
 
-// errPublishes is for who listens in the name of a container: the relay leads past it,
-// so that the container sees its clients.
+// errPublishes is for a server that only leads to a container: the fallback leads to
+// the container itself, so that the container sees its clients.
 var errPublishes = errors.New("the server is the userland proxy of a container")
 
-// refusal is an error that the caller gets.
+// refusal is an error that bind(2) returns to the caller.
 type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
 
-// prepare does what needs no lock: it finds out whether the bind is of the port, and
-// binds the socket that is to be replaced.
+// prepare does what needs no lock: it finds out whether the bind is about the port,
+// and binds the socket that is to be replaced.
 func (p *port) prepare(b *bind) error {
 	if p.closing.Load() || !b.Valid() {
-		return errNotOurs
+		return errIgnored
 	}
 	if err := b.look(); err != nil {
 		return err
@@ -122,7 +123,7 @@ func (p *port) prepare(b *bind) error {
 // swap gives the caller a socket of the host. The port is locked.
 func (p *port) swap(b *bind) error {
 	if p.closed {
-		return errNotOurs
+		return errIgnored
 	}
 	front, err := p.base.Front(b.socket.Family)
 	if errors.Is(err, hostsock.ErrNoFront) {
@@ -135,7 +136,7 @@ func (p *port) swap(b *bind) error {
 	return p.put(b, front)
 }
 
-// look finds out who calls, and with what socket.
+// look opens the caller and its socket.
 func (b *bind) look() (err error) {
 	if b.caller, err = fdswap.Open(b.Call); err != nil {
 		return err
@@ -144,27 +145,28 @@ func (b *bind) look() (err error) {
 		b.socket, err = b.caller.Socket(b.FD)
 	}
 	if errors.Is(err, fdswap.ErrNoSocket) {
-		err = errors.Join(errNotOurs, err)
+		err = errors.Join(errIgnored, err)
 	}
 	return err
 }
 
-// check reports whether the socket is one that the port leads to.
+// check returns an error unless the port leads to the socket.
 func (p *port) check(b *bind) error {
 	s := b.socket
 	switch {
 	case !s.TCP():
-		return errNotOurs
+		return errIgnored
 	case s.Netns == p.driver.host:
-		return refusal{unix.EINVAL} // it is bound, whatever was done to it since
+		return refusal{unix.EINVAL} // it was swapped before, so it is bound
 	case s.Netns != b.netns, s.Bound, s.Family == unix.AF_INET != b.addr.Addr().Is4(), !p.serves(b):
-		return errNotOurs
+		return errIgnored
 	}
 	return p.mayBind(b)
 }
 
-// mayBind reports whether a privileged port is the caller's to bind: this process,
-// which binds in its place, owns the namespace and may always.
+// mayBind returns an error unless the caller may bind a port as low as this one. The
+// kernel cannot be asked: this process, which binds in its place, owns the namespace
+// and may bind every port.
 func (p *port) mayBind(b *bind) error {
 	if b.addr.Port() >= privilegedPorts || b.caller.Has(unix.CAP_NET_BIND_SERVICE) {
 		return nil
@@ -185,15 +187,15 @@ func (p *port) mayBind(b *bind) error {
 	return nil
 }
 
-// lookPatience bounds the wait for the child, which may be stopped, or read what the
-// command has mounted.
+// lookPatience bounds the wait for the child, which may be stopped, or be reading a
+// file that the command has mounted.
 const lookPatience = 10 * time.Second
 
-// privilegedPorts is the most that the kernel reserves (ip_unprivileged_port_start
-// in ip(7)); usually it is this.
+// privilegedPorts is the kernel's default of ip_unprivileged_port_start (ip(7)).
 const privilegedPorts = 1024
 
-// serves reports whether connections to the port's target reach the address.
+// serves reports whether the address of the bind receives connections to the port's
+// target.
 func (p *port) serves(b *bind) bool {
 	ip, target := b.addr.Addr(), p.target.Addr()
 	if p.guest != nil {
@@ -208,11 +210,11 @@ func (p *port) serves(b *bind) bool {
 	return target.Is6() || !b.socket.V6Only || p.base.Dual
 }
 
-// bindInside gives the socket that is to be replaced its address in the
-// namespace, for the error that the caller expects, if any, and for the shadow. The
-// shadow of a server that is about to end, as in a restart, gets a moment for it.
+// bindInside binds the socket that is to be replaced in the namespace: the caller gets
+// the error of that, and the socket becomes the shadow. Where the shadow of another
+// server has the address, as in a restart, that server gets a moment to end.
 //
-// The port is not locked meanwhile, and who no longer waits is left.
+// The port is not locked meanwhile. The wait ends where the caller no longer waits.
 func (p *port) bindInside(b *bind) error {
 	for deadline := time.Now().Add(endPatience); ; time.Sleep(refreshPause) {
 		serves := p.hasNatives()

@@ -1,34 +1,37 @@
-// Package bypass is the port driver with native ports: a server of the
-// namespace that binds a published TCP port gets a socket of the host in place of
-// its own, and serves its clients without anything of ours in between.
+// Package bypass is the port driver with native ports: a server in the namespace
+// that binds a published TCP port gets a socket of the host in place of its own, and
+// then serves its clients without rootlesskit in between.
 //
-// Theory of operation. The driver is the relay (package relayed), and something
-// in front of it that may fail at any time:
+// Theory of operation. A published port has two listening sockets in the host, which
+// share its address by SO_REUSEPORT:
 //
-//	                     +-- in front: the server's socket, made in the host
+//	                     +-- in front: the server's own socket, made in the host
 //	client -> host port -+
-//	                     +-- base: the relay's listener -> pooled socket -> server
+//	                     +-- fallback: a listener of package relayed -> server
 //
 // A seccomp filter stops the command, and all that it starts, at bind(2), and this
-// process decides (answer.go, bind.go). For a published port it makes a socket of
-// the host like the one to be bound, binds it to the published address, and puts
-// it in the place of the other in the table of descriptors of the process
-// (swap.go). Both the relay's listener and the server's socket have the address by
-// SO_REUSEPORT; the kernel leads connections to the server's while it listens, and
-// to the relay's at once when it does not (hostsock.Base). So no connection waits
-// for us to notice, and the port is never anybody else's.
+// process decides what happens (answer.go, bind.go). For a published port it makes a
+// socket like the one to be bound, in the host, binds it to the published address,
+// and puts it in the place of the other one in the server's process (swap.go; package
+// fdswap). The kernel gives a new connection to the server's socket while that
+// listens, and to the fallback otherwise (hostsock.Base). So whatever fails on the way
+// to a native port, and whenever a server ends, the fallback serves at once, and
+// nobody else can take the port.
 //
-// The socket that the server gave up is bound, where the server believes to be, to
-// the namespace's address. It becomes the shadow (port.go): a listener whose
-// connections are relayed to the host's port, for clients in the namespace.
+// Calls that are not about a published port are ignored: they pass through to the
+// kernel.
+//
+// The socket that the server gave up is bound to the address in the namespace that
+// the server asked for. It becomes the shadow (shadow.go): a listener whose
+// connections are forwarded to the host's port, for clients in the namespace.
 //
 // Under --disable-host-loopback a socket of the host must not be connected from
-// inside. connect(2) is made by this process in place of the caller, for sockets
-// of the namespace only (connect.go), and Landlock refuses it to all others.
+// inside. This process makes connect(2) in place of the caller, for sockets of the
+// namespace only (connect.go), and Landlock refuses every other connect.
 //
-// Containers may have filters of their own, whose listeners their runtimes hand
-// over: package containers takes them in, and asks this one to open their ports and
-// to answer (guests.go).
+// Containers may have filters of their own, whose listeners their runtimes hand over.
+// Package containers receives these, and calls this package to open the containers'
+// ports and to answer their calls (guests.go).
 package bypass
 
 import (
@@ -47,11 +50,9 @@ import (
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/bypass/containers"
 	"rootlesskit/internal/driver/relayed"
-	"rootlesskit/internal/kernel"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/publish"
 	"rootlesskit/internal/relay"
-	"rootlesskit/internal/seccomp"
 )
 
 // Name is the driver's name on the command line.
@@ -61,24 +62,25 @@ const Name = "bypass4netns"
 type Ports struct {
 	*relayed.Ports
 	isolate bool
-	// socket is where container tools ask for ports of containers; empty: nowhere.
+	// socket is the path of the API for container tools; empty: there is none.
 	socket string
 	sb     driver.Sandbox
 	ctx    context.Context
-	// hostPools have sockets of the host, for connections to native servers.
+	// hostPools have sockets of the host, for connections to native servers; by
+	// family.
 	hostPools map[int]*relay.Pool
-	// cookies name the network namespaces (SO_NETNS_COOKIE).
+	// host and child are the cookies of the two network namespaces.
 	host, child uint64
 	// sessions are the goroutines that answer calls.
 	sessions   sync.WaitGroup
 	containers *containers.Containers
 
 	mu       sync.Mutex
-	relaying error // why there are no native ports; nil: there are
+	noNative error // why the command has no native ports; nil: it can have them
 	byTarget map[target][]*port
 }
 
-// socketFlag is the driver's own flag; the others are those of the relay.
+// socketFlag is the driver's own flag; the others are those of package relayed.
 const socketFlag = "bypass4netnsd-socket"
 
 // Driver is the driver's registration.
@@ -105,7 +107,7 @@ func New(cfg driver.PortsConfig, flags driver.Flags) (driver.Ports, error) {
 		socket:    flags.String(socketFlag),
 		hostPools: map[int]*relay.Pool{},
 		byTarget:  map[target][]*port{},
-		relaying:  errors.New("the command has not started"),
+		noNative:  errors.New("the command has not started"),
 	}
 	if p.socket != "" && !filepath.IsAbs(p.socket) {
 		return nil, fmt.Errorf("--%s must be an absolute path, got %q", socketFlag, p.socket)
@@ -121,121 +123,16 @@ func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) 
 		return err
 	}
 	if err := p.probe(ctx); err != nil {
-		p.relay(err)
+		p.fallBack(err)
 	}
-	if why := p.noCommand(); why != nil && p.available() == nil {
-		p.relaying = why
+	if why := p.noCommand(); why != nil && p.unavailable() == nil {
+		p.noNative = why
 		p.sb.Log.Info("published TCP ports are not native, only those of containers", "reason", why)
 	}
 	if err := p.containers.Start(ctx, sb, link.Ifname); err != nil { // the path may be too long
 		p.sb.Log.Warn("runtimes cannot hand containers over, whose ports are not native", "error", err)
 	}
 	return nil
-}
-
-// noCommand says why the command itself has no filter. A process has one filter
-// with a listener: where a container engine is the command, its containers' one
-// would be refused.
-func (p *Ports) noCommand() error {
-	switch {
-	case p.sb.Detached:
-		return errors.New("the command is not in the network namespace (--detach-netns)")
-	case p.socket != "":
-		return errors.New("the command is a container engine (--bypass4netnsd-socket)")
-	}
-	return nil
-}
-
-// available says why nothing can be native, whoever serves; nil: it can.
-func (p *Ports) available() error {
-	var unavailable *unavailableError
-	if errors.As(p.why(), &unavailable) {
-		return unavailable
-	}
-	return nil
-}
-
-// unavailableError marks a reason that will not pass.
-type unavailableError struct{ error }
-
-// relay notes why there are no native ports, and says so.
-func (p *Ports) relay(why error) {
-	p.mu.Lock()
-	p.relaying = &unavailableError{why}
-	p.mu.Unlock()
-	p.sb.Log.Warn("published ports are not native, the relay serves them", "reason", why)
-}
-
-// probe finds out whether this kernel and this process can have native ports.
-func (p *Ports) probe(ctx context.Context) (err error) {
-	if err := seccomp.Probe(); err != nil {
-		return err
-	}
-	if p.isolate {
-		if err := kernel.LandlockTCP.Check(); err != nil {
-			return fmt.Errorf("--disable-host-loopback: %w", err)
-		}
-	}
-	if p.child, err = p.NetnsOf(ctx, 0); err != nil {
-		return err
-	}
-	own, err := hostSockets(unix.AF_INET, 1)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(own[0])
-	p.host, err = netns.Cookie(own[0])
-	return err
-}
-
-// NetnsOf implements containers.Driver; 0 is the child itself.
-func (p *Ports) NetnsOf(ctx context.Context, pid int) (uint64, error) {
-	fds, err := netns.Sockets(ctx, p.sb.Child, netns.SocketRequest{Family: unix.AF_INET, Type: unix.SOCK_STREAM, Count: 1, PID: pid})
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fds[0])
-	return netns.Cookie(fds[0])
-}
-
-// Policy implements driver.Supervisor.
-func (p *Ports) Policy() *seccomp.Policy {
-	if p.available() != nil || p.noCommand() != nil {
-		return nil
-	}
-	return &seccomp.Policy{Isolate: p.isolate}
-}
-
-// Supervise implements driver.Supervisor.
-func (p *Ports) Supervise(fd int, err error) {
-	if err != nil {
-		p.relay(err)
-		return
-	}
-	l, err := seccomp.NewListener(fd)
-	if err != nil {
-		p.relay(err)
-		return
-	}
-	p.mu.Lock()
-	p.relaying = nil
-	p.mu.Unlock()
-	p.sb.Log.Info("published TCP ports become native when a server binds them", "isolated", p.isolate)
-	p.run(&session{driver: p, isolate: p.isolate, netns: p.child, published: p.publishedBy(nil)}, l, func(err error) {
-		if err != nil {
-			p.relay(err)
-		}
-	})
-}
-
-// run answers a session until it or the driver ends.
-func (p *Ports) run(s *session, l *seccomp.Listener, ended func(error)) {
-	stop := context.AfterFunc(p.ctx, l.Stop)
-	p.sessions.Go(func() {
-		err := s.answer(l)
-		stop()
-		ended(err)
-	})
 }
 
 // Wait implements driver.Ports.
@@ -262,19 +159,12 @@ func (p *Ports) Info() api.PortDriverInfo {
 	return info
 }
 
-// why is nil where there are native ports.
-func (p *Ports) why() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.relaying
-}
-
 // Forward implements driver.Ports.
 func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
 	if !strings.HasPrefix(spec.Proto, "tcp") {
 		return p.Ports.Forward(ctx, spec)
 	}
-	why := p.available()
+	why := p.unavailable()
 	switch {
 	case why != nil:
 	case spec.ProxyProtocol != "":
@@ -286,7 +176,7 @@ func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, erro
 	if err != nil {
 		return nil, err
 	}
-	return &relayedPort{port.(*publish.Port), why}, nil
+	return &fallbackPort{port.(*publish.Port), why}, nil
 }
 
 func (p *Ports) forwardNative(spec api.PortSpec) (io.Closer, error) {
@@ -303,27 +193,27 @@ func (p *Ports) forwardNative(spec api.PortSpec) (io.Closer, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &relayedPort{port, errors.New("the port's socket was inherited")}, nil
+		return &fallbackPort{port, errors.New("the port's socket was inherited")}, nil
 	}
 	return p.forwardBase(spec, to, nil, nil)
 }
 
 var errProxyProtocol = errors.New("the server expects the PROXY protocol, which only the relay speaks")
 
-// relayedPort is one that cannot be native.
-type relayedPort struct {
+// fallbackPort is a port that cannot be native.
+type fallbackPort struct {
 	*publish.Port
 	why error
 }
 
 // Details implements driver.Detailer.
-func (p *relayedPort) Details() api.PortDetails {
+func (p *fallbackPort) Details() api.PortDetails {
 	d := p.Port.Details()
 	d.State, d.StateReason = api.PortRelay, p.why.Error()
 	return d
 }
 
-// hostPool has sockets of the host.
+// hostPool returns the pool of sockets of the host of a family.
 func (p *Ports) hostPool(family int) *relay.Pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -337,7 +227,7 @@ func (p *Ports) hostPool(family int) *relay.Pool {
 	return pool
 }
 
-// hostPoolSize is small: few connections come this way.
+// hostPoolSize is small, since few connections come this way.
 const hostPoolSize = 16
 
 func hostSockets(family, n int) ([]int, error) {

@@ -7,16 +7,15 @@ import (
 	"rootlesskit/internal/seccomp"
 )
 
-// connect makes a connection in place of the caller, under isolation: with its
-// own copies of the address and of the socket, so that it does not matter what
-// the caller changes meanwhile. Landlock refuses TCP to the caller itself. Sockets
-// of the host are not connected, whatever the address.
+// connect makes a connection in place of the caller, under isolation. It uses its own
+// copies of the address and of the socket, so it does not matter what the caller
+// changes meanwhile. Sockets of the host are not connected, whatever the address.
 //
-// What is not TCP goes on: a caller that puts another socket in its place meanwhile
-// is refused by Landlock.
+// What is not TCP passes through: where the caller puts a TCP socket in the place of
+// such a one meanwhile, Landlock refuses the connect.
 //
-// Only what has to be waited for gets a goroutine, by async: to wake one up would
-// take longer than all the rest.
+// Only a connection that has to be waited for gets a goroutine, by async: to wake one
+// up takes longer than all the rest.
 func (p *Ports) connect(call seccomp.Call, async func(func())) {
 	address, err := call.Sockaddr()
 	if err != nil || len(address) < 2 {

@@ -15,7 +15,7 @@ import (
 	"rootlesskit/internal/seccomp"
 )
 
-// What containers with filters of their own need of the driver.
+// What package containers needs of the driver.
 
 var (
 	_ containers.Driver = (*Ports)(nil)
@@ -46,17 +46,17 @@ func (p *Ports) ForwardTo(g containers.Guest, spec api.PortSpec, r relay.Router)
 	case udp:
 		return port, nil
 	}
-	return &relayedPort{port, errProxyProtocol}, nil
+	return &fallbackPort{port, errProxyProtocol}, nil
 }
 
-// guestTarget has the port of a container. The address is of no meaning but its
-// family, which is what most containers have.
+// guestTarget has the port of a container. Only the family of the address matters:
+// it is the one that most containers have.
 func guestTarget(spec api.PortSpec) netip.AddrPort {
 	return netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(spec.ChildPort))
 }
 
-// Stay implements containers.Driver.
-func (p *Ports) Stay(g containers.Guest, why error) {
+// FallBack implements containers.Driver.
+func (p *Ports) FallBack(g containers.Guest, why error) {
 	p.mu.Lock()
 	var its []*port
 	for to, ports := range p.byTarget {
@@ -66,13 +66,13 @@ func (p *Ports) Stay(g containers.Guest, why error) {
 	}
 	p.mu.Unlock()
 	for _, port := range its {
-		port.stay(why)
+		port.fallBack(why)
 	}
 }
 
-// Relaying implements containers.Driver.
-func (p *Ports) Relaying() error {
-	switch why := p.available(); {
+// NoNative implements containers.Driver.
+func (p *Ports) NoNative() error {
+	switch why := p.unavailable(); {
 	case why != nil:
 		return why
 	case p.isolate:
@@ -90,8 +90,8 @@ func (p *Ports) Answer(l *seccomp.Listener, g containers.Guest, ended func()) {
 	p.run(s, l, func(error) { ended() })
 }
 
-// LetGo implements containers.Driver.
-func (p *Ports) LetGo(l *seccomp.Listener, ended func()) {
+// PassThrough implements containers.Driver.
+func (p *Ports) PassThrough(l *seccomp.Listener, ended func()) {
 	none := func(uint16) []*port { return nil }
 	p.run(&session{driver: p, published: none}, l, func(error) { ended() })
 }

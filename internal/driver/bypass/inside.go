@@ -11,8 +11,8 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// What the child does: it is root of the namespaces of the containers in it, and
-// can enter them.
+// What the child does. It is root in the namespaces of the containers, so it can enter
+// them.
 
 // Handlers are the methods that the child answers.
 func Handlers(_ context.Context, own *netns.Namespace) wire.Handlers {
@@ -32,13 +32,13 @@ type lookRequest struct {
 	PID int `json:"pid,omitempty"`
 }
 
-// looked is what is to be known of a network namespace.
+// looked is what the driver has to know of a network namespace.
 type looked struct {
 	// UnprivilegedPortStart is the sysctl net.ipv4.ip_unprivileged_port_start.
 	UnprivilegedPortStart int `json:"unprivilegedPortStart"`
 }
 
-// look asks the child.
+// look asks the child about the network namespace of a process.
 func look(ctx context.Context, child wire.Caller, pid int) (looked, error) {
 	reply, _, err := lookMethod.Call(ctx, child, lookRequest{PID: pid})
 	return reply, err

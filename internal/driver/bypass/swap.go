@@ -7,8 +7,9 @@ import (
 )
 
 // put puts the socket front of the host in the place of the caller's, which becomes
-// the shadow. After it has begun there is no way back to the kernel's bind: the old
-// socket is bound already. It fails where the caller was killed, or has no room.
+// the shadow. Once the shadow listens, the bind can no longer pass through to the
+// kernel, so every later error is a refusal. put fails where the caller was killed, or
+// has no room for descriptors.
 func (p *port) put(b *bind, front int) error {
 	inode, err := fdswap.Inode(front)
 	if err != nil {
@@ -20,8 +21,8 @@ func (p *port) put(b *bind, front int) error {
 	}
 	defer swap.Close()
 	n := native{inode: inode, family: b.socket.Family, v6Only: b.socket.V6Only, pid: b.caller.PID, fd: b.FD}
-	// From here on a relayed connection could reach the shadow, which takes all its
-	// clients for the namespace's own: the relay has to ask first.
+	// From here on a connection of the fallback could reach the shadow, which takes all
+	// its clients for clients in the namespace. So the fallback has to ask first.
 	p.fronted.Store(true)
 	if err := p.startShadow(b.socket, &n); err != nil {
 		p.setNatives(p.natives)

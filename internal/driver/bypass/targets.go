@@ -11,7 +11,7 @@ import (
 	"rootlesskit/internal/relay"
 )
 
-// Which port of the host leads to which port of a namespace.
+// Which ports of the host lead to a port of a namespace.
 
 // target is a TCP port of a container, or of the launcher's namespace where guest is
 // nil.
@@ -22,15 +22,15 @@ type target struct {
 
 func (p *port) leadsTo() target { return target{p.guest, p.target.Port()} }
 
-// forwardBase opens a port that may become native. r leads to the servers of a
-// container.
+// forwardBase opens a port that may become native. r leads to the container; nil: the
+// port leads to the launcher's namespace.
 func (p *Ports) forwardBase(spec api.PortSpec, to netip.AddrPort, guest containers.Guest, r relay.Router) (io.Closer, error) {
 	base, err := hostsock.ListenBase(spec.Proto, spec.ParentIP, spec.ParentPort)
 	if err != nil {
 		return nil, err
 	}
 	opened := &port{driver: p, base: base, target: to, guest: guest, why: errors.New("no server has bound the port since it was published")}
-	opened.relayed, err = p.ForwardOn(spec, to, hostsock.Sockets{FDs: []int{base.FD}}, func(own relay.Router) relay.Router {
+	opened.fallback, err = p.ForwardOn(spec, to, hostsock.Sockets{FDs: []int{base.FD}}, func(own relay.Router) relay.Router {
 		if r != nil {
 			own = r
 		}
@@ -65,8 +65,8 @@ func (p *Ports) leave(left *port) {
 	}
 }
 
-// publishedBy returns a function for the ports that lead to a port of a container,
-// or of the launcher's namespace.
+// publishedBy returns a function that returns the ports which lead to a port of a
+// container, or of the launcher's namespace where guest is nil.
 func (p *Ports) publishedBy(guest containers.Guest) func(uint16) []*port {
 	return func(number uint16) []*port {
 		p.mu.Lock()

@@ -18,18 +18,17 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// container is a container that has ports of its own, in a network namespace
-// within the launcher's. The namespace is known when its runtime has handed the
-// first process over.
+// container is a container with ports of its own, in a network namespace of its own,
+// which is known once its runtime has handed over the first process.
 type container struct {
 	all    *Containers
 	ctx    context.Context
 	cancel context.CancelFunc
-	// native says that the container tool does not leave the ports to the relay.
+	// native says that the container tool allows native ports.
 	native bool
 	ports  []published
-	// processes counts those that were handed over and have not ended, and refused
-	// says that the ports could not be published; Containers.mu guards both.
+	// processes counts the processes that were handed over and have not ended, and
+	// refused says that the ports could not be published. Containers.mu guards both.
 	processes int
 	refused   bool
 
@@ -76,17 +75,17 @@ func (c *container) publishOne(spec api.PortSpec) error {
 	return nil
 }
 
-// close ends the ports, and all that the container has here.
+// close closes the ports, and all else that is here for the container.
 func (c *container) close() {
 	for _, p := range c.ports {
-		// A port that is unknown was removed from the table by somebody else.
+		// An error says that somebody else has removed the port already.
 		_ = c.all.sb.Table.Unpublish(context.WithoutCancel(c.ctx), p.id)
 	}
 	c.cancel()
 	c.move(nil)
 }
 
-// details are those of the ports, in the order of the specs.
+// details returns the details of the ports, in the order of the specs.
 func (c *container) details() (all []api.PortDetails) {
 	for _, p := range c.ports {
 		if d, ok := p.port.(driver.Detailer); ok {
@@ -96,20 +95,20 @@ func (c *container) details() (all []api.PortDetails) {
 	return all
 }
 
-// take takes a process of the container in. ended is called when it has ended, and
-// all that it has started.
+// take serves a process of the container. ended is called when that process has ended,
+// and all that it has started.
 func (c *container) take(s state, l *seccomp.Listener, ended func()) error {
 	if err := c.enter(s.first()); err != nil {
-		c.all.driver.LetGo(l, ended)
+		c.all.driver.PassThrough(l, ended)
 		return fmt.Errorf("finding the network of the container %q: %w", s.State.ID, err)
 	}
-	why := c.all.driver.Relaying()
+	why := c.all.driver.NoNative()
 	if why == nil && !c.native {
 		why = errors.New("the container tool wants no native ports (ignoreBind)")
 	}
 	if why != nil {
-		c.all.driver.Stay(c, why)
-		c.all.driver.LetGo(l, ended)
+		c.all.driver.FallBack(c, why)
+		c.all.driver.PassThrough(l, ended)
 		return nil
 	}
 	c.all.driver.Answer(l, c, ended)
@@ -131,7 +130,7 @@ type place struct {
 type poolKey struct{ sockType, family int }
 
 // enter finds the network namespace by the container's first process. A container
-// that its tool has restarted has a new one.
+// that was restarted has a new namespace.
 func (c *container) enter(pid int) error {
 	if c.PID() == pid {
 		return nil
@@ -185,15 +184,15 @@ func (p *place) close() {
 	pools := p.pools
 	p.pools = map[poolKey]*relay.Pool{}
 	p.mu.Unlock()
-	for _, pool := range pools { // not under the lock, which a filler may want
+	for _, pool := range pools { // without the lock, which a pool may need to end
 		pool.Wait()
 	}
 }
 
-// poolSize is small: most connections come by the launcher's namespace.
+// poolSize is small: most connections are made from the launcher's namespace.
 const poolSize = 16
 
-// pool has sockets of the container's namespace.
+// pool returns the pool of sockets in the container's namespace of a type and family.
 func (c *container) pool(p *place, sockType, family int) *relay.Pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -213,8 +212,8 @@ func (c *container) pool(p *place, sockType, family int) *relay.Pool {
 	return pool
 }
 
-// own closes sockets of another namespace: the number of a process that has ended
-// may be another's by now.
+// own returns the sockets, or closes them where they are of another namespace: the
+// number of a process that has ended may be another process's by now.
 func (p *place) own(fds []int) ([]int, error) {
 	if p.netns == 0 {
 		return fds, nil
@@ -227,8 +226,8 @@ func (p *place) own(fds []int) ([]int, error) {
 	return nil, fmt.Errorf("the first process of the container (PID %d) has ended", p.pid)
 }
 
-// parseMappings reads the ports of a listener's metadata, as --publish has them,
-// with commas.
+// parseMappings reads the ports in a listener's metadata: port specs as --publish
+// has them, separated by commas.
 func parseMappings(metadata string) (specs []api.PortSpec, err error) {
 	for s := range strings.SplitSeq(metadata, ",") {
 		if s = strings.TrimSpace(s); s == "" {

@@ -1,13 +1,12 @@
-// Package containers takes in containers whose filter is not the launcher's own:
-// those that a container tool asks for (rest.go), and those whose seccomp profile
-// names the launcher's socket (handover.go).
+// Package containers serves the ports of containers that have filters of their own,
+// instead of the launcher's: containers that a tool announces (rest.go), and containers
+// whose seccomp profile names the launcher's socket (handover.go).
 //
-// Theory of operation. A runtime connects to a socket and hands the listener of a
-// container's filter over, once for the first process of the container, and once
-// for each process that is executed in it later. All of them are the container's.
-// It has its own network namespace, and ports that lead there. The ports are
-// relayed to the container's address (route.go) until the port driver makes them
-// native: it answers the listener.
+// Theory of operation. A runtime connects to a socket and hands over the listener of a
+// container's filter: once for the first process of the container, and once for each
+// process that is executed in it later. The container has its own network namespace,
+// and ports that lead there. A router leads to the container's address (route.go)
+// until the port driver, which answers the listener, makes the ports native.
 package containers
 
 import (
@@ -28,13 +27,13 @@ type Driver interface {
 	// RouterTo returns a router to an address that the launcher's namespace
 	// reaches.
 	RouterTo(udp bool, to netip.AddrPort, proxyHeader bool) relay.Router
-	// ForwardTo opens a port of a container: native where that is possible, else
-	// relayed by r.
+	// ForwardTo opens a port of a container: native where that is possible, else r
+	// leads its connections to the container.
 	ForwardTo(g Guest, spec api.PortSpec, r relay.Router) (io.Closer, error)
-	// Stay notes why the ports of a container do not become native.
-	Stay(g Guest, why error)
-	// Relaying says why no container has native ports; nil: they may have.
-	Relaying() error
+	// FallBack notes why the ports of a container do not become native.
+	FallBack(g Guest, why error)
+	// NoNative says why no container has native ports; nil: they can have them.
+	NoNative() error
 	// NetnsOf returns the cookie of the network namespace of a process, as the child
 	// sees it.
 	NetnsOf(ctx context.Context, pid int) (uint64, error)
@@ -42,9 +41,9 @@ type Driver interface {
 	// namespace. It returns at once, and calls ended when the last process with the
 	// filter has ended.
 	Answer(l *seccomp.Listener, g Guest, ended func())
-	// LetGo is Answer that lets every call continue: without anybody who answers,
-	// the calls would fail.
-	LetGo(l *seccomp.Listener, ended func())
+	// PassThrough is Answer that passes every call through to the kernel: if nobody
+	// answered, the calls would fail.
+	PassThrough(l *seccomp.Listener, ended func())
 }
 
 // Guest is a container, for the port driver.
@@ -56,13 +55,13 @@ type Guest interface {
 	Netns() uint64
 }
 
-// Containers are those that have been taken in.
+// Containers are the containers whose ports are published.
 type Containers struct {
 	driver Driver
 	ctx    context.Context
 	sb     driver.Sandbox
 	uplink string
-	// work are the goroutines that take containers in.
+	// work are the goroutines that listen to runtimes.
 	work sync.WaitGroup
 
 	mu      sync.Mutex
@@ -71,25 +70,25 @@ type Containers struct {
 	named   map[string]*named
 }
 
-// identity tells containers apart that nobody has named before: a runtime may use
-// the ID again for another container.
+// identity identifies a container that no tool has announced. The ID is not enough: a
+// runtime may use it again for another container.
 type identity struct {
 	id    string
 	first int
 }
 
-// New returns containers that Start begins to take in.
+// New returns a Containers without any. Start comes next.
 func New(d Driver) *Containers {
 	return &Containers{driver: d, unnamed: map[identity]*container{}, named: map[string]*named{}}
 }
 
-// socketName is the listenerPath, in the state directory, for containers without a
-// name. Their ports are in the listener's metadata; without ports, they live in the
-// launcher's namespace.
+// socketName is the listenerPath, in the state directory, of containers that no tool
+// announces. Their ports are in the listener's metadata. A container without ports is
+// in the launcher's network namespace.
 const socketName = "bypass4netns.sock"
 
-// Start listens for containers until ctx ends. Whether that fails or not, container
-// tools may ask for more. uplink is the interface of the network driver.
+// Start listens for runtimes until ctx ends. Container tools may announce containers
+// even where it fails. uplink is the interface of the network driver.
 func (cs *Containers) Start(ctx context.Context, sb driver.Sandbox, uplink string) error {
 	cs.ctx, cs.sb, cs.uplink = ctx, sb, uplink
 	cs.work.Go(func() {
@@ -102,8 +101,8 @@ func (cs *Containers) Start(ctx context.Context, sb driver.Sandbox, uplink strin
 // Wait waits until everything has ended, after Start's context.
 func (cs *Containers) Wait() { cs.work.Wait() }
 
-// end closes the ports of all containers, which may outlive the launcher with the
-// sockets of the host that they have.
+// end closes the ports of all containers: a container may outlive the launcher, and
+// keep the sockets of the host that it has.
 func (cs *Containers) end() {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -116,7 +115,7 @@ func (cs *Containers) end() {
 	}
 }
 
-// takeUnnamed takes a process of a container in that nobody has named before.
+// takeUnnamed serves a process of a container that no tool has announced.
 func (cs *Containers) takeUnnamed(s state, l *seccomp.Listener) error {
 	specs, err := parseMappings(s.Metadata)
 	if err == nil && len(specs) == 0 {
@@ -126,30 +125,30 @@ func (cs *Containers) takeUnnamed(s state, l *seccomp.Listener) error {
 	id := identity{s.State.ID, s.first()}
 	c, err := cs.enter(id, specs, err)
 	if c == nil {
-		cs.driver.LetGo(l, func() {})
+		cs.driver.PassThrough(l, func() {})
 		return err
 	}
 	leave := func() { cs.leave(id, c) }
 	if err != nil || c.refused {
-		cs.driver.LetGo(l, leave)
+		cs.driver.PassThrough(l, leave)
 		return err
 	}
 	return c.take(s, l, leave)
 }
 
-// takeShared takes a container in that lives in the launcher's namespace, whose
-// ports are its.
+// takeShared serves a process of a container in the launcher's network namespace: the
+// launcher's ports are its ports.
 func (cs *Containers) takeShared(l *seccomp.Listener) {
-	if cs.driver.Relaying() != nil {
-		cs.driver.LetGo(l, func() {})
+	if cs.driver.NoNative() != nil {
+		cs.driver.PassThrough(l, func() {})
 		return
 	}
 	cs.driver.Answer(l, nil, func() {})
 }
 
-// enter counts a process of a container, with leave as its counterpart. The first one
-// has the ports published; the error is for that one alone. Where the ports cannot
-// be published, the container has none. It returns nil after the end.
+// enter counts a process of a container; leave is its counterpart. The first process
+// causes the ports to be published, and only for it an error is returned. Where the
+// ports cannot be published, the container has none. After the end, enter returns nil.
 func (cs *Containers) enter(id identity, specs []api.PortSpec, err error) (*container, error) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()

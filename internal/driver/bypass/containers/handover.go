@@ -18,21 +18,20 @@ import (
 )
 
 // A container's seccomp profile has a listenerPath. The runtime connects there and
-// sends one message: the state of the container as JSON, and the listener of the
-// filter (the OCI Runtime Specification, config-linux.md, "The Container Process
-// State").
+// sends one message: the state of the container as JSON, with the listener of the
+// filter (OCI Runtime Specification, config-linux.md, "The Container Process State").
 
-// state is what is used of the ContainerProcessState.
+// state is the part of ContainerProcessState that is used.
 type state struct {
 	// FDs names the descriptors that come with the state.
 	FDs []string `json:"fds"`
-	// PID is that of the process which has the filter: the container's first one, or
-	// one that is executed in it.
+	// PID is the process that has the filter: the container's first process, or
+	// one that is executed in it later.
 	PID      int    `json:"pid"`
 	Metadata string `json:"metadata"`
 	State    struct {
 		ID string `json:"id"`
-		// PID is that of the container's first process.
+		// PID is the container's first process.
 		PID int `json:"pid"`
 	} `json:"state"`
 }
@@ -47,21 +46,21 @@ func (s *state) first() int {
 
 const (
 	shortagePause = 100 * time.Millisecond
-	// runtimePatience is how long a runtime that has connected may take.
+	// runtimePatience bounds how long a runtime may take once it has connected.
 	runtimePatience = 5 * time.Second
-	// maxRuntimes bounds the runtimes that are listened to at the same time.
+	// maxRuntimes bounds the runtimes that are connected at the same time.
 	maxRuntimes = 256
-	// maxState bounds a state, which has the annotations of the container.
+	// maxState bounds a state, which contains the annotations of the container.
 	maxState = 1 << 20
 	// maxFDs bounds the descriptors that come with a state.
 	maxFDs = 16
 )
 
-// take takes a process of a container in, and its listener over. An error is for
-// the log.
+// take serves a process of a container, and owns its listener. An error is for the
+// log.
 type take func(s state, l *seccomp.Listener) error
 
-// listen takes in what runtimes hand over at a socket, until ctx ends.
+// listen has runtimes hand processes over at a socket, until ctx ends.
 func (cs *Containers) listen(ctx context.Context, path string, take take) error {
 	l, err := unixsock.Listen(ctx, path)
 	if err != nil {
@@ -113,7 +112,7 @@ func receive(conn *net.UnixConn, take take) error {
 	raw, fds, err := readState(conn)
 	if len(raw) == 0 && errors.Is(err, io.EOF) {
 		sockio.CloseAll(fds)
-		return nil // somebody looked whether anybody listens
+		return nil // a test whether anybody listens
 	}
 	if err != nil {
 		sockio.CloseAll(fds)
@@ -136,7 +135,7 @@ func receive(conn *net.UnixConn, take take) error {
 }
 
 // readState reads up to the end of the JSON: the kernel may deliver a long message
-// in parts. The descriptors are the caller's, also where it fails.
+// in parts. The caller owns the descriptors, even where readState fails.
 func readState(conn *net.UnixConn) (raw []byte, fds []int, err error) {
 	buf, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4*maxFDs))
 	for {
@@ -160,7 +159,7 @@ func readState(conn *net.UnixConn) (raw []byte, fds []int, err error) {
 	}
 }
 
-// parseState finds the listener among the descriptors; -1 where it fails.
+// parseState reads the state, and finds the listener among the descriptors.
 func parseState(raw []byte, fds []int) (s state, fd int, err error) {
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return s, -1, fmt.Errorf("the state of the container: %w", err)

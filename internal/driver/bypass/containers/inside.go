@@ -11,8 +11,8 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// What the child does: it is root of the namespaces of the containers in it, and
-// can enter them.
+// What the child does. It is root in the namespaces of the containers, so it can enter
+// them.
 
 const addressesMethod wire.Method[addressesRequest, []address] = "bypass.addresses"
 
@@ -22,7 +22,7 @@ type addressesRequest struct {
 	PID int `json:"pid,omitempty"`
 }
 
-// address is an address of an interface, with the network that it is on.
+// address is an address of an interface, with the prefix of its network.
 type address struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Link   string       `json:"link"`
@@ -53,7 +53,7 @@ func addressesOf(ctx context.Context, child wire.Caller, pid int) (found []addre
 // maxAddresses bounds the answer: a container may have as many as it likes.
 const maxAddresses = 256
 
-// addresses reads those of the namespace that the thread is in.
+// addresses reads the addresses of the namespace that the thread is in.
 func addresses() ([]address, error) {
 	links, err := net.Interfaces()
 	if err != nil {

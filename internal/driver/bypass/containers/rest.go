@@ -14,9 +14,9 @@ import (
 	"rootlesskit/internal/seccomp"
 )
 
-// The REST API of bypass4netnsd, as nerdctl and others use it: before a container
-// is started, a tool asks for its ports, and for a socket where the runtime hands
-// the filter over.
+// The REST API of bypass4netnsd, as nerdctl and others use it: before a tool starts a
+// container, it asks for the container's ports, and for a socket where the runtime
+// hands over the filter.
 //
 //	POST   /v1/bypass        spec -> 201 status
 //	GET    /v1/bypass        [status]
@@ -24,9 +24,9 @@ import (
 //
 // A failure is {"message": "..."}.
 
-// spec is the request. ignoreSubnets is about connections to the outside, which are
-// the network driver's here, and logFilePath about a process of its own: both are
-// taken and echoed.
+// spec is the request. ignoreSubnets and logFilePath have no effect, but are echoed: the
+// first is about connections to the outside, which the network driver makes here, the
+// second about the log of a process that there is not.
 type spec struct {
 	ID            string        `json:"id"`
 	SocketPath    string        `json:"socketPath"`
@@ -34,7 +34,7 @@ type spec struct {
 	LogFilePath   string        `json:"logFilePath"`
 	PortMapping   []portMapping `json:"portMapping"`
 	IgnoreSubnets []string      `json:"ignoreSubnets"`
-	// IgnoreBind leaves the ports to the relay.
+	// IgnoreBind says that the ports shall not become native.
 	IgnoreBind bool `json:"ignoreBind"`
 }
 
@@ -46,17 +46,17 @@ type portMapping struct {
 	ChildPort  int      `json:"childPort"`
 }
 
-// status is the answer. PID is the launcher's: it has no process for a container.
+// status is the answer. PID is the launcher's: there is no process for the container.
 type status struct {
 	ID   string `json:"id"`
 	PID  int    `json:"pid"`
 	Spec spec   `json:"spec"`
-	// Ports say how those of the container are served, in the order of the spec:
-	// this implementation's own.
+	// Ports say how each port is served, in the order of the spec. The original has
+	// no such field.
 	Ports []api.PortDetails `json:"ports,omitempty"`
 }
 
-// named is a container that a tool has asked for.
+// named is a container that a tool has announced.
 type named struct {
 	*container
 	spec spec
@@ -112,7 +112,7 @@ func (cs *Containers) list() []status {
 	return list
 }
 
-// add publishes the ports of a container, and listens for it.
+// add publishes the ports of a container, and listens for its runtime.
 func (cs *Containers) add(body io.Reader) (status, error) {
 	spec, ports, err := readSpec(body)
 	if err != nil {
@@ -155,7 +155,7 @@ func (cs *Containers) remove(id string) error {
 	return nil
 }
 
-// close is container.close, after which nobody listens for the container.
+// close closes the container, and removes the file with the PID.
 func (n *named) close() {
 	n.container.close()
 	if n.spec.PidFilePath != "" {
@@ -163,7 +163,7 @@ func (n *named) close() {
 	}
 }
 
-// readSpec reads a request and returns the ports that are mapped.
+// readSpec reads a request. It returns the port mappings as port specs too.
 func readSpec(body io.Reader) (s spec, ports []api.PortSpec, err error) {
 	if err := json.NewDecoder(body).Decode(&s); err != nil {
 		return s, nil, fmt.Errorf("bad request body: %w", err)

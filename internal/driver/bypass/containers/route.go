@@ -14,16 +14,17 @@ import (
 )
 
 // router leads the clients of a port to a container. Where the container has an
-// address on a network of the launcher's namespace, such as a bridge, it is reached
-// from there, by the same routes as any other server: the container sees its
-// clients. Else it is reached from within its own namespace, and sees its own
-// address: the way back to the client's would be the container's to arrange.
+// address on a network of the launcher's namespace, such as a bridge, connections are
+// made from there, as to any other server, and the container sees the addresses of its
+// clients. Otherwise they are made within the container's own namespace, and the
+// container sees its own address: only the container could arrange a route back to the
+// address of the client.
 type router struct {
 	container *container
 	spec      api.PortSpec
 	udp       bool
-	known     atomic.Pointer[way] // nil where the child has to be asked
-	last      atomic.Pointer[way]
+	known     atomic.Pointer[way] // nil: the child has to be asked
+	last      atomic.Pointer[way] // the latest one from the launcher's namespace
 }
 
 var _ relay.Router = (*router)(nil)
@@ -35,8 +36,8 @@ type way struct {
 	relay.Router
 }
 
-// wayTTL bounds how long a container may be missed that has moved to another
-// address.
+// wayTTL bounds how long connections may still lead to the old address of a container
+// that has got another one.
 const wayTTL = time.Second
 
 // Route implements relay.Router.
@@ -74,7 +75,8 @@ func (r *router) Answered(client, target netip.AddrPort) {
 	}
 }
 
-// find asks the child for the way, and keeps it for a while; nil: there is none yet.
+// find asks the child for the way, and keeps it for a while. It returns nil where there
+// is none yet.
 func (r *router) find() *way {
 	c := r.container
 	place := c.where()
@@ -94,7 +96,7 @@ func (r *router) find() *way {
 	w := &way{to: to, place: place}
 	switch {
 	case found && last != nil && last.to == to && last.place == place:
-		w = last // it knows more by now
+		w = last // its router has learned about the container
 	case found:
 		w.Router = c.all.driver.RouterTo(r.udp, netip.AddrPortFrom(to, uint16(r.spec.ChildPort)), r.spec.ProxyProtocol != "")
 		r.last.Store(w)
@@ -106,9 +108,9 @@ func (r *router) find() *way {
 	return w
 }
 
-// onLink finds the address of a container that is on a network of the launcher's
-// namespace. The network driver's own network is none: nothing there is a
-// container's. Neither are the addresses of the launcher's namespace.
+// onLink finds the address of a container on a network of the launcher's namespace.
+// The network of the network driver does not count, since no container is on it, nor do
+// addresses that the launcher's namespace has too.
 func onLink(its, ours []address, uplink string) (netip.Addr, bool) {
 	for _, a := range its {
 		ip := a.Prefix.Addr()
@@ -126,7 +128,7 @@ func onLink(its, ours []address, uplink string) (netip.Addr, bool) {
 type inner struct {
 	router *router
 	place  *place
-	to     netip.Addr // invalid: the container has loopback alone
+	to     netip.Addr // invalid: the container has only loopback
 }
 
 func newInner(r *router, p *place, its []address) relay.Router {
@@ -142,7 +144,7 @@ func (i inner) Route(client, _ netip.AddrPort) relay.Route {
 	to, sockType := i.to, unix.SOCK_STREAM
 	if !to.IsValid() {
 		if !client.Addr().Unmap().IsLoopback() {
-			return relay.Route{} // the client would seem to be loopback
+			return relay.Route{} // the client would appear to be loopback
 		}
 		to = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
