@@ -229,6 +229,50 @@ func TestUDPGuessedFlowMoves(t *testing.T) {
 	})
 }
 
+// TestUDPGuessIsRefused: the first datagram gets to the server that is elsewhere, and
+// nothing is sent in circles where nobody is.
+func TestUDPGuessIsRefused(t *testing.T) {
+	gone, nobody := udpServer(t, "127.0.0.1:0")
+	gone.Close()
+	alsoGone, neither := udpServer(t, "127.0.0.2:0")
+	alsoGone.Close()
+	server, addr := udpServer(t, "127.0.0.1:0")
+	for _, c := range []struct {
+		what  string
+		other netip.AddrPort
+	}{{"elsewhere", addr}, {"nowhere", neither}} {
+		t.Run(c.what, func(t *testing.T) {
+			var looks atomic.Int32
+			p := forwardUDP(t, UDPConfig{Router: lookingRoutes{routes{route: func(_, _ netip.AddrPort) Route {
+				return Route{Target: nobody, Guess: true}
+			}}, func(flows []Doubt) []Route {
+				looks.Add(1)
+				if !flows[0].Lost {
+					t.Errorf("the doubt is %+v", flows[0])
+				}
+				return []Route{{Target: c.other, Guess: true}}
+			}}})
+			client := dialPort(t, p, "")
+			send(t, client, "1")
+			if c.what == "elsewhere" {
+				if got := receive(t, server); string(got) != "1" {
+					t.Errorf("got %q", got)
+				}
+			}
+			eventually(t, p, "settled", func(api.PortDetails) (settled bool) {
+				p.loop.call(func() {
+					f := p.flows.byUse.front
+					settled = f.route.Target == c.other && !f.inDoubt && (f.lost && f.held == nil || c.what == "elsewhere")
+				})
+				return settled
+			})
+			if n := looks.Load(); n != 1 {
+				t.Errorf("%d looks", n)
+			}
+		})
+	}
+}
+
 // TestUDPCloseDuringALook.
 func TestUDPCloseDuringALook(t *testing.T) {
 	gone, addr := udpServer(t, "127.0.0.1:0")

@@ -38,6 +38,8 @@
 // while nobody is found for those who send, and decides per client in [Port.Route]
 // without blocking.
 //
+// Where nobody listens and there is NAT, there are two ways to try, see behindnat.go.
+//
 // Where a client's own address cannot be shown, the child's own address is its
 // source, never a loopback address: servers trust those (CVE-2021-20199). That
 // is so for
