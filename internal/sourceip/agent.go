@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,9 +32,9 @@ type request struct {
 	Backend string `json:"backend"`
 	// Deaf are addresses where TCP connections were not answered.
 	Deaf []netip.Addr `json:"deaf,omitempty"`
-	// Near says that it is for clients on the host's loopback alone: nothing is made in
-	// the namespace.
-	Near bool `json:"near,omitempty"`
+	// Family is that of the clients beyond this host for whom it is, and so of what is
+	// made in the namespace; 0: they are on the host's loopback, nothing is made.
+	Family int `json:"family,omitempty"`
 	// Mute says that a server seems to answer nobody.
 	Mute bool `json:"mute,omitempty"`
 }
@@ -177,7 +178,7 @@ func (a *agent) first(want string, try func(backend) error) (backend, error) {
 func (a *agent) answerPlan(_ context.Context, req request) (p plan, fds []int, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if req.Backend != "" && !req.Near && !a.watched {
+	if req.Backend != "" && req.Family != 0 && !a.watched {
 		// Without the watch, plans still look after everything by and by.
 		a.watched = a.startWatch(a.ctx) == nil
 	}
@@ -194,34 +195,40 @@ func (a *agent) plan(req request) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if req.Backend == "" || req.Near {
+	if req.Backend == "" || req.Family == 0 {
 		p, _ := choose(v)
 		p.Backend = "none"
 		return p, nil
 	}
 	a.uplinks = uplinks
-	for i, f := range v.both() {
-		f.err = a.makeRules(i)
-		f.rules, f.marks, f.carry = f.err == nil, f.err == nil, f.err == nil
+	i := slices.Index(families[:], req.Family)
+	if i < 0 {
+		return plan{}, fmt.Errorf("unknown address family %d", req.Family)
 	}
+	f := v.both()[i]
+	f.err = a.makeRules(i)
+	f.rules, f.marks, f.carry = f.err == nil, f.err == nil, f.err == nil
 	v.tracked = v.nat || a.marker == nil && conntracked()
 	v.paid = v.tracked || a.marker != nil
 	p, needsMarks := choose(v)
 	if needsMarks {
-		for i, f := range v.both() {
-			if f.rules {
-				f.err = a.makeMarks(i, req.Backend)
-				f.marks, f.carry = f.err == nil, f.err == nil
-			}
-			if f.carry && f.routed {
-				f.err = a.try(i, f.own, req.Mute)
-				f.carry = f.err == nil
-			}
-		}
+		a.addMarks(i, f, req)
 		p, _ = choose(v)
 	}
 	p.Backend = a.backendName(req.Backend)
 	return p, nil
+}
+
+// addMarks makes the marks of a family that has rules, and tries them.
+func (a *agent) addMarks(i int, f *family, req request) {
+	if f.rules {
+		f.err = a.makeMarks(i, req.Backend)
+		f.marks, f.carry = f.err == nil, f.err == nil
+	}
+	if f.carry && f.routed {
+		f.err = a.try(i, f.own, req.Mute)
+		f.carry = f.err == nil
+	}
 }
 
 func (a *agent) makeRules(i int) error {
@@ -244,7 +251,7 @@ func (a *agent) backendName(want string) string {
 	switch {
 	case a.marker != nil:
 		return a.marker.name()
-	case !a.marks[0].checked.IsZero(): // it was tried
+	case !a.marks[0].checked.IsZero() || !a.marks[1].checked.IsZero(): // it was tried
 		return "none"
 	}
 	name, _ := a.probe(want)

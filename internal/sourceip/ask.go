@@ -21,7 +21,7 @@ const (
 // asker has what the child said of the ways of some of a port's clients.
 type asker struct {
 	port    *Port
-	near    bool                 // they are on the host's loopback
+	family  int                  // of clients beyond this host; 0: on its loopback
 	known   atomic.Pointer[plan] // nil where the child has to be asked
 	another atomic.Bool          // of the latest plan
 	// behindNAT says that the latest plan has clients reckon with NAT.
@@ -36,12 +36,18 @@ type answered struct {
 	since time.Time
 }
 
-func (p *Port) asker(near bool) *asker {
-	if near {
+// asker returns that for a client.
+func (p *Port) asker(client netip.Addr) *asker {
+	switch {
+	case client.IsLoopback():
 		return &p.near
+	case client.Is4():
+		return &p.far[0]
 	}
-	return &p.far
+	return &p.far[1]
 }
+
+func (a *asker) near() bool { return a.family == 0 }
 
 // ask returns a plan that known has, when it is the turn, or that was asked for
 // later than since.
@@ -67,7 +73,7 @@ func (a *asker) ask(ctx context.Context, since time.Time, mute bool, known func(
 func (a *asker) call(ctx context.Context, mute bool) plan {
 	p := a.port
 	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Given: p.given, Asked: p.asked, Own: p.own,
-		Backend: p.policy.cfg.Backend, Near: a.near, Mute: mute}
+		Backend: p.policy.cfg.Backend, Family: a.family, Mute: mute}
 	if deaf := p.deaf.Load(); deaf != nil {
 		req.Deaf = []netip.Addr{*deaf}
 	}
@@ -76,7 +82,7 @@ func (a *asker) call(ctx context.Context, mute bool) plan {
 		answer = p.fallback()
 		answer.V4.Problem, answer.V6.Problem = err.Error(), err.Error()
 	} else {
-		if !a.near {
+		if !a.near() {
 			p.policy.backend.Store(&answer.Backend)
 		}
 		a.another.Store(answer.Another)
@@ -84,7 +90,7 @@ func (a *asker) call(ctx context.Context, mute bool) plan {
 	}
 	switch {
 	case ctx.Err() != nil:
-	case answer.Silent && err == nil && !(a.near && p.fixed()): // who has one way asks no more often
+	case answer.Silent && err == nil && !(a.near() && p.fixed()): // who has one way asks no more often
 		a.known.Store(nil)
 	default: // a failure too: those that wait for the answer must not ask one by one
 		a.keep(&answer)

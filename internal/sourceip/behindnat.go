@@ -51,9 +51,9 @@ func (r Route) avoiding(refused netip.Addr, p pair) Route {
 // Refused notes that a connection to a target of a route was refused, and tells whether
 // Resolve may know another way.
 func (p *Port) Refused(client, target netip.AddrPort) bool {
-	near := client.Addr().Unmap().IsLoopback()
-	asked := !near || !p.fixed() || p.near.known.Load() != nil
-	if asked && !p.asker(near).behindNAT.Load() {
+	asker := p.asker(client.Addr().Unmap())
+	asked := !asker.near() || !p.fixed() || asker.known.Load() != nil
+	if asked && !asker.behindNAT.Load() {
 		return false
 	}
 	p.refuses(target)

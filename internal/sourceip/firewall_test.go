@@ -141,7 +141,7 @@ func TestPublishedAddress(t *testing.T) {
 	if got := resolve("tcp", "198.51.100.2:80", client4.String()); got != "198.51.100.2:80" {
 		t.Errorf("with NAT for it, the port leads to %s", got)
 	}
-	if got := resolve("tcp", "198.51.100.3:80", client4.String()); got != "127.0.0.1:80" {
+	if got := resolve("tcp", "198.51.100.3:80", client4.String()); got != "10.0.2.100:80" {
 		t.Errorf("with NAT for another address, the port leads to %s", got)
 	}
 }

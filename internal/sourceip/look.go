@@ -58,10 +58,10 @@ func look(req request) (v view, uplinks [2]int, err error) {
 	if req.Given {
 		v.keepFamily()
 	}
-	if !req.Near {
+	if req.Family != 0 {
 		v.v4.ensureOwn(dummy4)
 	}
-	if !req.Near && v.target.Is6() && v.answers(v.v6) {
+	if req.Family != 0 && v.target.Is6() && v.answers(v.v6) {
 		v.v6.ensureOwn(dummy6)
 	}
 	if v.own {

@@ -217,7 +217,7 @@ func BenchmarkRoute(b *testing.B) {
 	none := callerFunc(func() error { return errors.New("none") })
 	p := New(b.Context(), Config{Child: none, Log: discard, IPv4: tap4.Addr()}).Port(0, addrPort("127.0.0.1:80"))
 	plan, _ := choose(fullView(tcp, "127.0.0.1", "0.0.0.0"))
-	p.far.known.Store(&plan)
+	p.far[0].known.Store(&plan)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, ok := p.Route(client4); !ok {

@@ -116,8 +116,8 @@ type Port struct {
 	given   bool
 	asked   bool
 	own     bool
-	far     asker                      // for clients beyond this host's loopback
-	near    asker                      // for those on it
+	near    asker                      // for clients on this host's loopback
+	far     [2]asker                   // for those beyond it, by family
 	deaf    atomic.Pointer[netip.Addr] // see Unanswered; nil: none
 	refused atomic.Pointer[netip.Addr] // see Refused; nil: none
 	// answered is when a remote client's connection was accepted last, in Unix
@@ -134,8 +134,10 @@ const planTTL = time.Second
 // unix.IPPROTO_TCP or unix.IPPROTO_UDP. There is nothing to close.
 func (p *Policy) Port(proto int, target netip.AddrPort) *Port {
 	port := &Port{policy: p, proto: proto, target: target}
-	port.far = asker{port: port, asking: make(chan struct{}, 1)}
-	port.near = asker{port: port, near: true, asking: make(chan struct{}, 1)}
+	port.near = asker{port: port, asking: make(chan struct{}, 1)}
+	for i, family := range families {
+		port.far[i] = asker{port: port, family: family, asking: make(chan struct{}, 1)}
+	}
 	return port
 }
 
@@ -173,11 +175,11 @@ func (p *Port) fixed() bool { return p.proto == unix.IPPROTO_TCP && !p.implied &
 // child has to be asked by Resolve.
 func (p *Port) Route(client netip.AddrPort) (r Route, ok bool) {
 	client = unmapped(client)
-	near := client.Addr().IsLoopback()
-	if known := p.asker(near).known.Load(); known != nil {
+	asker := p.asker(client.Addr())
+	if known := asker.known.Load(); known != nil {
 		return known.route(client, p.target.Port(), p.lastRefused()), true
 	}
-	if near && p.fixed() && p.lastRefused() != p.target.Addr() {
+	if asker.near() && p.fixed() && p.lastRefused() != p.target.Addr() {
 		return Route{Target: p.target}, true
 	}
 	return Route{}, false
@@ -191,7 +193,7 @@ func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Add
 // the way is one that shows no client's address.
 func (p *Port) Resolve(ctx context.Context, client netip.AddrPort) Route {
 	client = unmapped(client)
-	asker := p.asker(client.Addr().IsLoopback())
+	asker := p.asker(client.Addr())
 	plan := asker.ask(ctx, time.Now(), false, func() *plan { return asker.known.Load() })
 	if !client.Addr().IsLoopback() {
 		if problem := plan.paths(client.Addr()).Problem; problem != "" {
@@ -227,7 +229,7 @@ func (p *Port) lastAnswer(target netip.AddrPort) *atomic.Int64 {
 // remembered, and said once. Where that way is not answered either, both are as good.
 // A server that has answered others lately is only busy.
 func (p *Port) Unanswered(client, target netip.AddrPort) bool {
-	asker := p.asker(client.Addr().Unmap().IsLoopback())
+	asker := p.asker(client.Addr().Unmap())
 	busy := time.Since(time.Unix(0, p.lastAnswer(target).Load())) < busyFor
 	switch {
 	case busy:
@@ -236,7 +238,7 @@ func (p *Port) Unanswered(client, target netip.AddrPort) bool {
 		p.refuses(target)
 		p.silence.Do(func() { p.saySilence(target.Addr()) })
 		return true
-	case asker.near, !asker.another.Load():
+	case asker.near(), !asker.another.Load():
 		return false
 	}
 	deaf := target.Addr()
@@ -248,7 +250,7 @@ func (p *Port) Unanswered(client, target netip.AddrPort) bool {
 		}
 		return was != nil // others may have found out meanwhile
 	}
-	p.far.known.Store(nil)
+	asker.known.Store(nil)
 	p.saySilence(deaf)
 	return true
 }
@@ -272,16 +274,20 @@ type Doubt struct {
 // client stays where it is as long as no server is found, or its own is still there.
 func (p *Port) Look(ctx context.Context, doubts []Doubt) []Route {
 	mute := slices.ContainsFunc(doubts, func(d Doubt) bool { return d.Mute })
-	far := slices.ContainsFunc(doubts, func(d Doubt) bool { return !d.Client.Addr().Unmap().IsLoopback() })
-	plan := p.asker(!far).ask(ctx, time.Now(), mute, func() *plan { return nil })
+	plans, now := map[*asker]plan{}, time.Now()
 	for _, d := range doubts {
 		if d.Lost && !d.Route.Unserved {
 			p.refuses(d.Route.Target)
+		}
+		asker := p.asker(d.Client.Addr().Unmap())
+		if _, asked := plans[asker]; !asked {
+			plans[asker] = asker.ask(ctx, now, mute, func() *plan { return nil })
 		}
 	}
 	routes := make([]Route, len(doubts))
 	for i, d := range doubts {
 		d.Client = unmapped(d.Client)
+		plan := plans[p.asker(d.Client.Addr())]
 		routes[i] = plan.reroute(d, p.target.Port(), p.lastRefused())
 		if routes[i] != d.Route && !d.Client.Addr().IsLoopback() {
 			if problem := plan.paths(d.Client.Addr()).Problem; problem != "" {

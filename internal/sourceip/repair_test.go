@@ -262,17 +262,20 @@ func TestFailedRepairIsTriedAgain(t *testing.T) {
 }
 
 // TestFirstUseReplacesNothing: the kernel takes long to delete a table, which the first
-// client would wait for. It numbers the tables of a namespace as they are made.
+// client would wait for. It numbers the tables of a namespace as they are made. Nor do
+// clients of one family wait for what those of the other need.
 func TestFirstUseReplacesNothing(t *testing.T) {
 	w := newWorld(t, own)
 	w.serve(t, "udp", "0.0.0.0:1001")
 	p := w.policy(t, "nft").Port(protoNumber("udp"), addrPort("127.0.0.1:1001"))
 	p.Resolve(t.Context(), client4)
-	tables := w.run(t, "nft -j list tables")
 	for i, family := range []string{"ip", "ip6"} {
+		tables := w.run(t, "nft -j list tables")
 		want := fmt.Sprintf(`{"family": "%s", "name": "rootlesskit", "handle": %d}`, family, i+1)
-		if !strings.Contains(tables, want) {
-			t.Errorf("the tables are %s", tables)
+		if n := strings.Count(tables, `"handle"`); !strings.Contains(tables, want) || n != i+1 {
+			t.Errorf("%d clients: the tables are %s", i+1, tables)
 		}
+		w.serve(t, "udp", fmt.Sprintf("[::]:%d", 1002+i))
+		w.expectReal(t, "udp", w.policy(t, "nft").Port(protoNumber("udp"), addrPort("[::1]:1002")), client6)
 	}
 }
