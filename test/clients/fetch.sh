@@ -51,15 +51,18 @@ fetch_docker() {
 }
 
 # built_docker MODULE MAJOR builds the engine of a release that Debian does not have, with
-# its own script, beside Debian's client and containerd. The module proxy does not tell
+# its own script, beside Debian's client and containerd, and with a runc that knows what
+# its builds ask for. The module proxy does not tell
 # the release's number.
 built_docker() {
 	local dir moby=github.com/moby/moby/v2
+	ensure_packages gcc libc6-dev libseccomp-dev pkg-config >&2 || return
 	dir=$(debs "sid-$1" docker-cli docker-buildx containerd tini) || return
 	say "building Docker $2"
 	(
 		cd "$1" && CGO_ENABLED=0 go build -trimpath -ldflags "-X $moby/dockerversion.Version=$2+moby-$(go list -m -f '{{.Version}}' $moby)" \
 			-o "$dir/usr/bin/" $moby/cmd/dockerd $moby/cmd/docker-proxy &&
+			CGO_ENABLED=1 go build -trimpath -tags seccomp -o "$dir/usr/bin/" github.com/opencontainers/runc &&
 			install -D -m 0755 -t "$dir/usr/share/docker.io/contrib" "$(go list -m -f '{{.Dir}}' $moby)/contrib/dockerd-rootless.sh"
 	) && echo "$dir"
 }
