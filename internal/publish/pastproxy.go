@@ -36,6 +36,8 @@ type pastProxy struct {
 	asking chan struct{} // a semaphore: one question at a time
 	latest answered      // of its holder
 	closed bool          // its holder's too
+
+	udpTrials // of Look
 }
 
 // way is where a port leads.
@@ -165,7 +167,8 @@ func (r *pastProxy) noAnswer(container, client netip.AddrPort) {
 		"port", r.at.Port(), "container", container, "client", client.Addr(), "while", pause)
 }
 
-// Look implements relay.Looker. A flow whose server answers stays where it is.
+// Look implements relay.Looker. A flow whose server answers stays where it is. The proxy
+// is the way where the container fails its client.
 func (r *pastProxy) Look(flows []relay.Doubt) []relay.Route {
 	w := r.ask(func() *way { return nil })
 	if w.past == nil {
@@ -174,6 +177,8 @@ func (r *pastProxy) Look(flows []relay.Doubt) []relay.Route {
 	routes := make([]relay.Route, len(flows))
 	for i, f := range flows {
 		switch {
+		case f.Route.Target == w.container && r.fails(w, f):
+			routes[i] = r.router.way(f.Client, f.Local)
 		case f.Route.Target == w.container, f.Answered && !f.Route.Direct:
 			routes[i] = f.Route
 			routes[i].Unserved = false

@@ -51,7 +51,10 @@ def serve_tcp(s):
 def serve_udp(s):
     while True:
         _, peer = s.recvfrom(4096)
-        s.sendto(name(peer), peer)
+        try:
+            s.sendto(name(peer), peer)
+        except OSError:  # no way to this one
+            pass
 
 
 def serve_udp_connected(s):
