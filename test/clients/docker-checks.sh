@@ -144,7 +144,7 @@ check_life() {
 	sees_clients && check 'ten restarts' restarts
 	check 'exec' docker exec web true
 	check 'build' build
-	check 'kill -9 of dockerd' killed dockerd
+	check 'kill -9 of dockerd' killed_dockerd
 	check 'kill -9 of launcher' killed launcher
 	check 'stop under load' stop_under_load
 }
@@ -218,6 +218,31 @@ killed() {
 	esac
 	wait_for 30 "the end of the launcher after kill -9 of $1" not pgrep -x rootlesskit || return
 	launch && started && get web 127.0.0.1:8080 && get web 10.77.0.1:8080 lan
+}
+
+# killed_dockerd: dockerd 28 and newer, killed, leave a container now and then that no start
+# begins again, whatever launcher they run on. That is no failure of this one where it
+# happens on the original too.
+killed_dockerd() {
+	local try
+	killed dockerd && return
+	grep -q 'could not delete stale containerd task object' "$LOG" || return 1
+	for try in {1..20}; do
+		LAUNCHER_DIR=$WORK/original PORT_DRIVER=${PORT_DRIVER/bypass4netns/builtin} killed_once && continue
+		killed_once prepare_only
+		echo "no start of the container, as on the original at try $try"
+		return "$skipped"
+	done
+	killed_once prepare_only
+	echo "no start of the container, unlike on the original in $try tries"
+	return 1
+}
+
+# killed_once begins afresh, and kills dockerd unless that is only to be prepared.
+killed_once() {
+	end_all
+	afresh
+	start && restart && { [ "${1:-}" = prepare_only ] || killed dockerd; }
 }
 
 # started starts the container that dockerd should have started. Where dockerd was

@@ -40,7 +40,7 @@ one_setup() {
 	NET=$1 PORT_DRIVER=$2 OPTIONS=$3
 	SETUP=$NET+$PORT_DRIVER,$OPTIONS
 	: >"$LOG"
-	rm -rf "$(runtime_dir)"/* "$WORK/home"/{*,.[a-z]*} 2>/dev/null
+	afresh
 	if check start start; then
 		since 23 check 'version names it' names_launcher
 		check_ports
@@ -53,6 +53,11 @@ one_setup() {
 	end_all
 	# What containers' roots own is not the user's to remove.
 	rm -rf "$WORK/home/.local"
+}
+
+# afresh removes what earlier runs have left.
+afresh() {
+	rm -rf "$(runtime_dir)"/* "$WORK/home"/{*,.[a-z]*} 2>/dev/null || true
 }
 
 # start starts dockerd, and loads the image.

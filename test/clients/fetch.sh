@@ -41,6 +41,14 @@ debs() {
 	touch "$dir/complete"
 }
 
+# original builds the launcher that failures are compared with, once, where make
+# test-compat has it too.
+original() {
+	local dir=${XDG_CACHE_HOME:-$HOME/.cache}/rootlesskit-upstream-v3.3.0
+	echo "$dir"
+	[ -x "$dir/rootlesskit" ] || (cd / && CGO_ENABLED=0 GOFLAGS='' GOBIN=$dir go install github.com/rootless-containers/rootlesskit/v3/cmd/...@v3.3.0)
+}
+
 fetch_docker() {
 	case $1 in
 	docker-29) built_docker docker29 29 ;;

@@ -19,6 +19,9 @@ record() {
 	printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" "$5" "$reason" >>"$RESULTS"
 }
 
+# skipped is the exit code of a check that says nothing of the launcher.
+skipped=77
+
 # check NAME COMMAND... runs the command, whose last line of output is the
 # reason. The caller sets CLIENT, VERSION and SETUP.
 check() {
@@ -26,11 +29,11 @@ check() {
 	shift
 	out=$("$@" 2>&1) || rc=$?
 	out=$(grep -v "^See '" <<<"$out" | tail -n 1)
-	if [ "$rc" -eq 0 ]; then
-		record "$CLIENT" "$VERSION" "$SETUP" "$name" PASS "$out"
-	else
-		record "$CLIENT" "$VERSION" "$SETUP" "$name" FAIL "${out:-exit code $rc of $*}"
-	fi
+	case $rc in
+	0) record "$CLIENT" "$VERSION" "$SETUP" "$name" PASS "$out" ;;
+	"$skipped") record "$CLIENT" "$VERSION" "$SETUP" "$name" SKIP "$out" ;;
+	*) record "$CLIENT" "$VERSION" "$SETUP" "$name" FAIL "${out:-exit code $rc of $*}" ;;
+	esac
 	return "$rc"
 }
 
@@ -73,9 +76,9 @@ not() { ! "$@"; }
 lan() { ip netns exec lan "$@"; }
 
 # user COMMAND... runs it as the ordinary user, in the background or not, with
-# the launcher and the part's programs first on its PATH.
+# the launcher, or another in $LAUNCHER_DIR, and the part's programs first on its PATH.
 user() {
-	local PATH=$WORK/bin:$PREFIX/usr/bin:$PREFIX/usr/sbin:$PATH
+	local PATH=${LAUNCHER_DIR:-$WORK/bin}:$PREFIX/usr/bin:$PREFIX/usr/sbin:$PATH
 	as_test_user env HOME="$WORK/home" "$@"
 }
 
