@@ -12,28 +12,28 @@ import (
 // program.
 const AutoName = "auto"
 
-// Want is what the command line asks of a choice.
+// Want is what the command line asks for.
 type Want struct {
 	Network, Ports string // a name, or AutoName
-	// Isolate prefers the networks with which --disable-host-loopback holds.
+	// Isolate prefers networks that fully enforce --disable-host-loopback.
 	Isolate bool
 }
 
-// Choice are the drivers of a run. A reason is empty where the command line named the
+// Choice has the drivers of a run. A reason is empty if the command line named the
 // driver.
 type Choice struct {
 	Network, Ports             string
 	NetworkReason, PortsReason string
 }
 
-// candidate is a driver that may be chosen, and what speaks for it.
+// candidate is a driver that may be chosen, with its rank and reason.
 type candidate struct {
 	name string
 	Auto
 }
 
-// Choose finds the best drivers that go together and work: try says so. It has no
-// effect but those of try.
+// Choose finds the best drivers that go together and work, according to try. It
+// has no effects except those of try.
 func Choose(r *Registry, want Want, try func(network, ports string) error) (Choice, error) {
 	choice := Choice{Network: want.Network, Ports: want.Ports}
 	if want.Network != AutoName && (want.Ports != AutoName || r.CheckNetwork(want.Network) != nil) {
@@ -56,7 +56,7 @@ func Choose(r *Registry, want Want, try func(network, ports string) error) (Choi
 	switch {
 	case len(failed) > 0:
 		return choice, errors.New("no drivers work here: " + strings.Join(failed, "; "))
-	case len(networks) > 0: // the driver that was asked for goes with none
+	case len(networks) > 0: // the requested driver goes with none of them
 		return choice, r.CheckPair(networks[0].name, ports[0].name)
 	}
 	return choice, errors.New("this binary was built without any network that auto may choose")
@@ -69,7 +69,7 @@ func reason(c candidate, failed []string) string {
 	return c.Why + "; passed over: " + strings.Join(failed, "; ")
 }
 
-// candidates are what may be chosen, the best first.
+// candidates returns the drivers that may be chosen, the best first.
 func (r *Registry) candidates(want Want) (networks, ports []candidate) {
 	for d := range r.Drivers {
 		if d.Network != nil && d.Network.Auto.Rank > 0 {
@@ -99,8 +99,8 @@ func (r *Registry) candidates(want Want) (networks, ports []candidate) {
 	return networks, ports
 }
 
-// Isolating returns the networks that auto may choose with which
-// --disable-host-loopback holds.
+// Isolating returns the networks that auto may choose and that fully enforce
+// --disable-host-loopback.
 func (r *Registry) Isolating() []string {
 	networks, _ := r.candidates(Want{Network: AutoName, Ports: AutoName, Isolate: true})
 	var names []string

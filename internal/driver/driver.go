@@ -1,6 +1,6 @@
-// Package driver holds the contracts between the launcher and its drivers. No
-// driver knows another, and the launcher knows none of them by name: it gets a
-// Registry (see driver/all) and calls what is declared here.
+// Package driver defines the contracts between the launcher and its drivers. No
+// driver imports another, and the launcher knows none of them by name: it gets
+// a Registry (see driver/all) and uses the interfaces that are declared here.
 package driver
 
 import (
@@ -16,39 +16,39 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// Sandbox is what a driver may touch of the running child.
+// Sandbox gives a driver access to the running child.
 type Sandbox struct {
 	// PID is the child's process ID as the parent sees it.
 	PID int
-	// NetnsPath names the child's network namespace in a way that the parent
-	// and its helpers can open.
+	// NetnsPath is a path of the child's network namespace that the parent and its
+	// helpers can open.
 	NetnsPath string
 	// StateDir is the run's state directory, for sockets of helpers.
 	StateDir string
-	// Detached says that the command does not live in the network namespace
+	// Detached says that the command does not run in the network namespace
 	// (--detach-netns).
 	Detached bool
 	// Child runs a handler inside the child, in its network namespace. Package
-	// netns has the typed calls every driver may use; a driver's own handlers
-	// come from its registration.
+	// netns has calls that every driver may use; a driver's own handlers come from
+	// its registration.
 	Child wire.Caller
-	// Inherited are sockets that a driver which listens in the parent uses for
-	// its ports; nil is none.
+	// Inherited has sockets that a driver uses for its ports if it listens in the
+	// parent; nil means none.
 	Inherited *hostsock.Inherited
-	// Table is the list of the published ports; it is for port drivers alone.
+	// Table is the table of published ports, for port drivers only.
 	Table Table
 	// Log is the driver's logger.
 	Log *slog.Logger
 }
 
-// Network connects the child's network namespace to the world. It may be Changing,
-// and a Publisher.
+// Network connects the child's network namespace to the world. It may also
+// implement Changing and Publisher.
 type Network interface {
-	// Attach sets the network up and returns once packets can flow. The
-	// backend lives until ctx ends.
+	// Attach sets up the network and returns once packets can flow. The backend
+	// lives until ctx ends.
 	Attach(ctx context.Context, sb Sandbox) (Link, error)
-	// Wait blocks until the backend has ended: nil after Attach's context
-	// ended, else the reason of its death.
+	// Wait blocks until the backend has ended. It returns nil after the end of
+	// Attach's context, and otherwise the reason for the backend's death.
 	Wait() error
 }
 
@@ -62,7 +62,7 @@ type Changing interface {
 // Publisher is implemented by a Network that publishes ports itself, for the port
 // drivers that go with no other.
 type Publisher interface {
-	// Ports is the port driver that NetworkConfig.Ports names.
+	// Ports returns the port driver that NetworkConfig.Ports names.
 	Ports() Ports
 }
 
@@ -83,35 +83,35 @@ type HostName struct {
 	Name string
 }
 
-// Ports publishes ports of the namespace on the host. It may be a Supervisor, and
-// Serving; the Closers of Forward may be Detailers.
+// Ports publishes ports of the namespace on the host. It may also implement
+// Supervisor and Serving; the Closers of Forward may implement Detailer.
 type Ports interface {
-	// Start readies the driver; it is called once, after the network was
-	// attached. The driver lives until ctx ends, and has closed everything by
-	// the time Wait returns.
+	// Start starts the driver; it is called once, after the network has been
+	// attached. The driver lives until ctx ends, and has closed everything when
+	// Wait returns.
 	Start(ctx context.Context, sb Sandbox, link Link) error
 	// Forward publishes one port until the returned Closer is closed. Close is
 	// synchronous: when it returns, the listener is closed, its connections are
-	// cut, and the same port can be forwarded again; where it fails, it may be
-	// called again. The error of a port that cannot be bound is in the words of
-	// Go's net package. ctx bounds the call alone, not the life of the port.
+	// cut, and the same port can be forwarded again. If Close fails, it may be
+	// called again. The error for a port that cannot be bound has the wording of
+	// Go's net package. ctx only bounds the call, not the life of the port.
 	Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error)
-	// Info describes the driver, as GET /v1/info shows it.
+	// Info describes the driver for GET /v1/info.
 	Info() api.PortDriverInfo
 	// Wait blocks until the driver has ended, like Network.Wait.
 	Wait() error
 }
 
-// Forward is Ports.Forward, or a function that does the same.
+// Forward is Ports.Forward, or a function with the same contract.
 type Forward func(ctx context.Context, spec api.PortSpec) (io.Closer, error)
 
-// Table is the list of the published ports (ports.Table), for a driver that
-// publishes ports of its own accord, such as those of containers: they are listed
-// and removed as all others, and conflict with them.
+// Table is the table of published ports (ports.Table), for a driver that
+// publishes ports on its own initiative, such as those of containers. Like all
+// others, these are listed, can be removed, and can conflict.
 type Table interface {
-	// PublishBy publishes a port that forward opens in place of Ports.Forward.
+	// PublishBy publishes a port, which forward opens instead of Ports.Forward.
 	PublishBy(ctx context.Context, spec api.PortSpec, forward Forward) (api.PortStatus, error)
-	// Unpublish closes a port. It fails where no port has the ID.
+	// Unpublish closes a port. It fails if no port has the ID.
 	Unpublish(ctx context.Context, id int) error
 }
 
@@ -121,18 +121,18 @@ type Detailer interface {
 }
 
 // Supervisor is implemented by Ports that decide about system calls of the
-// command. What it starts is supervised with it.
+// command and of everything the command starts.
 type Supervisor interface {
-	// Policy says which calls they are; nil: the command is left alone.
+	// Policy returns which calls these are; nil if the command is not supervised.
 	Policy() *seccomp.Policy
-	// Supervise is called once, as the command starts. It takes over the listener
-	// that answers the calls, or is told why there is none.
+	// Supervise is called once, when the command starts. It takes over the
+	// listener for the calls, or gets the reason why there is none.
 	Supervise(listener int, err error)
 }
 
 // Serving is implemented by Ports that have a REST API of their own.
 type Serving interface {
-	// Socket is the absolute path to serve it at; empty: nowhere.
+	// Socket returns the absolute path of the API's socket; empty if the API is not served.
 	Socket() string
 	Handler() http.Handler
 }

@@ -6,20 +6,20 @@ import "slices"
 type Flag struct {
 	Name    string
 	Kind    FlagKind
-	Default string // "true" or, as if it were empty, "false" for a Bool
+	Default string // for a Bool "true", or "false", which is the same as empty
 	Usage   string
-	Values  []string // all that there are; nil: any
-	// Category is where help lists the flag; empty: where it lists the driver.
+	Values  []string // the allowed values; nil: any
+	// Category is the topic under which help lists the flag; empty: that of the driver.
 	Category string
-	// Hidden says that the flag is accepted for old command lines, and help has none
-	// of it.
+	// Hidden says that the flag is accepted for old command lines, but not shown in
+	// help.
 	Hidden bool
-	// Strict says that the flag is refused where another driver is in use, else it is
-	// ignored then.
+	// Strict says that the flag is refused if another driver is in use; otherwise it
+	// is ignored then.
 	Strict bool
 }
 
-// FlagKind is what the value of a flag is.
+// FlagKind is the kind of a flag's value.
 type FlagKind int
 
 // The kinds of flags.
@@ -29,14 +29,15 @@ const (
 	File // a String, the name or path of a file
 )
 
-// Flags is how a driver reads its own flags.
+// Flags lets a driver read its own flags.
 type Flags interface {
 	String(name string) string
 	Bool(name string) bool
 }
 
-// DeclaredFlags gives a driver the values of the flags that it has declared, and
-// panics at others: a flag whose name is mistyped is not one that is empty.
+// DeclaredFlags gives a driver the values of the flags that it has declared. It
+// panics for other names, so that a mistyped name does not pass for an empty
+// flag.
 func DeclaredFlags(declared []Flag, values Flags) Flags {
 	return declaredFlags{declared, values}
 }
@@ -62,7 +63,7 @@ func (d declaredFlags) Bool(name string) bool {
 	return d.values.Bool(name)
 }
 
-// FlagValues are the flags of a driver without a command line: the defaults but for
+// FlagValues has the flags of a driver without a command line: the defaults, except
 // those that are set.
 func FlagValues(declared []Flag, set map[string]string) Flags {
 	values := flagValues{}

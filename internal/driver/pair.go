@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// UnknownError is of a name that no driver has.
+// UnknownError is the error for a name that no driver has.
 type UnknownError struct {
 	What, Name string
 	Known      []string
@@ -15,7 +15,7 @@ type UnknownError struct {
 
 func (e *UnknownError) Error() string { return fmt.Sprintf("unknown %s: %s", e.What, e.Name) }
 
-// OmittedError is of a driver that the binary was built without.
+// OmittedError is the error for a driver that the binary was built without.
 type OmittedError struct {
 	What, Name string
 	Has        []string
@@ -25,8 +25,8 @@ func (e *OmittedError) Error() string {
 	return fmt.Sprintf("%s %q was left out at build time: this binary has %s", e.What, e.Name, strings.Join(e.Has, ", "))
 }
 
-// CheckNetwork judges the name of a network. A retired one is refused later, by
-// NewNetwork: what is wrong with its options comes first, as with all others.
+// CheckNetwork checks the name of a network. NewNetwork refuses a retired one
+// later, so that errors in its options come first, as for all others.
 func (r *Registry) CheckNetwork(name string) error {
 	known, ok := r.knowsNetwork(name)
 	switch {
@@ -38,8 +38,8 @@ func (r *Registry) CheckNetwork(name string) error {
 	return &UnknownError{"network mode", name, append([]string{Host, AutoName}, r.Networks()...)}
 }
 
-// CheckPair judges whether a port driver goes with a network. Clients know the
-// texts, and the order in which they come.
+// CheckPair checks whether a port driver goes with a network. Clients know the
+// texts of its errors, and their order.
 func (r *Registry) CheckPair(network, ports string) error {
 	owner, known := r.knowsPorts(ports)
 	known = known || ports == NoPorts
@@ -74,7 +74,7 @@ func (n *NetworkRole) goesWith(ports string) bool {
 	return n.PortDrivers == nil || ports == NoPorts || slices.Contains(n.PortDrivers, ports)
 }
 
-// requires is the error of a network and a port driver that does not go with it.
+// requires returns the error for a port driver that does not go with the network.
 func (n *NetworkRole) requires(network string) error {
 	quoted := []string{fmt.Sprintf("port driver %q", NoPorts)}
 	for _, name := range n.PortDrivers {

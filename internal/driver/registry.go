@@ -7,45 +7,45 @@ import (
 	"slices"
 )
 
-// What the command line calls the absence of a driver.
+// The names on the command line for the absence of a driver.
 const (
 	Host    = "host" // --net: the host's own network
 	NoPorts = "none" // --port-driver: no ports
 )
 
-// Known is what a binary knows of a driver that it was built without: enough to say
-// so, and to accept the driver's flags.
+// Known is what a binary knows about a driver that it was built without: enough to
+// say so, and to accept the driver's flags.
 type Known struct {
 	Name string
-	// Tag is the build tag that leaves the driver out; empty: none does.
+	// Tag is the build tag that leaves out the driver; empty if there is none.
 	Tag string
-	// Summary is what the tag leaves out, for packagers.
+	// Summary says, for packagers, what the tag leaves out.
 	Summary string
-	// Network says that the driver has a network; Ports are its port drivers.
+	// Network says that the driver has a network role; Ports names its port roles.
 	Network bool
 	Ports   []string
-	// Meant is the port driver that is meant by the name of the network; empty: the
-	// name is that of a port driver, or nobody means one.
+	// Meant is the port driver that users mean if they use the name of the network
+	// as a port driver; empty if there is none.
 	Meant string
-	// Flags have their name, kind and default alone.
+	// Flags have only name, kind and default.
 	Flags []Flag
-	// Retired says what to use in place of a driver that no build has.
+	// Retired says what to use instead of a driver that no build has.
 	Retired string
 }
 
-// Registry has the drivers of this binary, and what it knows of others.
+// Registry has the drivers of this binary, and what it knows about others.
 type Registry struct {
 	entries []entry
 }
 
-// entry is a driver that is known, and registered unless it was left out.
+// entry is a known driver, which is registered unless it was left out.
 type entry struct {
 	Known
 	driver *Driver
 }
 
-// NewRegistry returns a registry without drivers. The order of the known ones is
-// that of help; others come behind them.
+// NewRegistry returns a registry without drivers. Help lists the known drivers
+// in the given order, and others after them.
 func NewRegistry(known ...Known) *Registry {
 	r := &Registry{}
 	for _, k := range known {
@@ -54,7 +54,7 @@ func NewRegistry(known ...Known) *Registry {
 	return r
 }
 
-// Register adds a driver. It panics where two drivers have a name in common.
+// Register adds a driver. It panics if two drivers have a name in common.
 func (r *Registry) Register(d Driver) {
 	at := slices.IndexFunc(r.entries, func(e entry) bool { return e.Name == d.Name })
 	if at < 0 {
@@ -94,9 +94,10 @@ func (r *Registry) flag(name string) (Flag, bool) {
 	return Flag{}, false
 }
 
-// Flags yields the flags of all drivers with the name of the first that has them.
-// Those of drivers that were left out are accepted too, for command lines that go
-// with any build: hidden, unless the driver has retired.
+// Flags yields the flags of all drivers, each with the name of the first driver
+// that has it. It includes the flags of drivers that were left out, so that a
+// command line works with every build; they are hidden, unless the driver is
+// retired.
 func (r *Registry) Flags(yield func(owner string, f Flag) bool) {
 	seen := map[string]bool{}
 	for _, e := range r.entries {
@@ -118,7 +119,7 @@ func (r *Registry) Flags(yield func(owner string, f Flag) bool) {
 	}
 }
 
-// category is where help lists a driver's flags.
+// category returns the topic under which help lists a driver's flags.
 func (e *entry) category() string {
 	if e.Network {
 		return "Network [" + e.Name + "]"
@@ -144,7 +145,7 @@ func (r *Registry) Omitted(yield func(Known) bool) {
 	}
 }
 
-// Networks returns the values of --net that this binary has drivers for.
+// Networks returns the values of --net for which this binary has drivers.
 func (r *Registry) Networks() []string {
 	var names []string
 	for d := range r.Drivers {
@@ -155,7 +156,7 @@ func (r *Registry) Networks() []string {
 	return names
 }
 
-// PortDrivers returns the values of --port-driver that this binary has drivers for.
+// PortDrivers returns the values of --port-driver for which this binary has drivers.
 func (r *Registry) PortDrivers() []string {
 	var names []string
 	for d := range r.Drivers {
@@ -198,7 +199,7 @@ func (r *Registry) portRole(name string) (*Driver, *PortRole) {
 	return nil, nil
 }
 
-// knowsNetwork returns what is known of a network driver.
+// knowsNetwork returns what is known about a network driver.
 func (r *Registry) knowsNetwork(name string) (Known, bool) {
 	i := slices.IndexFunc(r.entries, func(e entry) bool { return e.Network && e.Name == name })
 	if i < 0 {
@@ -207,7 +208,7 @@ func (r *Registry) knowsNetwork(name string) (Known, bool) {
 	return r.entries[i].Known, true
 }
 
-// knowsPorts returns what is known of the driver that has a port role.
+// knowsPorts returns what is known about the driver with a port role.
 func (r *Registry) knowsPorts(name string) (Known, bool) {
 	i := slices.IndexFunc(r.entries, func(e entry) bool { return slices.Contains(e.Ports, name) })
 	if i < 0 {
@@ -216,7 +217,7 @@ func (r *Registry) knowsPorts(name string) (Known, bool) {
 	return r.entries[i].Known, true
 }
 
-// Child returns what makes the handlers of all drivers.
+// Child returns the functions that make the handlers of all drivers.
 func (r *Registry) Child() []ChildHandlers {
 	var all []ChildHandlers
 	for d := range r.Drivers {
@@ -227,8 +228,8 @@ func (r *Registry) Child() []ChildHandlers {
 	return all
 }
 
-// NewNetwork makes a network driver; the host's network is nil. values are the
-// flags of the command line.
+// NewNetwork makes a network driver; it returns nil for the host's network.
+// values are the flags of the command line.
 func (r *Registry) NewNetwork(name string, cfg NetworkConfig, values Flags) (Network, error) {
 	if name == Host {
 		return nil, nil
@@ -246,8 +247,8 @@ func (r *Registry) NewNetwork(name string, cfg NetworkConfig, values Flags) (Net
 	return d.Network.New(cfg, DeclaredFlags(d.Flags, values))
 }
 
-// NewPorts makes a port driver for a network of the same registry. It is nil where
-// there is nobody to ask for a port.
+// NewPorts makes a port driver for a network of the same registry. It returns nil
+// if no ports can be requested.
 func (r *Registry) NewPorts(name string, network Network, cfg PortsConfig, values Flags) (Ports, error) {
 	if name == NoPorts {
 		return nil, nil

@@ -1,6 +1,6 @@
-// Package all is the list of the drivers that this binary is built with. Each
-// driver has a file here with its build tag, and a line in the catalog, which
-// knows the drivers that were left out.
+// Package all lists the drivers that this binary is built with. Each driver has
+// a file here with its build tag, and an entry in the catalog, which also
+// describes drivers that were left out.
 package all
 
 import "rootlesskit/internal/driver"

@@ -2,9 +2,9 @@ package all
 
 import "rootlesskit/internal/driver"
 
-// Catalog is what every build knows of all drivers, in the order in which help
-// lists them. The rest is in each driver's own package, which is not linked where
-// its build tag leaves it out; a test compares the two.
+// Catalog is what every build knows about all drivers, in the order in which help
+// lists them. The rest is in each driver's own package, which is not linked if
+// its build tag leaves it out. A test compares the two.
 func Catalog() []driver.Known {
 	return []driver.Known{
 		{Name: "none", Network: true},

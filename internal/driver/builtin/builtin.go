@@ -1,5 +1,5 @@
 // Package builtin is RootlessKit's own port driver: every connection and every
-// datagram goes through the relay. See package relayed, which it is.
+// datagram goes through the relay. Package relayed implements it.
 package builtin
 
 import (

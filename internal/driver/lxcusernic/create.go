@@ -20,14 +20,15 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// usualPlaces are where distributions have the program: it is not on PATH.
+// usualPlaces are the directories in which distributions install the program,
+// since it is not on PATH.
 var usualPlaces = []string{
 	"/usr/libexec/lxc/lxc-user-nic",
 	"/usr/lib/lxc/lxc-user-nic",
 	"/usr/lib/*/lxc/lxc-user-nic",
 }
 
-// findBinary looks the program up. The error of the look-up is package exec's,
+// findBinary looks up the program. It returns the error of package exec
 // unchanged.
 func findBinary(name string) (string, error) {
 	if name != "" {
@@ -45,10 +46,10 @@ func findBinary(name string) (string, error) {
 	return "", err
 }
 
-// createTimeout is more than the program takes, on a busy machine too.
+// createTimeout is more than the program takes, even on a busy machine.
 const createTimeout = 20 * time.Second
 
-// create has the program make the pair of interfaces.
+// create runs the program, which makes the pair of interfaces.
 func (n *Network) create(ctx context.Context) error {
 	pid := n.sb.PID
 	if n.sb.Detached {
@@ -72,7 +73,7 @@ func (n *Network) create(ctx context.Context) error {
 
 func oneLine(out []byte) string { return strings.Join(strings.Fields(string(out)), " ") }
 
-// hint says what is needed that can be looked at.
+// hint says which requirement is missing, as far as it can be checked.
 func (n *Network) hint() string {
 	if _, err := net.InterfaceByName(n.bridge); err != nil {
 		return fmt.Sprintf("there is no bridge %q in the host: start lxc-net, or choose another one with --lxc-user-nic-bridge", n.bridge)
@@ -87,8 +88,8 @@ func (n *Network) hint() string {
 const holdMethod wire.Method[wire.None, wire.None] = "lxcusernic.hold"
 
 // holdThread keeps a thread of the child in the detached namespace until release
-// is called: the program names the namespace by a process in it, for which a
-// thread will do.
+// is called: the program identifies the namespace by a process in it, and
+// accepts a thread.
 func (n *Network) holdThread(ctx context.Context) (release func(), tid int, err error) {
 	_, fds, err := holdMethod.Call(ctx, n.sb.Child, wire.None{})
 	release = func() {
@@ -106,7 +107,7 @@ func (n *Network) holdThread(ctx context.Context) (release func(), tid int, err 
 	return release, tid, nil
 }
 
-// threadIn returns the ID of a thread of the process that is in the namespace.
+// threadIn returns the ID of a thread of the process in the namespace.
 func threadIn(pid int, netnsPath string) (int, error) {
 	want, err := os.Stat(netnsPath)
 	if err != nil {
@@ -125,8 +126,8 @@ func threadIn(pid int, netnsPath string) (int, error) {
 	return 0, errors.New("there is none")
 }
 
-// hold answers when a thread is in the namespace. The thread stays until the
-// descriptor that it returns is closed.
+// hold replies when a thread is in the namespace. The thread stays there until
+// the returned descriptor is closed.
 func (h handlers) hold(context.Context, wire.None) (none wire.None, fds []int, err error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
@@ -156,10 +157,10 @@ func (h handlers) hold(context.Context, wire.None) (none wire.None, fds []int, e
 	return none, []int{pipe[1]}, nil
 }
 
-// handlers are what the driver runs inside the child.
+// handlers are the driver's state inside the child.
 type handlers struct{ netns *netns.Namespace }
 
-// Handlers are the driver's methods that the child answers.
+// Handlers returns the handlers of the driver's methods, for the child.
 func Handlers(_ context.Context, ns *netns.Namespace) wire.Handlers {
 	h := handlers{ns}
 	all := wire.Handlers{}

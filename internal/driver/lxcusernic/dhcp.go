@@ -18,17 +18,17 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// lease is what a DHCP server has granted (RFC 2131).
+// lease is a lease that a DHCP server has granted (RFC 2131).
 type lease struct {
 	Addr     netip.Prefix  `json:"addr"`
 	Gateways []netip.Addr  `json:"gateways,omitempty"`
 	DNS      []netip.Addr  `json:"dns,omitempty"`
 	Lifetime time.Duration `json:"lifetime"`
-	// Renew and Rebind are T1 and T2 of section 4.4.5, counted like Lifetime from
-	// the answer: from T1 on the client asks for more.
+	// Renew and Rebind are T1 and T2 of section 4.4.5, which count from the
+	// answer, like Lifetime: from T1 on, the client tries to renew.
 	Renew  time.Duration `json:"renew"`
 	Rebind time.Duration `json:"rebind"`
-	// Offer and ACK are the messages of the server that a renewal refers to.
+	// Offer and ACK are the server's messages to which a renewal refers.
 	Offer []byte `json:"offer,omitempty"`
 	ACK   []byte `json:"ack,omitempty"`
 }
@@ -38,12 +38,12 @@ const (
 	dropMethod wire.Method[dropRequest, wire.None] = "lxcusernic.drop"
 )
 
-// errRefused is the answer of a server that wants the address back.
+// errRefused says that the server wants the address back.
 var errRefused = errors.New("the DHCP server refuses to renew the lease")
 
 type askRequest struct {
 	Ifname string `json:"ifname"`
-	// Renew is the lease to renew; a new one without Offer.
+	// Renew is the lease to renew; without Offer, a new lease is requested.
 	Renew lease `json:"renew"`
 }
 
@@ -52,7 +52,7 @@ type askReply struct {
 	Refused bool  `json:"refused,omitempty"`
 }
 
-// ask gets a lease, or has one renewed.
+// ask gets or renews a lease.
 func (n *Network) ask(ctx context.Context, renew lease) (lease, error) {
 	reply, _, err := askMethod.Call(ctx, n.sb.Child, askRequest{n.cfg.Ifname, renew})
 	if err == nil && reply.Refused {
@@ -67,8 +67,8 @@ const (
 	tries         = 4
 )
 
-// ask runs in the child. The client's socket sees all that arrives on the
-// interface, so it is there for the exchange alone.
+// ask runs in the child. The client's socket receives everything that arrives
+// on the interface, so it is only open during the exchange.
 func (h handlers) ask(ctx context.Context, req askRequest) (reply askReply, fds []int, err error) {
 	var client *nclient4.Client
 	err = h.netns.Do(func() (err error) {
@@ -106,11 +106,11 @@ func exchange(ctx context.Context, client *nclient4.Client, renew lease) (*nclie
 	return client.Renew(ctx, &nclient4.Lease{Offer: offer, ACK: ack})
 }
 
-// shortestLease keeps a nonsensical server from keeping us busy.
+// shortestLease keeps a faulty server from keeping the client busy.
 const shortestLease = 2 * time.Second
 
-// newLease reads a server's answer; its defaults are those of RFC 2131, section
-// 4.4.5.
+// newLease parses a server's answer; the defaults are those of RFC 2131,
+// section 4.4.5.
 func newLease(granted *nclient4.Lease) (lease, error) {
 	ack := granted.ACK
 	addr, ok := netip.AddrFromSlice(ack.YourIPAddr.To4())
@@ -139,7 +139,7 @@ func newLease(granted *nclient4.Lease) (lease, error) {
 	return l, nil
 }
 
-// within returns d, or other where d is not within the lifetime.
+// within returns d, or other if d is not within the lifetime.
 func within(d, lifetime, other time.Duration) time.Duration {
 	if d < shortestLease/2 || d >= lifetime {
 		return other
@@ -162,7 +162,7 @@ type dropRequest struct {
 	Addr   netip.Prefix `json:"addr"`
 }
 
-// apply configures the interface as the lease says.
+// apply configures the interface according to the lease.
 func (n *Network) apply(ctx context.Context, l lease) error {
 	n.mu.Lock()
 	old := n.lease
@@ -189,7 +189,7 @@ func (n *Network) drop(ctx context.Context, addr netip.Prefix) error {
 	return nil
 }
 
-// drop runs in the child. The routes of the address go with it.
+// drop runs in the child. It removes the address with its routes.
 func (h handlers) drop(_ context.Context, req dropRequest) (none wire.None, fds []int, err error) {
 	return none, nil, h.netns.Do(func() error { return dropAddr(req) })
 }

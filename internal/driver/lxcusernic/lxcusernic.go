@@ -2,10 +2,10 @@
 // program of LXC that puts a veth pair between a bridge of the host and the
 // namespace.
 //
-// Theory of operation. The program is run once, by the parent, and makes the pair
-// (create.go); the pair ends with the namespace. The address comes from the DHCP
-// server of the bridge: the child speaks DHCP on the interface (dhcp.go), the parent
-// keeps the lease and asks for it to be renewed (renew.go).
+// Theory of operation. The parent runs the program once, which makes the pair
+// (create.go); the pair ends with the namespace. The address comes from the bridge's
+// DHCP server: the child runs the DHCP protocol on the interface (dhcp.go), and the
+// parent keeps the lease and has it renewed (renew.go).
 package lxcusernic
 
 import (
@@ -43,7 +43,7 @@ func Driver() driver.Driver {
 	}
 }
 
-// The lease may change the link.
+// A new lease may change the link.
 var _ driver.Changing = (*Network)(nil)
 
 // Network is the network driver.
@@ -53,7 +53,7 @@ type Network struct {
 	bridge string
 
 	sb    driver.Sandbox
-	ended chan struct{} // closed when nothing renews the lease any more
+	ended chan struct{} // closed when the lease is no longer renewed
 
 	mu    sync.Mutex
 	lease lease
@@ -69,7 +69,7 @@ func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
 	return &Network{cfg: cfg, binary: binary, bridge: bridge, ended: make(chan struct{})}, nil
 }
 
-// firstLease bounds how long the server may take to give an address.
+// firstLease bounds the time until the server gives an address.
 const firstLease = 30 * time.Second
 
 // Attach implements driver.Network.
@@ -106,7 +106,7 @@ func (n *Network) Link() driver.Link {
 	return driver.Link{Ifname: n.cfg.Ifname, MTU: n.cfg.MTU, IPv4: n.lease.Addr, DNS: n.lease.DNS, DynamicIP: true}
 }
 
-// Wait implements driver.Network. A pair of interfaces does not die.
+// Wait implements driver.Network. A pair of interfaces cannot die.
 func (n *Network) Wait() error {
 	<-n.ended
 	return nil

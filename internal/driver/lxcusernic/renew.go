@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// Between two attempts half of the time that is left goes by (RFC 2131, section
-// 4.4.5), but no less than retryMin, as leases here are short, and no more than
+// The next attempt comes after half of the remaining time (RFC 2131, section
+// 4.4.5), but not before retryMin, since leases here are short, and not after
 // retryMax.
 const (
 	retryMin = time.Second
 	retryMax = time.Minute
 )
 
-// renew keeps the lease until ctx ends: from T1 on it asks the server for more,
-// and where that fails until the end of the lease, for another address.
+// renew keeps the lease until ctx ends: from T1 on it asks the server to renew
+// it. If that fails until the end of the lease, it asks for another address.
 func (n *Network) renew(ctx context.Context) {
 	granted := time.Now()
 	for wait := n.current().Renew; sleep(ctx, wait); {
@@ -41,7 +41,7 @@ func (n *Network) renew(ctx context.Context) {
 	}
 }
 
-// replace gives the address up, as its lease is over, and asks for another.
+// replace gives up the address, because its lease has ended, and asks for another.
 func (n *Network) replace(ctx context.Context, reason error) error {
 	l := n.current()
 	if l.Addr.IsValid() {
@@ -70,7 +70,7 @@ func (n *Network) current() lease {
 	return n.lease
 }
 
-// sleep reports whether the time went by before ctx ended.
+// sleep reports whether the time passed before ctx ended.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -1,5 +1,5 @@
-// Package none is the network driver of --net=none: a namespace with nothing
-// but its loopback interface, which the launcher has already brought up.
+// Package none is the network driver of --net=none: a namespace with only its
+// loopback interface, which the launcher has already brought up.
 package none
 
 import (

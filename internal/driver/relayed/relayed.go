@@ -1,6 +1,6 @@
-// Package relayed is what the port drivers share that listen in the host and
-// connect, from the parent itself, with sockets that the child made inside the
-// namespace: package publish, as a driver. On its own it is the driver builtin.
+// Package relayed makes a port driver of package publish, which listens in the
+// host and connects, from the parent itself, with sockets that the child made
+// inside the namespace. The driver builtin is just this; others build on it.
 package relayed
 
 import (
@@ -18,7 +18,7 @@ import (
 )
 
 // Ports is the driver. It works with every network driver that gives the child
-// a network namespace of its own, and needs nothing of it.
+// a network namespace of its own, and needs no support from it.
 type Ports struct {
 	*publish.Ports // nil before Start
 	name           string
@@ -26,19 +26,19 @@ type Ports struct {
 	ended          chan struct{} // closed when everything is
 }
 
-// Handlers are what the ports need inside the child.
+// Handlers returns the handlers that the ports need inside the child.
 func Handlers(ctx context.Context, ns *netns.Namespace) wire.Handlers {
 	all := sourceip.Handlers(ctx, ns)
 	maps.Copy(all, userlandproxy.Handlers(ctx, ns))
 	return all
 }
 
-// New returns a driver of that name; flags are those of Flags, or more.
+// New returns a driver with the given name; flags must include those of Flags.
 func New(name string, flags driver.Flags) *Ports {
 	return &Ports{name: name, backend: readBackend(flags), ended: make(chan struct{})}
 }
 
-// Start implements driver.Ports. It starts nothing that costs.
+// Start implements driver.Ports. It starts nothing that takes resources.
 func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) error {
 	p.Ports = publish.Open(ctx, sb.Child, publish.Config{
 		Backend:         p.backend,

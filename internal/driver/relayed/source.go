@@ -8,7 +8,7 @@ import (
 	"rootlesskit/internal/driver"
 )
 
-// Flags are the flags of every driver that uses the relay.
+// Flags returns the flags of every driver that uses the relay.
 func Flags() []driver.Flag {
 	const category = "Port"
 	return []driver.Flag{
@@ -24,7 +24,7 @@ const (
 
 var backends = []string{"auto", "nft", "iptables"}
 
-// CheckFlags judges the values of Flags.
+// CheckFlags checks the values of Flags.
 func CheckFlags(flags driver.Flags) error {
 	if backend := flags.String(backendFlag); backend != "" && !slices.Contains(backends, backend) {
 		return fmt.Errorf("unknown %s: %s", backendFlag, backend)
@@ -32,7 +32,7 @@ func CheckFlags(flags driver.Flags) error {
 	return nil
 }
 
-// readBackend returns the backend for publish.Config, by the driver's own flags.
+// readBackend returns the backend for publish.Config, according to the driver's flags.
 func readBackend(flags driver.Flags) string {
 	if !flags.Bool(transparentFlag) {
 		return ""
@@ -40,7 +40,7 @@ func readBackend(flags driver.Flags) string {
 	return cmp.Or(flags.String(backendFlag), "auto")
 }
 
-// sourceExtra says by what, and for which protocols, servers see clients.
+// sourceExtra says which backend shows servers their clients, and for which protocols.
 func (p *Ports) sourceExtra() map[string]string {
 	backend := p.Backend()
 	extra := map[string]string{"sourceIPTransparentBackend": backend}
