@@ -53,7 +53,7 @@ complete -F _%[3]s %[3]s
 }
 
 // bashCommand completes what follows the command: the options of a subcommand, or the
-// words of a program that is to be run.
+// arguments of the program to run.
 func bashCommand(p program) string {
 	if len(p.commands) == 0 {
 		return `	if [[ $command ]]; then

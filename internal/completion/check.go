@@ -9,8 +9,8 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// Check fails the test unless the scripts in dir are those of the command line,
-// as distributions name them; with update it writes them instead.
+// Check fails the test unless dir has the scripts of the command line, with the
+// names that distributions use; with update, it writes them instead.
 func Check(t testing.TB, dir string, cmd func() *cli.Command, update bool) {
 	t.Helper()
 	name := cmd().Name

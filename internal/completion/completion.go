@@ -1,7 +1,7 @@
 // Package completion renders a command line as completion scripts for shells.
-// It has two shapes: a program with subcommands, or one whose arguments are
-// another command and its arguments. The scripts are made from the flags that
-// the program parses, so the two cannot disagree.
+// It supports two kinds: programs with subcommands, and programs whose
+// arguments are another command with its arguments. The scripts are made from
+// the flags that the program parses, so the two cannot disagree.
 package completion
 
 import (
@@ -12,12 +12,12 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// program is what the shells need to know of a command line.
+// program is what shells need to know about a command line.
 type program struct {
 	name     string
 	usage    string
 	flags    []option
-	commands []program // none where the arguments are a command
+	commands []program // none if the arguments are a command
 }
 
 // option is a flag.
@@ -26,12 +26,12 @@ type option struct {
 	usage     string
 	takes     bool // a value
 	repeats   bool
-	choices   []string // the values, where they are known
+	choices   []string // the values, if they are known
 	files     bool
 	directory bool
 }
 
-// newProgram reads a command that was not run yet.
+// newProgram examines a command that has not been run.
 func newProgram(cmd *cli.Command) program {
 	p := program{name: cmd.Name, usage: cmd.Usage}
 	flags := append(slices.Clone(cmd.Flags), cli.HelpFlag)
@@ -79,7 +79,7 @@ func newOption(f cli.Flag) option {
 	return o
 }
 
-// values are the names of the flags that take one.
+// values returns the names of the flags that take a value.
 func (p program) values() []string {
 	var names []string
 	for _, o := range p.flags {
@@ -106,7 +106,7 @@ func (p program) commandNames() []string {
 	return names
 }
 
-// summary is the usage up to what would be too much for a menu.
+// summary returns the beginning of the usage, short enough for a menu.
 func summary(usage string) string {
 	for _, end := range []string{";", "(", "[", ": ", ", e.g."} {
 		usage, _, _ = strings.Cut(usage, end)

@@ -35,7 +35,7 @@ complete -c %[1]s -f
 		b.WriteString(fishFlag(p.name, own, o))
 	}
 	if len(p.commands) == 0 {
-		// The function takes a long option in the first place for its own.
+		// The function would take a long option in first position for its own.
 		values := append([]string{"-"}, p.values()...)
 		fmt.Fprintf(&b, "complete -c %s -x -a '(__fish_complete_subcommand %s)'\n", p.name, strings.Join(values, " "))
 	}

@@ -65,7 +65,7 @@ func zshValues(o option) string {
 	return " "
 }
 
-// zshEscape readies a text for a spec in single quotes.
+// zshEscape escapes a text for a spec in single quotes.
 func zshEscape(s string) string {
 	return strings.NewReplacer(`\`, `\\`, "'", `'\''`, "[", `\[`, "]", `\]`, ":", `\:`, `"`, "").Replace(s)
 }

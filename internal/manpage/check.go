@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Check fails the test unless the file holds the page; with update it writes
-// it instead.
+// Check fails the test unless the file contains the page; with update, it
+// writes the file instead.
 func Check(t testing.TB, file string, page []byte, update bool) {
 	t.Helper()
 	if update {

@@ -1,6 +1,6 @@
 // Package manpage renders a command line as a man page of section 1, in the
-// man(7) macros. What is in the page beyond the command line comes as extra
-// sections, so the page and the program's help cannot disagree.
+// man(7) macros. It takes everything beyond the command line as extra sections,
+// so the page and the program's help cannot disagree.
 package manpage
 
 import (
@@ -12,9 +12,9 @@ import (
 	"rootlesskit/internal/flagdoc"
 )
 
-// Section is an extra section, such as EXIT STATUS: text, then a list of
-// terms. The text is in paragraphs separated by blank lines; lines that begin
-// with a blank are shown as they are.
+// Section is an extra section, such as EXIT STATUS: a text, then a list of
+// terms. Blank lines separate paragraphs of the text; lines that begin with a
+// blank are shown unchanged.
 type Section struct {
 	Title string
 	Text  string
@@ -26,8 +26,8 @@ type Term struct {
 	Term, Text string
 }
 
-// Render returns the page of a command that was not run yet. The extra
-// sections follow those that the command itself gives.
+// Render returns the page of a command that has not been run. The extra
+// sections follow those of the command itself.
 func Render(cmd *cli.Command, extra ...Section) []byte {
 	p := &page{}
 	p.macro(".TH", strings.ToUpper(cmd.Name), "1", "", "RootlessKit "+cmd.Version, "User Commands")
@@ -70,7 +70,7 @@ func (p *page) commands(cmd *cli.Command) {
 	}
 }
 
-// synopsis is UsageText where the command has one.
+// synopsis returns UsageText if the command has one.
 func (p *page) synopsis(name string, cmd *cli.Command, hasCommands bool) {
 	args, found := strings.CutPrefix(cmd.UsageText, name)
 	if !found {
@@ -87,7 +87,7 @@ func (p *page) synopsis(name string, cmd *cli.Command, hasCommands bool) {
 	p.line(`\fB` + escape(name) + `\fR` + escape(args))
 }
 
-// flagGroups renders the flags by category, those without one first.
+// flagGroups renders the flags by category, starting with those without one.
 func (p *page) flagGroups(groups []flagdoc.Group) {
 	for _, g := range groups {
 		if g.Name != "" {

@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// page is roff that is being written.
+// page is a roff document under construction.
 type page struct {
 	roff []byte
 }
 
-// line writes one line of roff: its text is escaped already.
+// line writes one line of roff, whose text is already escaped.
 func (p *page) line(s string) { p.roff = append(p.roff, s+"\n"...) }
 
 // macro writes a macro with its arguments, which it escapes and quotes.
@@ -26,15 +26,15 @@ func (p *page) section(title string) { p.macro(".SH", title) }
 // text writes paragraphs.
 func (p *page) text(s string) { p.paragraphs(s, ".PP") }
 
-// term writes an entry of a list; head is roff.
+// term writes an entry of a list; head is already roff.
 func (p *page) term(head, text string) {
 	p.line(".TP")
 	p.line(head)
 	p.paragraphs(text, ".IP")
 }
 
-// paragraphs writes paragraphs, each but the first after that macro. Lines
-// that begin with a blank are kept as they are, the others are filled.
+// paragraphs writes paragraphs, with the given macro before each but the first.
+// Lines that begin with a blank stay unchanged; the others are filled.
 func (p *page) paragraphs(s, macro string) {
 	if s == "" {
 		return
@@ -69,8 +69,8 @@ func (p *page) paragraphs(s, macro string) {
 	}
 }
 
-// escape protects what roff would interpret. All hyphens become minus signs,
-// so that options can be searched for and copied.
+// escape escapes what roff would interpret. All hyphens become minus signs, so
+// that options can be searched for and copied.
 func escape(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s)
 	if strings.HasPrefix(s, ".") || strings.HasPrefix(s, "'") {
@@ -79,7 +79,7 @@ func escape(s string) string {
 	return s
 }
 
-// emphasized is, in escaped text, a long option or a reference to a man page.
+// emphasized matches, in escaped text, a long option or a reference to a man page.
 var emphasized = regexp.MustCompile(`\\-\\-[a-z][a-z0-9]*(?:\\-[a-z0-9]+)*|[a-zA-Z_][\w.]*(?:\\-\w+)*(\(\d\))`)
 
 // emphasize sets options and names of man pages in bold.

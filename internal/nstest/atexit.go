@@ -2,8 +2,8 @@ package nstest
 
 import "os"
 
-// atExit holds what Main still has to do in this process; a TestMain has no
-// other place for it, as Main never returns.
+// atExit has what Main still must do in this process; a TestMain has no other
+// place for it, since Main never returns.
 var atExit []func()
 
 // AtExit makes Main call f in this process before it ends.

@@ -17,8 +17,8 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// Child is a process in user, network and mount namespaces of its own that answers
-// calls, as the launcher's child does. It ends with the test.
+// Child is a process in its own user, network and mount namespaces that answers
+// calls, like the launcher's child. It ends with the test.
 type Child struct {
 	*wire.Client
 	PID int
@@ -36,20 +36,20 @@ func NewChild(t testing.TB) *Child {
 	return start(t, cmd)
 }
 
-// NewChildBy starts a child by a program that executes what it is told to, such as
-// nsenter and unshare. It has to be root of its network namespace.
+// NewChildBy starts a child through a program that executes its arguments, such as
+// nsenter or unshare. The child must be root of its network namespace.
 func NewChildBy(t testing.TB, prefix ...string) *Child {
 	t.Helper()
 	c := start(t, Self(t, prefix...))
 	if _, err := c.Call(t.Context(), helloMethod, nil, nil); err != nil {
 		t.Fatalf("starting a child by %q: %v", prefix, err)
 	}
-	return c // which is in its namespaces by now
+	return c // which is in its namespaces now
 }
 
-// Self returns a command that executes this program by another one, which may enter
-// namespaces where it cannot be found by its path. It has descriptors from 4 on for
-// what is added to ExtraFiles.
+// Self returns a command that executes this program through another one, which may
+// enter namespaces in which this program's path does not exist. Files added to
+// ExtraFiles get descriptors from 4 on.
 func Self(t testing.TB, prefix ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Open("/proc/self/exe")
@@ -79,7 +79,7 @@ func start(t testing.TB, cmd *exec.Cmd) *Child {
 	}
 	c := &Child{Client: wire.NewClient(conn), PID: cmd.Process.Pid}
 	t.Cleanup(func() {
-		c.Client.Close() // the child ends at the end of file
+		c.Client.Close() // the end of file ends the child
 		_ = cmd.Wait()
 	})
 	return c
@@ -148,8 +148,8 @@ func listenFD(req listenRequest) (int, error) {
 	return unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 }
 
-// listen returns a socket of the namespace. The child may not have closed its copy of
-// the one before yet, where a server comes back at its address.
+// listen returns a socket of the namespace. If a server comes back at its address,
+// the child may not have closed its copy of the previous socket yet.
 func (c *Child) listen(t testing.TB, network, address string) *os.File {
 	t.Helper()
 	fds, err := c.Call(t.Context(), listenMethod, listenRequest{network, address}, nil)

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenFDs returns what the process has open: descriptor to its target.
+// OpenFDs returns the open descriptors of the process, with their targets.
 func OpenFDs() map[string]string {
 	fds := map[string]string{}
 	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
 		target, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name()))
-		if err != nil { // the directory's own descriptor is gone by now
+		if err != nil { // the descriptor of the directory itself is closed now
 			continue
 		}
 		fds[e.Name()] = target
@@ -26,8 +26,8 @@ func OpenFDs() map[string]string {
 	return fds
 }
 
-// LeakedFDs lists descriptors that were not open before, after giving those
-// that are being closed a moment.
+// LeakedFDs returns descriptors that were not open before, after waiting a
+// moment for those that are being closed.
 func LeakedFDs(before map[string]string) []string {
 	var leaked []string
 	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -43,13 +43,13 @@ func LeakedFDs(before map[string]string) []string {
 	}
 }
 
-// runtimeOwned tells the descriptors that Go's runtime opens for a moment.
+// runtimeOwned reports whether Go's runtime has opened the descriptor for a moment.
 func runtimeOwned(target string) bool {
 	return target == "anon_inode:[pidfd]" || strings.HasPrefix(target, "/proc/")
 }
 
 // LimitFDs sets the soft limit of descriptors (RLIMIT_NOFILE) until restore is
-// called, or the test has ended.
+// called or the test ends.
 func LimitFDs(t testing.TB, limit int) (restore func()) {
 	t.Helper()
 	var old unix.Rlimit

@@ -2,9 +2,9 @@
 //
 //	func TestMain(m *testing.M) { nstest.Main(m, ...) }
 //
-// Main runs the tests as an ordinary user (started as root, it becomes the
-// test user, whom it makes where missing), serves as the child process inside
-// the namespaces, and fails a run that leaves file descriptors open.
+// Main runs the tests as an ordinary user (as root, it switches to the test
+// user, whom it creates if missing), serves as the child process inside the
+// namespaces, and fails a run that leaves file descriptors open.
 package nstest
 
 import (
@@ -20,14 +20,14 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// ChildHandlers are what a driver runs inside the child.
+// ChildHandlers make the handlers that a driver runs inside the child.
 type ChildHandlers = func(context.Context, *netns.Namespace) wire.Handlers
 
 // childEnv holds the number of the wire's descriptor in the child.
 const childEnv = "NSTEST_CHILD"
 
-// Main is a package's TestMain. The handlers are those that its children
-// answer beside netns's own.
+// Main is a package's TestMain. handlers are the handlers of its children, in
+// addition to netns's own.
 func Main(m *testing.M, handlers ...ChildHandlers) {
 	if fd := os.Getenv(childEnv); fd != "" {
 		os.Exit(childMain(fd, handlers))
@@ -89,7 +89,7 @@ func serveChild(fdArg string, handlers []ChildHandlers) error {
 	for _, h := range handlers {
 		add(h(ctx, ns))
 	}
-	// The end of the test process is an end of file here.
+	// The end of the test process shows as an end of file.
 	_ = wire.Serve(ctx, conn, all)
 	return nil
 }

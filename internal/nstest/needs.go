@@ -6,8 +6,7 @@ import (
 	"rootlesskit/internal/kernel"
 )
 
-// Needs skips a test that is about features of the kernel which this one does not
-// have.
+// Needs skips a test of kernel features that this kernel does not have.
 func Needs(t testing.TB, features ...*kernel.Feature) {
 	t.Helper()
 	for _, f := range features {

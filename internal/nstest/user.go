@@ -16,8 +16,8 @@ import (
 // TestUser is the ordinary user that tests run as when they start as root.
 const TestUser = "rootlesskit-test"
 
-// ExtraGroup is a supplementary group that the test user has then: what is kept
-// of a user's groups cannot be seen with a user who has none.
+// ExtraGroup is a supplementary group of the test user: without one, tests
+// could not see whether groups are kept.
 const ExtraGroup = 44444
 
 // runAsTestUser runs this test binary again as the test user and returns its
@@ -50,8 +50,8 @@ func reexecAsTestUser() (int, error) {
 		return 0, err
 	}
 	raiseDescriptorLimit()
-	// Ctrl-C is the tests' to answer. To ignore it here would make them ignore
-	// it too.
+	// The tests handle Ctrl-C. If this process ignored it, they would ignore it
+	// too.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT)
 	err = cmd.Run()
 	var exit *exec.ExitError
@@ -71,8 +71,8 @@ func raiseDescriptorLimit() {
 	}
 }
 
-// AsTestUser lets root start cmd as the test user, whom it makes where
-// missing. The command dies with its parent.
+// AsTestUser lets root start cmd as the test user, whom it creates if missing.
+// The command dies with its parent.
 func AsTestUser(cmd *exec.Cmd) error {
 	u, err := ensureTestUser()
 	if err != nil {
@@ -92,16 +92,16 @@ func AsTestUser(cmd *exec.Cmd) error {
 	return nil
 }
 
-// withoutTestLog drops the flag that names a file which only root can write.
+// withoutTestLog removes the flag that names a file that only root can write.
 func withoutTestLog(args []string) []string {
 	return slices.DeleteFunc(slices.Clone(args), func(a string) bool {
 		return strings.HasPrefix(a, "-test.testlogfile=")
 	})
 }
 
-// fuzzing tells whether go test -fuzz runs. Its workers are executed from the
+// fuzzing reports whether go test -fuzz runs. Its workers are executed from the
 // directory of the test binary, which only root can enter, and write failing
-// inputs next to the sources; so it keeps the user that started it.
+// inputs next to the sources, so it keeps the user that started it.
 func fuzzing() bool {
 	return slices.ContainsFunc(os.Args, func(a string) bool {
 		return strings.HasPrefix(a, "-test.fuzz=") || a == "-test.fuzzworker"
@@ -112,8 +112,8 @@ func ensureTestUser() (*user.User, error) {
 	if u, err := user.Lookup(TestUser); err == nil {
 		return u, nil
 	}
-	// useradd gives the user ranges of subordinate ids by itself. Another test
-	// binary may be at the same place: then the look-up decides.
+	// useradd also gives the user ranges of subordinate ids. Another test binary
+	// may do the same at the same time, so the look-up decides.
 	out, addErr := exec.Command("useradd", "--create-home", "--shell", "/bin/sh", TestUser).CombinedOutput()
 	u, err := user.Lookup(TestUser)
 	if err != nil {

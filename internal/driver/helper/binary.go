@@ -18,8 +18,8 @@ type Binary struct {
 // probeTimeout bounds how long a program may take to print its help or version.
 const probeTimeout = 3 * time.Second
 
-// Probe finds a program by its name or path and reads from its --help which
-// options it has. The error of the look-up is package exec's, unchanged.
+// Probe finds a program by its name or path and reads the names of its options
+// from its --help. It returns the look-up error of package exec unchanged.
 func Probe(name string) (*Binary, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -37,7 +37,7 @@ func Probe(name string) (*Binary, error) {
 	return b, nil
 }
 
-// longOptions finds what looks like --a-long-option.
+// longOptions finds texts such as --a-long-option.
 func longOptions(help string) map[string]bool {
 	found := map[string]bool{}
 	for {
@@ -65,7 +65,8 @@ func ask(path, option string) ([]byte, error) {
 	return out, err
 }
 
-// Version is the first line that the program prints of itself, or why there is none.
+// Version returns the first line that the program prints about itself, or why there
+// is none.
 func (b *Binary) Version() string {
 	out, err := ask(b.Path, "--version")
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")

@@ -19,16 +19,16 @@ import (
 // Forwarder asks a running program to publish a port. It is called by one
 // goroutine at a time.
 type Forwarder interface {
-	// Check judges a port before anything is done; open lists those that are
-	// published. May refuse what the program would do wrong.
+	// Check checks a port before anything is done; open lists the published ports.
+	// It may refuse ports that the program would serve incorrectly.
 	Check(spec api.PortSpec, open []api.PortSpec) error
-	// Add publishes a port that is free on the host. It returns once the port
-	// is open, and how to close it in the same way.
+	// Add publishes a port that is free on the host. It returns once the port is
+	// open, with a function that closes it in the same way.
 	Add(ctx context.Context, spec api.PortSpec) (remove func(context.Context) error, err error)
 }
 
 // Forwards are the ports published through a Program: the part that port
-// drivers share. What it holds is guarded by the program's turn.
+// drivers share. The program's turn guards its contents.
 type Forwards struct {
 	program   *Program
 	forwarder Forwarder
@@ -46,13 +46,13 @@ type forward struct {
 // requestTimeout bounds one request to a program.
 const requestTimeout = 10 * time.Second
 
-// NewForwards returns an empty list. Its Restore belongs into the Config of the
-// program that Start is given.
+// NewForwards returns an empty list. Put its Restore into the Config of the
+// program that is passed to Start.
 func NewForwards(f Forwarder) *Forwards {
 	return &Forwards{forwarder: f, done: make(chan struct{})}
 }
 
-// Start readies the list until ctx ends, which closes all ports.
+// Start makes the list ready for use until ctx ends, which closes all ports.
 func (f *Forwards) Start(ctx context.Context, program *Program) error {
 	if program == nil {
 		return errors.New("the network is not attached")
@@ -61,13 +61,13 @@ func (f *Forwards) Start(ctx context.Context, program *Program) error {
 	go func() {
 		defer close(f.done)
 		<-ctx.Done()
-		_ = program.Do(context.WithoutCancel(ctx), f.closeAll) // it fails where the program has ended, ports and all
+		_ = program.Do(context.WithoutCancel(ctx), f.closeAll) // it fails if the program has ended, and its ports with it
 	}()
 	return nil
 }
 
-// Wait blocks until all ports are closed after Start's context ended. The
-// death of the program is the network's to report.
+// Wait blocks until all ports are closed after the end of Start's context. The
+// network reports the death of the program.
 func (f *Forwards) Wait() error {
 	<-f.done
 	return nil
@@ -81,7 +81,7 @@ func (f *Forwards) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, e
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	fw := &forward{forwards: f, spec: spec}
-	var refused error // not for want of a program
+	var refused error // refused by the program, not for lack of one
 	err := f.program.Do(ctx, func() error {
 		if refused = f.check(spec); refused != nil {
 			return nil
@@ -94,7 +94,7 @@ func (f *Forwards) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, e
 	return fw, nil
 }
 
-// check judges a port before the program is asked for it.
+// check checks a port before the program is asked for it.
 func (f *Forwards) check(spec api.PortSpec) error {
 	if err := checkFree(spec); err != nil {
 		return err
@@ -106,16 +106,16 @@ func (f *Forwards) check(spec api.PortSpec) error {
 	return f.forwarder.Check(spec, open)
 }
 
-// checkFree has the error of a port that cannot be bound in the words of
-// package net, which the programs' own are not.
+// checkFree returns the error for a port that cannot be bound with the wording
+// of package net, unlike the errors of the programs.
 func checkFree(spec api.PortSpec) error {
 	fds, err := hostsock.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
 	for _, fd := range fds {
 		unix.Close(fd)
 	}
 	if errors.Is(err, unix.EADDRINUSE) && strings.HasPrefix(spec.Proto, "udp") {
-		// pasta keeps flows of a port that it has closed, in sockets that it
-		// shares the port with; nobody listens there.
+		// pasta keeps flows of a closed port in sockets that share the port; none of
+		// them listens.
 		servers, diagErr := netns.Listeners(unix.IPPROTO_UDP, uint16(spec.ParentPort))
 		if diagErr == nil && len(servers) == 0 {
 			return nil

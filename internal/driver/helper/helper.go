@@ -1,21 +1,23 @@
-// Package helper is what the drivers backed by a helper program (slirp4netns,
-// pasta) share: the supervision of the program, the device it serves, and the
-// addresses on it.
+// Package helper has what drivers with a helper program (slirp4netns, pasta)
+// share: the supervision of the program, the device that it serves, and the
+// addresses of the device.
 //
-// Theory of operation. A Program is started as a child of the launcher, in a
-// process group of its own so that the terminal's signals do not reach it, and
-// dies with the launcher, however that ends: Pdeathsig is about the thread that
-// started it, so one thread stays with it. One goroutine, the supervisor, waits
-// for its end and starts it again, with delays that grow and a bound on tries.
+// Theory of operation. A Program is started as a child of the launcher, in its
+// own process group, so that the terminal's signals do not reach it. It dies
+// with the launcher, however the launcher ends: Pdeathsig refers to the thread
+// that started it, so a thread stays with it. One goroutine, the supervisor,
+// waits for its end and starts it again, with growing delays and a bounded
+// number of tries.
 //
-// Whoever wants something of the program (Do) needs the turn, a token in a
-// channel. The supervisor hands it out when the program is ready and takes it
-// back when the program is dead:
+// To use the program (Do), a goroutine needs the turn, a token in a channel.
+// The supervisor gives out the turn when the program is ready and takes it back
+// when the program has died:
 //
 //	start, ready -> turn given -> dead -> turn taken -> start, ready, restore -> turn given
 //
-// So restore alone speaks to the new program until all that the old one had is
-// put back, and what is recorded under the turn is what restore finds.
+// So only restore talks to the new program until everything that the old one
+// had is restored, and restore sees everything that was recorded under the
+// turn.
 package helper
 
 import (
@@ -31,13 +33,12 @@ import (
 type Config struct {
 	// Name is the program's name in messages.
 	Name string
-	// Command makes one start of the program.
+	// Command returns the command for one start of the program.
 	Command func() (*Command, error)
-	// Restore puts back what a program that died took along. An error of a
-	// program that lives is final. May be nil.
+	// Restore restores the state that was lost when a program died. If it fails
+	// while the program lives, the error is final. May be nil.
 	Restore func(context.Context) error
-	// Version says which program it is, where it does not do as it should. It is asked
-	// only then.
+	// Version identifies the program in errors about it, and is only called for them.
 	Version func() string
 	Log     *slog.Logger
 }
@@ -46,10 +47,10 @@ type Config struct {
 type Command struct {
 	Path string
 	Args []string
-	// Files are the program's descriptors from 3 on. They are closed here once
-	// it runs.
+	// Files are the program's descriptors from 3 on. They are closed in this
+	// process once it runs.
 	Files []*os.File
-	// Ready is readable once the program is; it is closed then.
+	// Ready becomes readable when the program is ready, and is then closed.
 	Ready *os.File
 	// Held is closed when the program has ended, or with this process. May be nil.
 	Held *os.File
@@ -65,20 +66,20 @@ type Program struct {
 
 const (
 	readyTimeout = 20 * time.Second
-	// A program that is not ready after slowAfter is told of.
+	// A program that is not ready after slowAfter is logged.
 	slowAfter  = 3 * time.Second
 	firstDelay = 20 * time.Millisecond
 	// maxFailures in a row, each within stableAfter of the start, end the run;
 	// by then the delays add up to 2.5 s.
 	maxFailures = 7
 	stableAfter = 10 * time.Second
-	// deathNotice is how long after a failed request the program's death may
-	// come to be known that explains it.
+	// deathNotice is how long after a failed request the death of the program,
+	// which would explain it, may become known.
 	deathNotice = 100 * time.Millisecond
 )
 
-// Start starts the program and returns when it is ready. It runs until ctx
-// ends, restarted where necessary.
+// Start starts the program and returns when it is ready. The program runs until
+// ctx ends, and is restarted if necessary.
 func Start(ctx context.Context, cfg Config) (*Program, error) {
 	p := &Program{cfg: cfg, turn: make(chan *process, 1), done: make(chan struct{})}
 	proc, err := p.launch(ctx)
@@ -90,21 +91,21 @@ func Start(ctx context.Context, cfg Config) (*Program, error) {
 	return p, nil
 }
 
-// Wait blocks until the program has ended for good: nil after the context
-// ended, else why it cannot be kept running.
+// Wait blocks until the program has ended permanently. It returns nil after the
+// end of the context, and otherwise why the program cannot be kept running.
 func (p *Program) Wait() error {
 	<-p.done
 	return p.err
 }
 
-// Ended is closed when the program has ended for good.
+// Ended is closed when the program has ended permanently.
 func (p *Program) Ended() <-chan struct{} { return p.done }
 
-// ErrEnded is what Do returns when the program has ended for good.
+// ErrEnded is the error of Do when the program has ended permanently.
 var ErrEnded = errors.New("the helper program has ended")
 
-// Do runs f while the program is ready and nobody else has its turn. Where f
-// fails because the program died, it is run again on the next one.
+// Do runs f while the program is ready and no other goroutine has the turn. If
+// f fails because the program died, Do runs it again with the next one.
 func (p *Program) Do(ctx context.Context, f func() error) error {
 	for {
 		select {
@@ -127,7 +128,7 @@ func (p *Program) Do(ctx context.Context, f func() error) error {
 	}
 }
 
-// supervise owns the turn whenever the program is not ready.
+// supervise holds the turn whenever the program is not ready.
 func (p *Program) supervise(ctx context.Context, proc *process) {
 	defer close(p.done)
 	failures := 0
@@ -151,8 +152,8 @@ func (p *Program) supervise(ctx context.Context, proc *process) {
 	}
 }
 
-// revive starts the program again until it works. The process is nil when ctx
-// has ended or it cannot be helped, which the error then says.
+// revive starts the program again until it works. It returns no process if ctx
+// has ended, or, with an error, if the program cannot be kept running.
 func (p *Program) revive(ctx context.Context, reason error, failures *int) (*process, error) {
 	for *failures < maxFailures {
 		select {

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// output takes what a program prints: each line goes to the debug log, and the
-// last ones are kept to explain its death.
+// output receives what a program prints: each line goes to the debug log, and
+// the last lines are kept to explain the program's death.
 type output struct {
 	log *slog.Logger
 
@@ -48,7 +48,7 @@ func (o *output) add(line string) {
 	}
 }
 
-// tail is the last lines that were printed.
+// tail returns the last lines that were printed.
 func (o *output) tail() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()

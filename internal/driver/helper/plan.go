@@ -11,17 +11,16 @@ import (
 	"rootlesskit/internal/netns"
 )
 
-// Plan is who has which address, as slirp4netns(1) lays them out: in --cidr
-// (10.0.2.0/24) .2 is the gateway, which stands for the host, .3 the name server
-// and .100 the child; in IPv6 the same in fd00::/64, which slirp4netns cannot
-// change.
+// Plan assigns the addresses as slirp4netns(1) does: in --cidr (10.0.2.0/24), .2
+// is the gateway, which represents the host, .3 the name server and .100 the
+// child. IPv6 has the same in fd00::/64, which slirp4netns cannot change.
 type Plan struct {
 	Child4, Child6     netip.Prefix // Child6 is invalid without IPv6
 	Gateway4, Gateway6 netip.Addr
 	DNS4, DNS6         netip.Addr
 }
 
-// NewPlan lays the addresses out for a validated configuration.
+// NewPlan lays out the addresses for a validated configuration.
 func NewPlan(cfg driver.NetworkConfig) Plan {
 	host := func(n byte) netip.Addr {
 		a := cfg.CIDR.Masked().Addr().As4()
@@ -42,8 +41,8 @@ func NewPlan(cfg driver.NetworkConfig) Plan {
 }
 
 // Device is the interface in the namespace that a program serves. It outlives
-// the program: addresses, routes and all that is tied to the interface stay
-// when the program dies, and its successor finds it.
+// the program: addresses, routes and everything else that depends on the
+// interface stay when the program dies, and the next one uses them.
 type Device struct {
 	Name string
 	MTU  int
@@ -55,8 +54,8 @@ func (d Device) Make(ctx context.Context, sb driver.Sandbox) error {
 	return netns.MakeTAP(ctx, sb.Child, d.Name)
 }
 
-// Configure gives the device its addresses and routes; a program serves it
-// already.
+// Configure sets the addresses and routes of the device, which a program
+// already serves.
 func (d Device) Configure(ctx context.Context, sb driver.Sandbox) error {
 	req := netns.LinkRequest{
 		Name: d.Name, MTU: d.MTU,
@@ -74,10 +73,10 @@ func (d Device) Link(dns ...netip.Addr) driver.Link {
 	return driver.Link{Ifname: d.Name, MTU: d.MTU, IPv4: d.Plan.Child4, IPv6: d.Plan.Child6, DNS: dns}
 }
 
-// PrivateDir makes a directory of the state directory for the sockets of the run's
-// program, which makes them with whatever mode the umask leaves. Call them
-// SocketName: the path is then as long as that of api.sock, so that a state
-// directory is short enough for both or for none (108 bytes, unix(7)).
+// PrivateDir makes a directory in the state directory for the sockets of the run's
+// program, which creates them with the mode that the umask allows. Name them
+// SocketName: the path is then as long as that of api.sock, so a state directory
+// is short enough for both or for neither (108 bytes, unix(7)).
 func PrivateDir(sb driver.Sandbox) (string, error) {
 	dir := filepath.Join(sb.StateDir, ".net")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -89,7 +88,7 @@ func PrivateDir(sb driver.Sandbox) (string, error) {
 // SocketName is the name of a program's socket in PrivateDir.
 const SocketName = "api"
 
-// DNS lists the name servers of the families that the plan has.
+// DNS returns the name servers of the plan's address families.
 func (p Plan) DNS() []netip.Addr {
 	if p.DNS6.IsValid() {
 		return []netip.Addr{p.DNS4, p.DNS6}

@@ -18,7 +18,7 @@ type process struct {
 	cancel context.CancelFunc // kills it
 	errors *output            // its standard error
 
-	exited chan struct{} // closed when it has ended and err is set
+	exited chan struct{} // closed when the process has ended and err is set
 	err    error
 	// reclaimed is closed when the supervisor has taken the turn back.
 	reclaimed chan struct{}
@@ -37,7 +37,7 @@ func startProcess(ctx context.Context, c *Command, log *slog.Logger) (*process, 
 	cmd.Stdout, cmd.Stderr = &output{log: log}, p.errors
 	cmd.ExtraFiles = c.Files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = time.Second // should it leave a process with its standard error
+	cmd.WaitDelay = time.Second // in case it leaves a process that holds its standard error
 	log.Debug("starting", "args", cmd.Args)
 
 	started := make(chan error)
@@ -49,8 +49,8 @@ func startProcess(ctx context.Context, c *Command, log *slog.Logger) (*process, 
 	return p, nil
 }
 
-// run starts the command and waits for its end, on one thread, whose end would
-// kill the command (PR_SET_PDEATHSIG in prctl(2)).
+// run starts the command and waits for its end, both on one thread, because the
+// end of the thread would kill the command (PR_SET_PDEATHSIG in prctl(2)).
 func (p *process) run(cmd *exec.Cmd, c *Command, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -95,14 +95,14 @@ func (p *process) awaitReady(ctx context.Context, ready *os.File) error {
 	if !read {
 		<-result
 	}
-	if errors.Is(err, io.EOF) { // its end of the pipe is closed: it is ending
+	if errors.Is(err, io.EOF) { // it has closed its end of the pipe, so it is ending
 		p.diesWithin(readyTimeout)
 		err = p.reason()
 	}
 	return err
 }
 
-// diesWithin reports whether the process has ended, or does so soon.
+// diesWithin reports whether the process has ended, or ends within the given time.
 func (p *process) diesWithin(d time.Duration) bool {
 	select {
 	case <-p.exited:
@@ -112,7 +112,7 @@ func (p *process) diesWithin(d time.Duration) bool {
 	}
 }
 
-// reason says how the process ended, with the end of its standard error.
+// reason says how the process ended, with the last lines of its standard error.
 func (p *process) reason() error {
 	select {
 	case <-p.exited:

@@ -8,8 +8,8 @@ import (
 	"rootlesskit/internal/driver/helper"
 )
 
-// required are the options without which the driver does not work. All are in
-// the version of March 2023 (Debian 12).
+// required are the options that the driver cannot do without. The version of
+// March 2023 (Debian 12) has all of them.
 var required = []string{
 	"--foreground", "--pid", "--userns", "--netns", "--ns-ifname", "--mtu", "--address", "--netmask", "--gateway",
 	"--dns-forward", "--no-map-gw", "--ipv4-only", "--tcp-ports", "--udp-ports", "--tcp-ns", "--udp-ns",
@@ -48,9 +48,9 @@ func (n *Network) args() []string {
 	return append(append(args, n.loopbackArgs()...), n.portArgs()...)
 }
 
-// loopbackArgs decide on the host's loopback: it is the gateway, and by
-// default pasta also splices connections to loopback addresses inside that go
-// to a port which only the host listens on.
+// loopbackArgs returns the options about the host's loopback: the gateway
+// represents it, and by default pasta also splices connections to loopback
+// addresses inside if only the host listens on their port.
 func (n *Network) loopbackArgs() []string {
 	if n.cfg.DisableHostLoopback {
 		return []string{"--no-map-gw", "--tcp-ns=none", "--udp-ns=none"}

@@ -1,11 +1,11 @@
-// Package pasta is the network and port drivers backed by pasta(1) and
+// Package pasta has the network and port drivers that use pasta(1) and
 // pesto(1).
 //
 // pasta serves a TAP device of the namespace, which the child has made and which
-// outlives it (package helper); so pasta itself configures nothing. What is
-// asked of it depends on what the installed version can do (options.go). Ports
-// are published by pasta on its own (--port-driver=implicit), or with pesto,
-// which changes the rules of a pasta that runs (pesto.go).
+// outlives pasta (package helper), so pasta itself configures nothing. Its
+// options depend on what the installed version supports (options.go). pasta
+// publishes ports on its own (--port-driver=implicit), or as pesto asks, which
+// changes the rules of a running pasta (pesto.go).
 package pasta
 
 import (
@@ -49,7 +49,7 @@ func Driver() driver.Driver {
 				Limits: "with --port-driver=implicit, a server on 127.0.0.2 and such inside has TCP, not UDP",
 			},
 		},
-		// auto never chooses implicit: what it publishes, nobody asked for.
+		// auto never chooses implicit, which publishes ports that no one asked for.
 		Ports: []driver.PortRole{{Name: Implicit, Unasked: true}, {
 			Name: Pesto,
 			Auto: driver.Auto{Rank: 2, Why: "pasta's own"},
@@ -92,7 +92,7 @@ func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
 	return n, nil
 }
 
-// implicit reports whether pasta publishes every port that is listened on inside.
+// implicit reports whether pasta publishes every port that a server inside listens on.
 func (n *Network) implicit() bool { return n.cfg.Ports == Implicit }
 
 func checkImplicit(binary *helper.Binary) error {
@@ -136,15 +136,16 @@ func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (link driver.Li
 	return device.Link(n.plan.DNS4), nil
 }
 
-// command makes one start of the program. It writes its process ID to --pid
-// when it is ready, here into a FIFO.
+// command returns the command for one start of the program. When the program is
+// ready, it writes its process ID to --pid, which is a FIFO here.
 func (n *Network) command(sb driver.Sandbox) (*helper.Command, error) {
 	_ = os.Remove(n.confSocket()) // the one of a program that died
 	fifo := filepath.Join(n.dir, "ready")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("making a FIFO for pasta: %w", err)
 	}
-	// Open for writing as well, the FIFO does not end before it is written to.
+	// The FIFO is also opened for writing, so that reading does not end before the
+	// program writes.
 	ready, err := os.OpenFile(fifo, os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening the FIFO for pasta: %w", err)
@@ -153,7 +154,7 @@ func (n *Network) command(sb driver.Sandbox) (*helper.Command, error) {
 	return &helper.Command{Path: n.binary.Path, Args: args, Ready: ready}, nil
 }
 
-// confSocket is where pesto reaches pasta.
+// confSocket is the path of the socket through which pesto reaches pasta.
 func (n *Network) confSocket() string { return filepath.Join(n.dir, helper.SocketName) }
 
 // Wait implements driver.Network.

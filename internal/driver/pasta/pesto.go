@@ -18,13 +18,13 @@ import (
 	"rootlesskit/internal/netns"
 )
 
-// Ports is the port driver of --port-driver=pesto. pesto has pasta change its
-// rules, and succeeds once pasta has them; that pasta can then bind the port is
-// not said. So the driver looks at the kernel's list of sockets for the port to
-// be open, or closed.
+// Ports is the port driver of --port-driver=pesto. pesto makes pasta change its
+// rules, and succeeds once pasta has them. It does not report whether pasta
+// could bind the port, so the driver checks the kernel's list of sockets until
+// the port is open, or closed.
 //
-// pesto cannot say which address of the namespace a port leads to: it is the
-// namespace's own.
+// pesto cannot choose the address of the namespace that a port leads to: it is
+// the namespace's own.
 type Ports struct {
 	*helper.Forwards
 	network *Network
@@ -82,12 +82,12 @@ func (p *Ports) Check(spec api.PortSpec, _ []api.PortSpec) error {
 	return fmt.Errorf("child IP %s: the port driver pesto can only forward to the namespace's own address %s", addr, own[0])
 }
 
-// listener is where a port is open on the host.
+// listener is a listening socket of a port on the host.
 type listener struct {
 	proto int // unix.IPPROTO_TCP or unix.IPPROTO_UDP
 	addrs []netip.Addr
 	port  uint16
-	rule  string // pesto's words for it
+	rule  string // the rule, as pesto takes it
 }
 
 func (p *Ports) listener(spec api.PortSpec) listener {
@@ -105,8 +105,8 @@ func (p *Ports) listener(spec api.PortSpec) listener {
 	return l
 }
 
-// addrs are the addresses that a port listens on, as far as the network has IPv6. :: is
-// that family alone, as an address that is not a wildcard.
+// addrs returns the addresses that a port listens on, with IPv6 only if the network has
+// it. :: means only IPv6.
 func (p *Ports) addrs(spec api.PortSpec) []netip.Addr {
 	addr, err := netip.ParseAddr(spec.ParentIP)
 	addr = addr.Unmap()
@@ -140,7 +140,7 @@ func (p *Ports) Add(ctx context.Context, spec api.PortSpec) (func(context.Contex
 	}
 	if err := l.await(ctx, true); err != nil {
 		err = fmt.Errorf("%w (%s)", err, p.network.binary.Version())
-		// A rule that pasta fails at keeps it from all later ones.
+		// A rule that pasta cannot follow keeps it from following later ones.
 		return nil, errors.Join(err, remove(context.WithoutCancel(ctx)))
 	}
 	return remove, nil
@@ -160,7 +160,7 @@ func (p *Ports) run(ctx context.Context, action string, l listener) error {
 // pastaPatience bounds how long pasta takes to follow its rules.
 const pastaPatience = 2 * time.Second
 
-// await waits for the port to be open, or closed.
+// await waits until the port is open, or closed.
 func (l listener) await(ctx context.Context, open bool) error {
 	for deadline := time.Now().Add(pastaPatience); ; time.Sleep(time.Millisecond) {
 		isOpen, err := l.isOpen()
@@ -178,7 +178,7 @@ func (l listener) await(ctx context.Context, open bool) error {
 	return fmt.Errorf("pasta accepted the rule for port %d but does not %s the port; --debug shows its messages", l.port, state)
 }
 
-// isOpen goes by any of the addresses: the host may lack a family.
+// isOpen returns true if any of the addresses is open, since the host may lack a family.
 func (l listener) isOpen() (bool, error) {
 	found, err := netns.Listeners(l.proto, l.port)
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// apiClient speaks to slirp4netns's API socket: one request and its answer a
-// connection, in JSON, the request ended by half a close (slirp4netns(1), "API
-// SOCKET").
+// apiClient uses slirp4netns's API socket: each connection carries one request
+// and its answer, in JSON; shutting down the sending direction ends the request
+// (slirp4netns(1), "API SOCKET").
 type apiClient struct{ path string }
 
 type apiRequest struct {
@@ -33,7 +33,7 @@ type forwardID struct {
 	ID int `json:"id"`
 }
 
-// maxAnswer bounds an answer, in bytes. Those to the requests made here are short.
+// maxAnswer bounds an answer, in bytes. The answers to these requests are short.
 const maxAnswer = 64 << 10
 
 // addForward publishes a port and returns its ID.
@@ -45,7 +45,7 @@ func (c apiClient) addForward(ctx context.Context, f hostForward) (int, error) {
 	return decodeID(answer)
 }
 
-// decodeID reads the answer to add_hostfwd.
+// decodeID decodes the answer to add_hostfwd.
 func decodeID(answer []byte) (int, error) {
 	var id *forwardID
 	if err := decodeReturn(answer, &id); err != nil {
@@ -69,7 +69,7 @@ func (c apiClient) removeForward(ctx context.Context, id int) error {
 	return nil
 }
 
-// decodeReturn reads an answer: {"return": ...} or {"error": {"desc": ...}}.
+// decodeReturn decodes an answer: {"return": ...} or {"error": {"desc": ...}}.
 func decodeReturn(answer []byte, result any) error {
 	var a struct {
 		Return json.RawMessage `json:"return"`

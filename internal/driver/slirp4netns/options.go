@@ -13,14 +13,14 @@ import (
 	"rootlesskit/internal/driver/helper"
 )
 
-// options are the driver's own flags, judged.
+// options are the driver's own flags, validated.
 type options struct {
 	binary           *helper.Binary
 	sandbox, seccomp bool
 }
 
 func newOptions(cfg driver.NetworkConfig, flags driver.Flags) (options, error) {
-	// The modes are judged first: that needs no program.
+	// The modes are checked first, since that needs no program.
 	sandbox, seccomp := flags.String(sandboxFlag), flags.String(seccompFlag)
 	for _, f := range []struct{ name, mode string }{{sandboxFlag, sandbox}, {seccompFlag, seccomp}} {
 		switch f.mode {
@@ -47,7 +47,8 @@ func newOptions(cfg driver.NetworkConfig, flags driver.Flags) (options, error) {
 	return o, err
 }
 
-// choose decides on an option by its flag; works is what auto goes by.
+// choose decides whether to use an option: its flag says so, or, with auto,
+// whether it works.
 func choose(mode string, b *helper.Binary, option string, works bool) (bool, error) {
 	switch mode {
 	case "auto":
@@ -61,15 +62,15 @@ func choose(mode string, b *helper.Binary, option string, works bool) (bool, err
 	return false, nil
 }
 
-// resolvConfInSandbox reports whether /etc/resolv.conf is one that the sandbox
-// has: it sees /etc and /run only (slirp4netns(1), --enable-sandbox).
+// resolvConfInSandbox reports whether the sandbox can read /etc/resolv.conf: it
+// only has /etc and /run (slirp4netns(1), --enable-sandbox).
 func resolvConfInSandbox() bool {
 	path, err := filepath.EvalSymlinks("/etc/resolv.conf")
 	return err == nil && (strings.HasPrefix(path, "/etc/") || strings.HasPrefix(path, "/run/"))
 }
 
-// kernelHasSeccomp asks for a filter that does not exist: a kernel that has
-// filters finds fault with the address (seccomp(2)).
+// kernelHasSeccomp passes an invalid filter address: only a kernel with filters
+// reports the bad address (seccomp(2)).
 func kernelHasSeccomp() bool {
 	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, 0, 0, 0)
 	return errors.Is(err, unix.EFAULT)

@@ -15,15 +15,15 @@ import (
 	"rootlesskit/internal/driver/relayed"
 )
 
-// Ports publishes ports through the slirp4netns of the Network of the same run.
-// slirp4netns listens on IPv4 addresses only, and cannot reach loopback
-// addresses of the namespace.
+// Ports publishes ports through the slirp4netns process of the same run's
+// Network. slirp4netns listens on IPv4 addresses only, and cannot reach
+// loopback addresses of the namespace.
 //
-// Two things it does wrong with UDP, and the relay serves such ports in its place. It
-// drops what the namespace sends to the host's loopback by --disable-host-loopback,
-// the answers of servers to clients there among it. And it finds the listener that
-// such an answer leaves by from the server's address alone, so of two ports that
-// lead to one server, one would answer for both.
+// It handles some UDP ports incorrectly, so the relay serves these instead. With
+// --disable-host-loopback, slirp4netns drops everything that the namespace sends to
+// the host's loopback, including the answers of servers to clients there. And it
+// chooses the listener for an answer only by the server's address, so if two ports
+// lead to one server, one of them would answer for both.
 type Ports struct {
 	*helper.Forwards
 	network *Network
@@ -38,7 +38,7 @@ func newPorts(n *Network, flags driver.Flags) *Ports {
 	return p
 }
 
-// prepare finds a place for the API socket.
+// prepare chooses the path of the API socket.
 func (p *Ports) prepare(sb driver.Sandbox) error {
 	dir, err := helper.PrivateDir(sb)
 	p.api.path = filepath.Join(dir, helper.SocketName)
@@ -65,7 +65,7 @@ func (p *Ports) Info() api.PortDriverInfo {
 	}
 }
 
-// errRelay says that slirp4netns would not serve a port as it should.
+// errRelay says that slirp4netns would not serve a port correctly.
 var errRelay = errors.New("slirp4netns cannot serve the port")
 
 // Forward implements driver.Ports.
@@ -100,7 +100,7 @@ func (p *Ports) Check(spec api.PortSpec, open []api.PortSpec) error {
 	return nil
 }
 
-// hostForward is a port as slirp4netns is asked for it.
+// hostForward returns the request to slirp4netns for a port.
 func (p *Ports) hostForward(spec api.PortSpec) (hostForward, error) {
 	f := hostForward{
 		Proto:    strings.TrimRight(spec.Proto, "46"),
@@ -108,7 +108,7 @@ func (p *Ports) hostForward(spec api.PortSpec) (hostForward, error) {
 		GuestAddr: p.child, GuestPort: spec.ChildPort,
 	}
 	if addr, err := netip.ParseAddr(spec.ParentIP); err == nil && (f.Proto == spec.Proto || !addr.IsUnspecified()) {
-		f.HostAddr = addr.Unmap() // with tcp4 and udp4, :: is 0.0.0.0
+		f.HostAddr = addr.Unmap() // with tcp4 and udp4, :: means 0.0.0.0
 	}
 	if addr, err := netip.ParseAddr(spec.ChildIP); err == nil && !addr.Unmap().IsUnspecified() {
 		f.GuestAddr = addr.Unmap()

@@ -1,10 +1,11 @@
-// Package slirp4netns is the network and port driver backed by slirp4netns(1),
-// versions 0.4.0 and later.
+// Package slirp4netns has the network and port driver that use slirp4netns(1),
+// version 0.4.0 or later.
 //
 // slirp4netns serves a TAP device of the namespace, which the child has made
-// and which outlives it (package helper). Ports are published over the
-// program's API socket (api.go, ports.go). It ends with the launcher: it polls
-// the end of a pipe (--exit-fd) whose other end the launcher holds.
+// and which outlives the program (package helper). Ports are published through
+// the program's API socket (api.go, ports.go). slirp4netns ends with the
+// launcher: it polls one end of a pipe (--exit-fd), and the launcher holds the
+// other.
 package slirp4netns
 
 import (
@@ -55,7 +56,7 @@ type Network struct {
 	cfg     driver.NetworkConfig
 	plan    helper.Plan
 	options options
-	ports   *Ports // nil without a port driver of this package
+	ports   *Ports // nil unless the port driver is this package's
 
 	program *helper.Program
 }
@@ -104,8 +105,8 @@ func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, e
 	return device.Link(n.plan.DNS()...), nil
 }
 
-// command makes one start of the program. Its descriptors are 3, to say that
-// it is ready, and 4, whose end is its own.
+// command returns the command for one start of the program. The program reports
+// on descriptor 3 that it is ready, and ends when descriptor 4 does.
 func (n *Network) command(sb driver.Sandbox) (*helper.Command, error) {
 	ready, theirReady, err := os.Pipe()
 	if err != nil {
@@ -129,7 +130,8 @@ func (n *Network) command(sb driver.Sandbox) (*helper.Command, error) {
 	}, nil
 }
 
-// target names the namespaces. The sandbox works with a process ID only.
+// target returns the arguments that name the namespaces. The sandbox only works
+// with a process ID.
 func target(sb driver.Sandbox) []string {
 	pid := strconv.Itoa(sb.PID)
 	if !sb.Detached {
