@@ -92,15 +92,16 @@ func (p *dockerProxy) stop(t *testing.T, sig syscall.Signal) {
 // the namespace, through each kind of port driver.
 func TestDockerProxy(t *testing.T) {
 	for _, tt := range []struct {
-		driver, hostIP, listenIP, proto string
-		signal                          syscall.Signal
+		network, driver, hostIP, listenIP, proto string
+		signal                                   syscall.Signal
 	}{
-		{"builtin", "127.0.0.1", "127.0.0.1", "tcp4", syscall.SIGINT},
-		{"builtin", "::1", "::1", "tcp6", syscall.SIGTERM},
-		{"gvisor-tap-vsock", "127.0.0.1", "10.0.2.100", "tcp4", syscall.SIGINT},
+		{"gvisor-tap-vsock", "builtin", "127.0.0.1", "127.0.0.1", "tcp4", syscall.SIGINT},
+		{"gvisor-tap-vsock", "builtin", "::1", "::1", "tcp6", syscall.SIGTERM},
+		{"gvisor-tap-vsock", "gvisor-tap-vsock", "127.0.0.1", "127.0.0.1", "tcp4", syscall.SIGINT},
+		{"slirp4netns", "slirp4netns", "127.0.0.1", "10.0.2.100", "tcp4", syscall.SIGINT}, // no loopback address inside
 	} {
 		t.Run(tt.driver+" "+tt.hostIP, func(t *testing.T) {
-			k := startKit(t, append([]string{"--net=gvisor-tap-vsock", "--disable-host-loopback", "--port-driver=" + tt.driver}, webServer...)...)
+			k := startKit(t, append([]string{"--net=" + tt.network, "--disable-host-loopback", "--port-driver=" + tt.driver}, webServer...)...)
 			port := freePort(t)
 			addr := net.JoinHostPort(tt.hostIP, strconv.Itoa(port))
 			p := startDockerProxy(t, k, nil, "-proto", "tcp", "-host-ip", tt.hostIP, "-host-port", fmt.Sprint(port),

@@ -39,6 +39,7 @@ func Catalog() []driver.Known {
 			Flags: []driver.Flag{
 				{Name: "allow-link-local", Kind: driver.Bool, Hidden: true},
 				{Name: "disable-link-local", Kind: driver.Bool},
+				sourceIP, sourceIPBackend,
 			}},
 		{Name: "bypass4netns", Tag: "no_bypass4netns", Summary: "native ports",
 			Ports: []string{"bypass4netns"},
