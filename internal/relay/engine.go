@@ -3,9 +3,9 @@
 // child's.
 //
 // An engine has event loops (loop, timer, processor, sys), which know no protocol.
-// TCP and UDP are two groups of files, each by its prefix; tcp.go and udp.go tell
-// how they work. Both ask a Router for the way to a server (route) and a Pool for
-// a socket of the namespace (pool).
+// TCP and UDP are two groups of files, named by their prefixes; tcp.go and udp.go
+// explain how they work. Both ask a Router for the route to a server (route.go),
+// and a Pool for a socket of the namespace (pool.go).
 package relay
 
 import (
@@ -20,8 +20,8 @@ import (
 
 // Options configure an Engine.
 type Options struct {
-	// Loops is the number of event loops; 0 is one per CPU that the process may
-	// use, at most 8, and fewer where descriptors are few.
+	// Loops is the number of event loops; 0 means one per CPU that the process may
+	// use, at most 8, and fewer if descriptors are few.
 	Loops int
 	// Log is where faults are told; nil drops them.
 	Log *slog.Logger
@@ -29,8 +29,8 @@ type Options struct {
 
 const maxLoops = 8
 
-// loopShare bounds the loops to one for each so many descriptors that the process
-// may have: a loop has three for itself.
+// loopShare is the number of descriptors that the process must be allowed per
+// loop: a loop takes three for itself.
 const loopShare = 512
 
 // Engine owns the event loops.
@@ -63,8 +63,8 @@ func New(o Options) (*Engine, error) {
 	return e, nil
 }
 
-// Close ends the loops and waits for them. Ports that are still open are the
-// caller's to close before.
+// Close ends the loops and waits for them. The caller must close all ports
+// first.
 func (e *Engine) Close() error {
 	e.close.Do(func() {
 		for _, l := range e.loops {
@@ -77,7 +77,7 @@ func (e *Engine) Close() error {
 	return nil
 }
 
-// pick returns the loop for something that lives on one loop, in turns.
+// pick returns a loop for something that lives on a single loop. It takes turns.
 func (e *Engine) pick() *loop {
 	return e.loops[int(e.next.Add(1)-1)%len(e.loops)]
 }

@@ -9,22 +9,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A loop is one goroutine around one epoll instance. Everything that is
-// registered with it is owned by that goroutine: its methods may be called there
-// only, except post and call, which are how every other goroutine gets in.
+// A loop is one goroutine around one epoll instance. The goroutine owns
+// everything that is registered with the loop. Only this goroutine may call the
+// loop's methods, except post and call, through which other goroutines hand work
+// to it.
 //
 //	wait -> handlers of the events -> resumed handlers -> timers
 //
-// Handlers must not block and should not run for long: one that has more to do
-// after its budget calls resume and returns. Descriptors that are waited for
-// carry a token of slot and generation in the epoll data, so that an event of a
-// descriptor which an earlier handler of the same batch has closed is dropped,
-// although its number or its slot may be in use again.
+// Handlers must not block and should not run for long: a handler with more work
+// than its budget calls again and returns. The epoll data of a registered
+// descriptor is a token of slot and generation. So an event for a descriptor
+// that an earlier handler of the same batch has closed is dropped, even if the
+// number or the slot is already in use again.
 //
-// Nonblocking calls go by RawSyscall (see sys.go). Only the wait that blocks
-// tells Go's scheduler, so that neither GC nor other goroutines wait for an idle
-// loop. The goroutine has no thread of its own (LockOSThread): the scheduler would
-// have to switch threads each time that it preempts it.
+// Nonblocking calls use RawSyscall (see sys.go). Only the blocking wait informs
+// Go's scheduler, so that neither GC nor other goroutines wait for an idle loop.
+// The goroutine is not locked to a thread (LockOSThread): the scheduler would have
+// to switch threads whenever it preempts the goroutine.
 type loop struct {
 	epfd   int
 	start  time.Time
@@ -36,20 +37,20 @@ type loop struct {
 	proc   processor
 	events [128]unix.EpollEvent
 
-	// tcp and udp are what the handlers of a protocol share; the loop itself knows
+	// tcp and udp have what the handlers of a protocol share; the loop itself uses
 	// neither.
 	tcp tcpLoop
 	udp udpLoop
 
 	wakefd int
 	mu     sync.Mutex
-	posted []func() // nil after run: waiting for the loop
+	posted []func() // functions that wait for the loop
 	ended  bool     // no more posts are taken
-	stop   bool     // the loop only
+	stop   bool     // used by the loop only
 	done   chan struct{}
 }
 
-// handler is told of the events of one descriptor: the EPOLL* bits, or 0 when it
+// handler handles the events of one descriptor: the EPOLL* bits, or 0 if it
 // asked to be resumed.
 type handler interface {
 	ready(events uint32)
@@ -65,9 +66,9 @@ type slot struct {
 	generation uint32
 }
 
-// yieldEvery is the number of rounds after which a loop goes through Go's
-// scheduler, which without that takes it for a goroutine that runs for too long:
-// after 10 ms it would take the processor away in every single wait.
+// yieldEvery is the number of rounds after which a loop yields to Go's
+// scheduler. Otherwise the scheduler would consider it a goroutine that runs for
+// too long, and after 10 ms would take its processor away in every wait.
 const yieldEvery = 128
 
 func newLoop() (*loop, error) {
@@ -95,7 +96,7 @@ func newLoop() (*loop, error) {
 	return l, nil
 }
 
-// now is the time since the loop was made, by the monotonic clock.
+// now returns the time since the loop was made, by the monotonic clock.
 func (l *loop) now() time.Duration { return time.Since(l.start) }
 
 func (l *loop) run() {
@@ -116,7 +117,7 @@ func (l *loop) run() {
 	l.end()
 }
 
-// end runs what was posted before the end, so that no call waits for ever.
+// end runs the functions that were posted before the end, so that no call waits for ever.
 func (l *loop) end() {
 	l.mu.Lock()
 	l.ended = true
@@ -167,8 +168,8 @@ func (l *loop) unregister(fd int, t token) {
 	l.forget(t)
 }
 
-// forget ends a registration whose descriptor the caller closes now: the close
-// takes it out of the epoll, without a system call of its own.
+// forget ends a registration whose descriptor the caller closes now: closing
+// removes it from the epoll instance without another system call.
 func (l *loop) forget(t token) {
 	if s := &l.slots[t.slot]; s.generation == t.generation && s.handler != nil {
 		s.handler = nil
@@ -176,8 +177,8 @@ func (l *loop) forget(t token) {
 	}
 }
 
-// again calls the handler with no events after the other descriptors had their
-// turn. The loop does not block before it did.
+// again calls the handler with no events after the other descriptors have had
+// their turn. The loop does not block before that.
 func (l *loop) again(t token) { l.resume = append(l.resume, t) }
 
 func (l *loop) runResumed() {
@@ -187,8 +188,8 @@ func (l *loop) runResumed() {
 	}
 }
 
-// post runs f on the loop, soon. It reports false when the loop has
-// ended and f will not run. It may be called from everywhere.
+// post runs f on the loop, soon. It returns false if the loop has ended and f
+// will not run. Any goroutine may call it.
 func (l *loop) post(f func()) bool {
 	l.mu.Lock()
 	if l.ended {
@@ -205,7 +206,7 @@ func (l *loop) post(f func()) bool {
 	return true
 }
 
-// call is post, and waits for f to have run. It must not be called on the loop.
+// call is like post, and waits until f has run. It must not be called on the loop.
 func (l *loop) call(f func()) bool {
 	ran := make(chan struct{})
 	if !l.post(func() { f(); close(ran) }) {
@@ -225,7 +226,7 @@ func (l *loop) runPosted() {
 	}
 }
 
-// waker runs what was posted.
+// waker runs the posted functions.
 type waker struct{ l *loop }
 
 func (w waker) ready(uint32) {
@@ -234,15 +235,15 @@ func (w waker) ready(uint32) {
 	w.l.runPosted()
 }
 
-// after calls f on the loop once d has passed; the resolution is a
-// millisecond. The timer may be stopped before.
+// after calls f on the loop after d, with a resolution of a millisecond. The
+// timer may be stopped before.
 func (l *loop) after(d time.Duration, f func()) *timer {
 	t := &timer{when: l.now() + d, f: f}
 	l.timers.add(t)
 	return t
 }
 
-// stopTimer ends a timer that may have fired; nil is one that has.
+// stopTimer stops a timer, which may have fired, or may be nil.
 func (l *loop) stopTimer(t *timer) {
 	if t != nil {
 		l.timers.remove(t)

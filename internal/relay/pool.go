@@ -13,8 +13,8 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// Pool keeps unconnected sockets of the child's network namespace at hand, so
-// that a connection need not wait for one to be made. They come in batches.
+// Pool keeps unconnected sockets of the child's network namespace ready, so
+// that a connection need not wait for one. They are made in batches.
 type Pool struct {
 	fill  FillFunc
 	log   *slog.Logger
@@ -35,12 +35,12 @@ type Pool struct {
 // owns them.
 type FillFunc func(ctx context.Context, n int) ([]int, error)
 
-// PoolSize suits one family of TCP or UDP: half of it lasts for longer than a
-// refill takes at 10,000 connections a second.
+// PoolSize suits one family of TCP or UDP: at 10,000 connections a second, half
+// of it lasts longer than a refill takes.
 const PoolSize = 128
 
-// A pool begins with poolStart sockets, as most ports are never busy. It doubles where
-// half of it is used up within growTime, and stays so.
+// A pool begins with poolStart sockets, since most ports are never busy. It doubles
+// when half of it is used within growTime, and does not shrink.
 const (
 	poolStart = 8
 	growTime  = time.Second
@@ -49,24 +49,24 @@ const (
 // waiter is a connection that waits for a socket on its loop.
 type waiter struct {
 	loop *loop
-	got  func(fd int) // on the loop; -1: there will be none
+	got  func(fd int) // called on the loop; -1: there will be none
 }
 
-// A failed fill is tried again after retryMin, then after twice as long, up to
+// A failed fill is repeated after retryMin, then after twice as long, up to
 // retryMax.
 const (
 	retryMin = 5 * time.Millisecond
 	retryMax = 200 * time.Millisecond
 )
 
-// poolShare bounds a pool to this part of the descriptors that the process may
-// have: those that wait must not starve those that work.
+// poolShare bounds a pool to this fraction of the process's limit of
+// descriptors: sockets in reserve must not starve connections.
 const poolShare = 16
 
-// NewPool starts to keep sockets ready: a few, and up to size (0: PoolSize) where
-// many are used, or fewer where descriptors are few: a sixteenth of RLIMIT_NOFILE.
-// fill is called by one goroutine, which ends with ctx, as do the sockets that are
-// left. log is told of a shortage; nil drops it.
+// NewPool starts to keep sockets ready: a few at first, and up to size (0 means
+// PoolSize) if many are used, but no more than a sixteenth of RLIMIT_NOFILE. One
+// goroutine calls fill. It ends with ctx, and then closes the remaining sockets.
+// Shortages are logged to log, unless it is nil.
 func NewPool(ctx context.Context, size int, fill FillFunc, log *slog.Logger) *Pool {
 	if size <= 0 {
 		size = PoolSize
@@ -84,10 +84,10 @@ func NewPool(ctx context.Context, size int, fill FillFunc, log *slog.Logger) *Po
 	return p
 }
 
-// affordable bounds a pool's size by the limit of descriptors.
+// affordable returns a pool's size, bounded by the limit of descriptors.
 func affordable(size int) int { return max(min(size, fdlimit.Get()/poolShare), 1) }
 
-// shed closes what the limit of descriptors, lowered since, leaves no room for.
+// shed closes the sockets for which a lowered limit of descriptors leaves no room.
 func (p *Pool) shed() {
 	p.mu.Lock()
 	p.most = affordable(p.most)
@@ -101,8 +101,8 @@ func (p *Pool) shed() {
 	sockio.CloseAll(excess)
 }
 
-// Drain closes the sockets that are ready, where descriptors are needed for
-// something else. The pool makes others when it is asked for one.
+// Drain closes the sockets that are ready, because their descriptors are needed
+// for something else. The pool makes new ones when it is asked for a socket.
 func (p *Pool) Drain() {
 	p.mu.Lock()
 	ready := p.ready
@@ -111,7 +111,7 @@ func (p *Pool) Drain() {
 	sockio.CloseAll(ready)
 }
 
-// Wait returns when the pool has closed its sockets, after its context ended.
+// Wait waits until the pool has closed its sockets, after the end of its context.
 func (p *Pool) Wait() { <-p.done }
 
 // get returns a socket, if one is ready.
@@ -168,7 +168,7 @@ func (p *Pool) run(ctx context.Context) {
 			select {
 			case <-time.After(retry):
 			case <-ctx.Done():
-				return // the failure was that of the end
+				return // fill failed because of the end
 			}
 			if p.told.due() {
 				p.log.Warn("no sockets of the namespace for new connections, trying again", "error", err)
@@ -181,7 +181,7 @@ func (p *Pool) run(ctx context.Context) {
 	}
 }
 
-// grow makes the pool larger where it is used up fast.
+// grow enlarges the pool if it is used up fast.
 func (p *Pool) grow(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -190,8 +190,8 @@ func (p *Pool) grow(now time.Time) {
 	}
 }
 
-// refill makes what is missing. Beyond the ceiling of descriptors it makes one for
-// who waits, and none to be kept ready.
+// refill makes the missing sockets. Beyond the ceiling of descriptors, it makes
+// one at a time for waiting connections, and none to keep ready.
 func (p *Pool) refill(ctx context.Context) error {
 	p.grow(time.Now())
 	for {
@@ -217,14 +217,15 @@ func (p *Pool) refill(ctx context.Context) error {
 			return fmt.Errorf("got none of %d sockets", missing)
 		}
 		for _, fd := range fds {
-			sockio.PrepareTCP(fd) // UDP sockets have none of it
+			sockio.PrepareTCP(fd) // UDP sockets do not have these options
 			_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, localCongestion)
 		}
 		p.add(fds)
 	}
 }
 
-// add serves those who wait first, and closes what the pool has no room for.
+// add first serves waiting connections, and closes sockets for which the pool
+// has no room.
 func (p *Pool) add(fds []int) {
 	p.mu.Lock()
 	if p.closed {

@@ -6,22 +6,24 @@ import (
 	"rootlesskit/internal/procs"
 )
 
-// processor is a loop's own among those that run Go code, beside those of the
-// other goroutines, which must not wait for a busy loop: it gives its processor
-// away only now and then. A loop that is idle has none, as others who then took it
-// would be disturbed (see procs.Single).
+// processor is an additional thread for Go code (see procs.Extra) that a busy loop
+// requests, so that other goroutines need not wait for the loop, which seldom
+// yields. An idle loop does not have one, because other goroutines would use it
+// and become slower (see procs.Single).
 type processor struct {
 	restore func() // nil: the loop has none
 	posts   int    // of the events since the last use
 	uses    uint64
-	seen    uint64 // uses at the last look
+	seen    uint64 // uses at the last check
 }
 
-// processorIdle is how long a loop is idle at least before it gives its processor
-// back, and at most twice of it: each change stops all goroutines for a moment.
+// processorIdle is the least time for which a loop is idle before it gives its
+// processor back; the most is twice as long. Each change stops all goroutines for
+// a moment.
 const processorIdle = time.Second
 
-// use is called after a round with so many events. What was posted is no traffic.
+// use is called after each round with the number of events. Posted functions are
+// not traffic.
 func (p *processor) use(l *loop, events int) {
 	events -= p.posts
 	p.posts = 0
@@ -35,7 +37,7 @@ func (p *processor) use(l *loop, events int) {
 	}
 }
 
-// look gives the processor back if the loop was idle since the last look.
+// look gives the processor back if the loop has been idle since the last check.
 func (p *processor) look(l *loop) {
 	if p.uses == p.seen {
 		p.giveBack()

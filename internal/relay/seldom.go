@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// seldom lets a thing that may happen all the time be said once in a while.
+// seldom limits how often something is logged.
 type seldom struct{ last atomic.Int64 }
 
-// sayAgainAfter is the least time between two lines of the same trouble.
+// sayAgainAfter is the least time between two lines about the same problem.
 const sayAgainAfter = time.Minute
 
-// due tells whether it is time to say it.
+// due reports whether it is time to log it.
 func (s *seldom) due() bool {
 	now, last := time.Now().UnixNano(), s.last.Load()
 	return (last == 0 || now-last >= int64(sayAgainAfter)) && s.last.CompareAndSwap(last, now)

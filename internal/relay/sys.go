@@ -6,12 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls of the loops. They do not block, so they are made without
-// telling Go's scheduler, and they return a plain errno: no error value is
-// allocated.
+// The system calls of the loops. They do not block, so they do not inform Go's
+// scheduler. They return a plain errno, so that no error value is allocated.
 
-// epollWait blocks for up to timeout milliseconds; -1 is for ever. This one
-// tells the scheduler.
+// epollWait blocks for up to timeout milliseconds, or for ever if it is -1.
+// This call informs the scheduler.
 func epollWait(epfd int, events []unix.EpollEvent, timeout int) int {
 	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(&events[0])),
 		uintptr(len(events)), uintptr(timeout), 0, 0)

@@ -25,15 +25,15 @@ import (
 // once; if it was too early, the write says EAGAIN and the socket becomes
 // writable later, which is the usual case of a full peer.
 //
-// Both sockets are edge-triggered and registered once. What an edge has said is
-// remembered (readable, writable) until a call shows that it is over, so that no
-// call is made in vain. A direction keeps what it could not write; it reads no
-// more until that is gone, and so the kernel's windows carry the back-pressure to
-// the sender.
+// Both sockets are registered once, edge-triggered. What an edge has reported is
+// remembered (readable, writable) until a call shows that it no longer holds, so
+// that no call is made in vain. A direction keeps what it could not write, and
+// reads no more until that is written; so the kernel's windows carry the
+// back-pressure to the sender.
 //
-// The end of a stream is passed on by shutdown when all before it was written. A
-// reset is passed on as a reset, also only then: what the peer sent before it
-// would have arrived without the relay as well.
+// The end of a stream is passed on with shutdown, once everything before it has
+// been written. A reset is passed on as a reset, also only then: without the
+// relay, what the peer sent before the reset would have arrived as well.
 //
 //	tcp          what is forwarded, and what a port is
 //	tcpaccept    clients come in; shortages
@@ -41,7 +41,7 @@ import (
 //	tcpopening   the ways to its server, until that has accepted
 //	tcppump      bytes both ways, through a buffer or a pipe (tcppipe)
 
-// tcpLoop is what the TCP connections of a loop share.
+// tcpLoop has what the TCP connections of a loop share.
 type tcpLoop struct {
 	conns int // how many there are
 	// buf is scratch space for one read and the write after it; nothing is kept
@@ -54,22 +54,22 @@ const tcpBufferSize = 256 << 10
 
 func newTCPLoop() tcpLoop { return tcpLoop{buf: make([]byte, tcpBufferSize)} }
 
-// TCPConfig says what to forward.
+// TCPConfig configures a forwarded port.
 type TCPConfig struct {
-	// Listeners are nonblocking listening sockets; they become the port's.
+	// Listeners are nonblocking listening sockets, which the port takes over.
 	Listeners []int
-	// Shared says that other processes have the listeners too, which go on to
-	// listen when the port is closed.
+	// Shared says that other processes have the listeners too, which keep
+	// listening when the port is closed.
 	Shared bool
 	// Pool returns the pool of stream sockets of a family, unix.AF_INET or
 	// unix.AF_INET6.
 	Pool func(family int) *Pool
-	// Family is that of the port's targets: a socket of its pool is taken before
-	// a connection is accepted. 0 is unix.AF_INET.
+	// Family is the family of the port's targets: a socket is taken from its pool
+	// before a connection is accepted. 0 means unix.AF_INET.
 	Family int
 	// Router knows the ways to the servers.
 	Router Router
-	// Log is where faults are told; nil is the engine's.
+	// Log receives faults; nil means the engine's log.
 	Log *slog.Logger
 }
 
@@ -79,16 +79,16 @@ type TCPPort struct {
 	cfg   TCPConfig
 	parts []*tcpPart
 	close sync.Once
-	// congestion is the system's way of congestion control, for clients that
-	// are not on this machine.
+	// congestion is the system's congestion control, for clients on other
+	// machines.
 	congestion string
 	// lastError is the reason of the latest failure.
 	lastError atomic.Pointer[string]
-	// shortage limits what is said of one.
+	// shortage limits how often a shortage is logged.
 	shortage seldom
 }
 
-// tcpPart is what one loop has of a port. It belongs to the loop.
+// tcpPart is the part of a port on one loop, to which it belongs.
 type tcpPart struct {
 	port      *TCPPort
 	loop      *loop
@@ -98,21 +98,20 @@ type tcpPart struct {
 	stats     tcpStats
 }
 
-// tcpStats is added to by one loop and read by every goroutine.
+// tcpStats is written by one loop and read by every goroutine.
 type tcpStats struct {
 	accepted, refused, closed, acceptErrors atomic.Uint64
 	bytes                                   [2]atomic.Uint64 // by direction
 }
 
 // localCongestion is the congestion control of paths within the machine, which
-// have no congestion. BBR, where it is the system's, would pace what is sent by
-// high-resolution timers: that takes a third of the throughput and half of the
+// have no congestion. If the system's default is BBR, it would pace packets with
+// high-resolution timers, which costs a third of the throughput and half of the
 // CPU time of a relayed stream. Every user may choose Reno, and every kernel has
 // it (tcp(7), TCP_CONGESTION).
 const localCongestion = "reno"
 
-// ForwardTCP starts to forward. It takes the listeners over, also where it
-// fails.
+// ForwardTCP starts to forward. It takes over the listeners, even if it fails.
 func (e *Engine) ForwardTCP(cfg TCPConfig) (*TCPPort, error) {
 	if cfg.Log == nil {
 		cfg.Log = e.log
@@ -124,7 +123,7 @@ func (e *Engine) ForwardTCP(cfg TCPConfig) (*TCPPort, error) {
 	for _, fd := range cfg.Listeners {
 		sockio.PrepareTCP(fd)
 		p.congestion, _ = unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
-		if !cfg.Shared { // else the next one to use them would take it for the system's
+		if !cfg.Shared { // otherwise their next user would take this for the system's
 			_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, localCongestion)
 		}
 	}
@@ -166,7 +165,7 @@ func (p *TCPPort) Details() api.PortDetails {
 	var d api.PortDetails
 	for _, part := range p.parts {
 		s := &part.stats
-		closed := s.closed.Load() // first: it must not be ahead of accepted
+		closed := s.closed.Load() // read first, so that it is not ahead of accepted
 		accepted := s.accepted.Load()
 		d.Accepted += accepted
 		d.Active += accepted - closed
@@ -181,7 +180,7 @@ func (p *TCPPort) Details() api.PortDetails {
 	return d
 }
 
-// refuse counts a connection that the namespace did not take.
+// refuse counts a connection that the namespace did not accept.
 func (t *tcpPart) refuse(reason string) {
 	t.stats.refused.Add(1)
 	t.port.lastError.Store(&reason)

@@ -9,7 +9,7 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// tcpListener is a listening socket as one loop sees it. All loops share the
+// tcpListener is one loop's view of a listening socket. All loops share the
 // socket; EPOLLEXCLUSIVE (epoll_ctl(2), Linux 4.5) wakes one of them for a
 // connection.
 type tcpListener struct {
@@ -20,7 +20,7 @@ type tcpListener struct {
 	// A shortage of descriptors or memory disarms the listener for backoff.
 	backoff time.Duration
 	retry   *timer
-	// ceiling is the first descriptor that connections are not to have.
+	// ceiling is the first descriptor that connections must not use.
 	ceiling int
 }
 
@@ -43,12 +43,12 @@ func (l *tcpListener) disarm() {
 	}
 }
 
-// ready accepts one connection: the descriptor is level-triggered, so others get
-// their turn, and the next connection is told by the next wait.
+// ready accepts one connection. The descriptor is level-triggered, so others get
+// their turn, and the next wait reports the next connection.
 //
-// The socket for the other side is taken first: a client that was accepted and
-// had to wait for one would hold a descriptor, and where these are short, many
-// such clients would leave none for the sockets they wait for.
+// It first takes a socket for the other side. If an accepted client had to wait
+// for one, it would hold a descriptor, and in a shortage many such clients
+// would leave none for the sockets that they wait for.
 func (l *tcpListener) ready(uint32) {
 	pool := l.part.port.cfg.Pool(l.part.port.cfg.Family)
 	if l.backoff > 0 && l.starved() {
@@ -81,8 +81,9 @@ func (l *tcpListener) ready(uint32) {
 	pool.putBack(socket)
 }
 
-// starved reports whether descriptors are short, and a connection's end can change
-// that. Where the ports alone have used them up, clients are served one by one.
+// starved reports whether descriptors are short and the end of a connection can
+// change that. If the ports themselves have used them up, clients are served one
+// by one.
 func (l *tcpListener) starved() bool { return l.part.loop.tcp.conns > 0 && fdlimit.Room() == 0 }
 
 // awaitPool leaves the connections in the kernel's queue until there are
@@ -92,19 +93,20 @@ func (l *tcpListener) awaitPool(pool *Pool) {
 	l.disarm()
 	pool.wait(&waiter{loop: l.part.loop, got: func(fd int) {
 		if fd < 0 {
-			return // all ends
+			return // the engine ends
 		}
 		pool.putBack(fd)
 		l.rearm()
 	}})
 }
 
-// backOff leaves the connections in the kernel's queue for a while: they are
+// backOff leaves the connections in the kernel's queue for a while. They are
 // served when others have closed, which is better for them than a reset. The
-// descriptor is level-triggered, so it has to be disarmed not to spin.
+// descriptor is level-triggered, so it must be disarmed, or the loop would
+// spin.
 //
-// The limit of descriptors may have been lowered since the start (prlimit(2)), to
-// what the pool alone has.
+// The limit of descriptors may have been lowered since the start (prlimit(2)), so
+// far that the pool alone reaches it.
 func (l *tcpListener) backOff(pool *Pool, err error) {
 	p := l.part.port
 	pool.shed()

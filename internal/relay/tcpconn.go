@@ -31,8 +31,8 @@ import (
 //	refused      -                    are lost             dead, with a reset, and counted
 //	dead         dead                 -                    -
 //
-// fd is the server's side's. A client that fails before the server has accepted is
-// refused; the port's end makes every connection dead.
+// fd is that of the server's side. A client that fails before the server has
+// accepted is refused; the end of the port makes every connection dead.
 type tcpConn struct {
 	part       *tcpPart
 	next, prev *tcpConn // in the part's list
@@ -56,8 +56,7 @@ type tcpSide struct {
 	token  token
 	fd     int32 // -1: none
 	number uint8
-	// readable and writable are what is known of the socket: a call is worth
-	// trying.
+	// readable and writable say that a call is worth trying, as far as is known.
 	readable, writable bool
 	// ended says that the peer sends no more. What it has sent must be read to
 	// the end: no further event comes.
@@ -69,8 +68,8 @@ type tcpSide struct {
 // poolTimeout is how long a client waits for a socket of the pool.
 const poolTimeout = 5 * time.Second
 
-// accepted starts a connection for a client's socket; socket is one of the
-// namespace, of the port's family.
+// accepted starts a connection for a client's socket fd; socket is in the
+// namespace, and of the port's family.
 func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
 	t.stats.accepted.Add(1)
 	c := &tcpConn{part: t, opening: &opening{client: from, local: sockio.LocalAddr(fd)}}
@@ -96,13 +95,13 @@ func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
 	c.routed()
 }
 
-// routed goes on where the route is known.
+// routed continues once the route is known.
 func (c *tcpConn) routed() {
 	c.dir[toChild].kept = c.opening.route.Prelude
 	c.takeSocket()
 }
 
-// takeSocket gets a socket of the namespace, now or when there is one.
+// takeSocket gets a socket of the namespace, now or when one is available.
 func (c *tcpConn) takeSocket() {
 	to := c.opening.route.Target
 	if !to.IsValid() {
@@ -141,16 +140,16 @@ func (c *tcpConn) gotSocket(fd int) {
 	c.connect(fd)
 }
 
-// connect starts the connection to the server, and the traffic with what the
-// client may have sent by now.
+// connect starts the connection to the server, and forwards what the client has
+// sent so far.
 func (c *tcpConn) connect(fd int) {
 	route := &c.opening.route
 	s := &c.side[child]
 	*s = tcpSide{conn: c, fd: int32(fd), number: child, writable: true}
 	if route.Source.IsValid() {
 		if route.Source.Port() == 0 {
-			// The port is chosen by connect, when the target is known too, so that
-			// two connections may share it (ip(7), Linux 4.2).
+			// connect chooses the port, when the target is known too, so that two
+			// connections may share it (ip(7), Linux 4.2).
 			sockio.SetInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 		}
 		if errno := sockio.Bind(fd, route.Source); errno != 0 {
@@ -164,7 +163,7 @@ func (c *tcpConn) connect(fd int) {
 	}
 	c.pump(toChild)
 	for i := range c.side {
-		// A connection that has failed by now may have none, or another socket.
+		// A connection that has failed in the meantime may have no socket, or another one.
 		if s := &c.side[i]; !c.dead && s.fd >= 0 && s.token == (token{}) {
 			c.register(s)
 		}
@@ -182,7 +181,7 @@ func (c *tcpConn) register(s *tcpSide) {
 	}
 }
 
-// refuse resets the client and says why.
+// refuse resets the client and logs the reason.
 func (c *tcpConn) refuse(reason string) {
 	c.part.refuse(reason)
 	if c.opening != nil {
@@ -191,8 +190,8 @@ func (c *tcpConn) refuse(reason string) {
 	c.abort()
 }
 
-// ready is told what happened on a socket; no events: the turn was over before
-// the work was.
+// ready handles the events of a socket. Without events, it continues work that
+// was left at the end of a turn.
 func (s *tcpSide) ready(events uint32) {
 	c := s.conn
 	const broken = unix.EPOLLERR | unix.EPOLLHUP
@@ -200,7 +199,7 @@ func (s *tcpSide) ready(events uint32) {
 		c.dir[s.number].resumed = false
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|broken) != 0 {
-		s.readable = true // bytes, the end, or the error
+		s.readable = true // there are bytes, the end, or an error
 	}
 	if events&(unix.EPOLLRDHUP|broken) != 0 {
 		s.ended = true
@@ -224,7 +223,7 @@ func (s *tcpSide) ready(events uint32) {
 // opened is called when the server has accepted.
 func (c *tcpConn) opened() {
 	c.answered()
-	// The client may have ended before; see passEnd.
+	// The client may have ended its direction before; see passEnd.
 	c.passEnd(toChild)
 }
 
@@ -241,7 +240,7 @@ func (c *tcpConn) abort() {
 // finish closes the sockets and forgets the connection.
 func (c *tcpConn) finish() {
 	c.dead = true
-	c.part.stats.closed.Add(1) // before a peer can know
+	c.part.stats.closed.Add(1) // before a peer can notice
 	for i := range c.side {
 		c.dir[i].release(c.part.loop)
 		c.closeSide(&c.side[i])

@@ -7,21 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// opening is what is needed until the connection is made.
+// opening has what is only needed until the connection is made.
 type opening struct {
 	client, local netip.AddrPort
 	route         Route
 	rerouted      bool
 	deadline      *timer
-	// late says that the server does not answer, and that there is no other way.
+	// late says that the server does not answer, and that there is no other route.
 	late bool
 }
 
-// answerTimeout is how long a server may take to accept or refuse: it is on this
-// machine, and the kernel does it for the server.
+// answerTimeout is how long a server may take to accept or refuse. It is on this
+// machine, and the kernel answers for it.
 const answerTimeout = time.Second
 
-// resolve asks for the route, and goes on with then.
+// resolve asks for the route, and continues with then.
 func (c *tcpConn) resolve(then func()) {
 	o, router, loop := c.opening, c.part.port.cfg.Router, c.part.loop
 	go func() {
@@ -35,8 +35,8 @@ func (c *tcpConn) resolve(then func()) {
 	}()
 }
 
-// unanswered tries another way to a server that says nothing, if there is one. A
-// client that has left does not wait for more.
+// unanswered tries another route to a server that does not answer, if there is
+// one. A client that has left does not wait any longer.
 func (c *tcpConn) unanswered() {
 	o, cfg := c.opening, &c.part.port.cfg
 	if o == nil {
@@ -58,7 +58,7 @@ func (c *tcpConn) unanswered() {
 	}
 }
 
-// reroute goes on with another route.
+// reroute continues with another route.
 func (c *tcpConn) reroute(route Route) {
 	c.opening.route = route
 	if !route.Target.IsValid() {
@@ -68,7 +68,7 @@ func (c *tcpConn) reroute(route Route) {
 	c.takeSocket()
 }
 
-// connectFailed tries another way to the server, if there is one.
+// connectFailed tries another route to the server, if there is one.
 func (c *tcpConn) connectFailed(errno unix.Errno) {
 	c.closeSide(&c.side[child])
 	c.part.loop.stopTimer(c.opening.deadline)
