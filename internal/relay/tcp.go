@@ -67,7 +67,7 @@ type TCPConfig struct {
 	// Family is the family of the port's targets: a socket is taken from its pool
 	// before a connection is accepted. 0 means unix.AF_INET.
 	Family int
-	// Router knows the ways to the servers.
+	// Router returns the routes to the servers.
 	Router Router
 	// Log receives faults; nil means the engine's log.
 	Log *slog.Logger

@@ -2,30 +2,31 @@ package relay
 
 import "golang.org/x/sys/unix"
 
-// pipe is a buffer of the kernel for splice.
+// pipe is a kernel buffer for splice.
 type pipe struct{ r, w, size int }
 
 // pipePool makes the pipes of a loop and keeps those that no stream uses.
 type pipePool struct {
 	free []*pipe
-	made int // that are open, free or not
+	made int // how many are open, free or in use
 }
 
 const (
-	// pipeSize is what the kernel lets everyone have (pipe(7),
+	// pipeSize is the size that the kernel allows every user (pipe(7),
 	// /proc/sys/fs/pipe-max-size).
 	pipeSize = 1 << 20
-	// pipeMin is the least worth splicing through. An ordinary user whose pipes
-	// have /proc/sys/fs/pipe-user-pages-soft pages together gets smaller ones.
+	// pipeMin is the smallest size for which splicing pays off. An ordinary user
+	// whose pipes have /proc/sys/fs/pipe-user-pages-soft pages in total gets
+	// smaller pipes.
 	pipeMin = 64 << 10
-	// pipesMax bounds the pipes of a loop: the kernel's limit counts those of
-	// the user's other programs as well. Streams beyond it go by read and write.
+	// pipesMax bounds the pipes of a loop: the kernel's limit counts those of the
+	// user's other programs as well. Further streams use read and write.
 	pipesMax = 16
 	// pipesAtHand are kept for the next stream.
 	pipesAtHand = 4
 )
 
-// get returns an empty pipe, or nil where none is to be had.
+// get returns an empty pipe, or nil if none is available.
 func (p *pipePool) get() *pipe {
 	if n := len(p.free); n > 0 {
 		pp := p.free[n-1]
@@ -62,7 +63,7 @@ func (pp *pipe) close() {
 	unix.Close(pp.w)
 }
 
-// put takes a pipe back; one with bytes left in it is of no use.
+// put takes back a pipe; a pipe that still has bytes in it is useless.
 func (p *pipePool) put(pp *pipe, left int) {
 	if left > 0 || len(p.free) == pipesAtHand {
 		p.made--

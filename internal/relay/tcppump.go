@@ -9,16 +9,16 @@ import (
 )
 
 // direction is one half of a connection. Small messages are read into the loop's
-// buffer and written from there. A stream goes through a pipe by splice, which
-// moves pages in place of bytes. What the sink did not take is in the pipe, or
-// in kept where there is no pipe.
+// buffer and written from there. A stream is spliced through a pipe, which moves
+// pages instead of bytes. What the sink has not taken is in the pipe, or in kept
+// if there is no pipe.
 type direction struct {
 	kept  []byte
 	pipe  *pipe // nil while idle
 	piped int   // bytes in the pipe
-	// stream says that the last turn moved much: the next begins with a pipe.
+	// stream says that the last turn moved many bytes: the next begins with a pipe.
 	stream bool
-	// eof: the source has ended, or failed; shut: the sink was told.
+	// eof: the source has ended or failed; shut: this was passed on to the sink.
 	eof, shut bool
 	resumed   bool // the loop will call again
 }
@@ -27,11 +27,11 @@ const (
 	// pumpBudget bounds the bytes of one turn, so that a stream does not keep
 	// the others of its loop waiting.
 	pumpBudget = 1 << 20
-	// streamMin is what a turn has to move for the direction to be a stream.
+	// streamMin is how much a turn has to move for the direction to count as a stream.
 	streamMin = 64 << 10
 )
 
-// pump moves bytes in a direction until there are none, the sink is full, or
+// pump moves bytes in a direction until there are no more, the sink is full, or
 // the turn is over.
 func (c *tcpConn) pump(d int) {
 	dir, src := &c.dir[d], &c.side[d]
@@ -44,7 +44,7 @@ func (c *tcpConn) pump(d int) {
 			return
 		}
 	}
-	// Without a token, the registration tells what there is.
+	// Without a token, registering the socket will report what is left.
 	if !dir.resumed && src.token != (token{}) {
 		dir.resumed = true
 		c.part.loop.again(src.token)
@@ -63,8 +63,8 @@ func (c *tcpConn) endTurn(d, moved int) {
 	c.passEnd(d)
 }
 
-// passEnd passes the end of a stream on when all before it was written, and
-// closes the connection after both.
+// passEnd passes on the end of a stream once everything before it is written,
+// and closes the connection after both ends.
 func (c *tcpConn) passEnd(d int) {
 	dir := &c.dir[d]
 	if c.dead || !dir.eof || dir.shut || dir.pending() {
@@ -75,7 +75,7 @@ func (c *tcpConn) passEnd(d int) {
 		return
 	}
 	if c.dir[1-d].shut {
-		c.finish() // close says it too
+		c.finish() // closing tells the sink too
 		return
 	}
 	if d == toChild && c.opening != nil {
@@ -87,8 +87,8 @@ func (c *tcpConn) passEnd(d int) {
 
 func (dir *direction) pending() bool { return dir.piped > 0 || len(dir.kept) > 0 }
 
-// step moves once. It returns the bytes read, and whether there may be more to
-// do now.
+// step reads and writes once. It returns the number of bytes read, and whether
+// there may be more to do now.
 func (c *tcpConn) step(d int) (n int, more bool) {
 	dir, src, dst := &c.dir[d], &c.side[d], &c.side[1-d]
 	switch {
@@ -112,18 +112,18 @@ func (c *tcpConn) step(d int) (n int, more bool) {
 	}
 	buf := c.part.loop.tcp.buf
 	n, errno := sockio.Read(int(src.fd), buf)
-	// Fewer than asked for: the socket is empty, and new bytes are a new edge.
+	// Fewer bytes than asked for: the socket is empty, and new bytes will cause a new edge.
 	if !c.received(d, n, n == len(buf) || src.ended, errno) {
 		return 0, false
 	}
 	wrote, errno := sockio.Send(int(dst.fd), buf[:n])
-	if wrote < n { // before sent: another server may get it
+	if wrote < n { // before sent, which may try another server
 		dir.keep(c.part.loop, buf[wrote:n])
 	}
 	return n, c.sent(d, wrote, errno) // after a part, the next step tries the rest
 }
 
-// flush writes what was kept. It reports whether all of it is written.
+// flush writes the kept bytes. It reports whether all of them are written.
 func (c *tcpConn) flush(d int) bool {
 	dir, dst := &c.dir[d], &c.side[1-d]
 	for dir.piped > 0 {
@@ -144,8 +144,8 @@ func (c *tcpConn) flush(d int) bool {
 	return true
 }
 
-// received takes the outcome of a read, after which there may be more. It reports
-// whether there are bytes.
+// received handles the result of a read; more says whether there may be more
+// bytes. It reports whether bytes were read.
 func (c *tcpConn) received(d, n int, more bool, errno unix.Errno) bool {
 	src := &c.side[d]
 	switch errno {
@@ -173,7 +173,7 @@ func (c *tcpConn) received(d, n int, more bool, errno unix.Errno) bool {
 	return true
 }
 
-// sent takes the outcome of a write. It reports whether the sink takes more.
+// sent handles the result of a write. It reports whether the sink takes more.
 func (c *tcpConn) sent(d, n int, errno unix.Errno) bool {
 	dst := &c.side[1-d]
 	switch errno {
@@ -194,8 +194,8 @@ func (c *tcpConn) sent(d, n int, errno unix.Errno) bool {
 	return false
 }
 
-// sinkFailed ends a direction whose sink is gone. What the sink sent before
-// that is still passed on; then the source is told by a reset.
+// sinkFailed ends a direction whose sink has gone. What the sink has sent
+// before is still passed on; then the source is reset.
 func (c *tcpConn) sinkFailed(d int) {
 	back := &c.dir[1-d]
 	if back.shut {
@@ -210,7 +210,7 @@ func (c *tcpConn) sinkFailed(d int) {
 	c.passEnd(1 - d)
 }
 
-// keep keeps what the sink did not take.
+// keep keeps the bytes that the sink did not take.
 func (dir *direction) keep(l *loop, b []byte) {
 	if p := l.tcp.pipes.get(); p != nil {
 		if n, _ := sockio.Write(p.w, b); n == len(b) {
@@ -229,7 +229,7 @@ func (dir *direction) releasePipe(l *loop) {
 	}
 }
 
-// release drops what was kept.
+// release drops the kept bytes.
 func (dir *direction) release(l *loop) {
 	dir.releasePipe(l)
 	dir.kept = nil

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// timer is a function to be called at a time of its loop's clock.
+// timer is a function to call at a time of its loop's clock.
 type timer struct {
 	when  time.Duration
 	f     func()
 	index int // in the heap, plus one; 0: not in it
 }
 
-// timerHeap orders the timers of a loop, the next one first. Loops have few:
-// no connection has one while all goes well.
+// timerHeap orders the timers of a loop, the next one first. There are few: a
+// connection without problems has none.
 type timerHeap struct{ order timerOrder }
 
 func (h *timerHeap) add(t *timer) { heap.Push(&h.order, t) }
@@ -31,7 +31,7 @@ func (h *timerHeap) fire(now time.Duration) {
 	}
 }
 
-// timeout is how long epoll_wait may block, in milliseconds; -1 is for ever.
+// timeout returns how long epoll_wait may block, in milliseconds; -1 means for ever.
 func (h *timerHeap) timeout(now time.Duration) int {
 	if len(h.order) == 0 {
 		return -1

@@ -16,30 +16,30 @@ import (
 
 // The UDP data plane, theory of operation.
 //
-// A port lives on one loop. Its listeners are bound in the host; each client
-// (on a wildcard listener: each client and the address that it asked) is a flow
-// with a socket of its own in the namespace, connected to the server, so that
-// the server sees the clients apart and the kernel sorts its replies.
+// A port lives on one loop. Its listeners are bound in the host. Each client
+// (on a wildcard listener: each pair of a client and the address that it sends
+// to) is a flow with its own socket in the namespace, connected to the server,
+// so that the server can tell clients apart and the kernel sorts its replies.
 //
 //	client ─ listener ─ recvmmsg ─ sort by flow ─ sendmmsg ─ flow ─ server
 //	client ─ listener ─ sendmmsg ─ replies of all flows ─ recvmmsg ─ flow ─ server
 //
-// Datagrams move in the slots of a batch (udpbatch.go) that all ports of a loop
-// share; they are never copied here. Those of one size that go the same way
-// leave in one UDP_SEGMENT message, through the network stack at once; the
-// kernel cuts them apart again for a receiver that does not ask for UDP_GRO.
-// Boundaries, order within a flow and empty datagrams are kept.
+// Datagrams move in the slots of a batch (udpbatch.go), which all ports of a
+// loop share, and are not copied. Datagrams of the same size and flow leave in
+// one UDP_SEGMENT message, which passes the network stack as a whole; the
+// kernel splits it for a receiver that does not ask for UDP_GRO. Boundaries,
+// order within a flow and empty datagrams are preserved.
 //
-// What does not fit is dropped, as a network would, and never waited for.
+// Datagrams that do not fit are dropped, as in a network; the loop never waits for room.
 //
-// Errors: a server that refuses (ICMP port unreachable) shows as ECONNREFUSED
-// on the flow's socket. It is counted, and the way of the flow is looked up again
-// at the client's next datagram (udpdoubt.go), so a server that comes back, also on
-// another address, is found. The client is not told: an ICMP error can be sent by the kernel, which
-// does so only where no socket is bound, or by a raw socket, which takes
-// CAP_NET_RAW in the host's namespace. So to the client a refused datagram is a
-// lost one. Errors about the way back to a client are not reported on an
-// unconnected socket, and end with the flow's timeout.
+// Errors: a server that refuses (ICMP port unreachable) shows as ECONNREFUSED on the
+// flow's socket. It is counted, and the flow's route is looked up again at the client's
+// next datagram (udpdoubt.go), so a server that comes back, even at another address, is
+// found. The client does not learn about it: only the kernel could send an ICMP error,
+// which it does if no socket is bound, or a raw socket, which needs CAP_NET_RAW in the
+// host's namespace. So to the client a refused datagram is a lost one. An unconnected
+// socket reports no errors about the way back to a client; such flows end with their
+// timeout.
 //
 //	udp         what is forwarded, and what a port is
 //	udplisten   datagrams of clients come in, and are sorted by flow
@@ -50,25 +50,25 @@ import (
 //	udpwait     flows without a socket, or without a route
 //	udpdoubt    flows whose server may be elsewhere
 
-// UDPConfig says what to forward.
+// UDPConfig configures a forwarded port.
 type UDPConfig struct {
-	// Sockets are UDP sockets bound in the host; ForwardUDP owns them, also
-	// when it fails.
+	// Sockets are UDP sockets bound in the host. ForwardUDP takes them over, even
+	// if it fails.
 	Sockets []int
-	// Pool returns the sockets of the namespace of a family (unix.AF_INET,
-	// unix.AF_INET6).
+	// Pool returns the pool of datagram sockets of a family, unix.AF_INET or
+	// unix.AF_INET6.
 	Pool func(family int) *Pool
-	// Router knows the ways to the servers. A Prelude is not used.
+	// Router returns the routes to the servers. Preludes are ignored.
 	Router Router
-	// MaxFlows bounds the flows of the port; the one that was silent longest
-	// goes. Each takes a descriptor. 0 is what all ports of the engine share,
-	// see flowBudget.
+	// MaxFlows bounds the flows of the port; beyond it, the flow that has been
+	// silent longest ends. Each flow takes a descriptor. 0 means the budget that
+	// all ports of the engine share, see flowBudget.
 	MaxFlows int
-	// MaxSilence ends a flow that was silent for as long, in both directions. 0
-	// is an hour: a server may take its time, and the client's source port is
-	// its name there.
+	// MaxSilence ends a flow that has been silent for this long in both
+	// directions. 0 means an hour: a server may answer late, and knows the client
+	// by its source port.
 	MaxSilence time.Duration
-	// Log is where faults are told; nil drops them.
+	// Log receives faults; nil drops them.
 	Log *slog.Logger
 }
 
@@ -104,7 +104,7 @@ type udpStats struct {
 	lastError                                                        atomic.Pointer[string]
 }
 
-// ForwardUDP starts to forward what arrives at the sockets.
+// ForwardUDP starts to forward the datagrams that arrive at the sockets.
 func (e *Engine) ForwardUDP(cfg UDPConfig) (*UDPPort, error) {
 	cfg.setDefaults()
 	p := &UDPPort{loop: e.pick(), cfg: cfg, budget: &e.flows}
@@ -166,9 +166,9 @@ func (p *UDPPort) stop() {
 	p.budget.leave(p)
 }
 
-// Details tells what the port has done. A flow counts once as refused until its
-// server answers again; AcceptErrors counts the flows that had to wait for a
-// socket of the namespace or made another one end.
+// Details implements driver.Detailer. A flow counts only once as refused until
+// its server answers again; AcceptErrors counts the flows that had to wait for
+// a socket of the namespace or made another flow end.
 func (p *UDPPort) Details() api.PortDetails {
 	d := api.PortDetails{
 		Accepted:     p.stats.accepted.Load(),
@@ -192,7 +192,7 @@ func (p *UDPPort) fault(what string, err error) {
 	p.cfg.Log.Debug("UDP port", "error", text)
 }
 
-// count adds up what became of datagrams.
+// count adds to the counters of datagrams.
 func (p *UDPPort) count(t udpTally, way udpWay) {
 	bytes := &p.stats.bytesIn
 	if way == udpToClient {
@@ -204,7 +204,7 @@ func (p *UDPPort) count(t udpTally, way udpWay) {
 	}
 }
 
-// shortage notes that a flow had to wait or to end, and tells it seldom.
+// shortage counts that a flow had to wait or to end, and logs it from time to time.
 func (p *UDPPort) shortage(what string, args ...any) {
 	p.stats.shortages.Add(1)
 	if p.told.due() {

@@ -8,16 +8,16 @@ import (
 
 const (
 	udpBatchSize = 64
-	// udpSlotSize holds the longest message: a datagram of 65,507 bytes, or as
-	// much of several that UDP_GRO has put together.
+	// udpSlotSize is enough for the longest message: a datagram of 65,507 bytes,
+	// or several with as many bytes that UDP_GRO has combined.
 	udpSlotSize = 64 << 10
 )
 
-// udpBatch is what the ports of a loop move datagrams with: slots to receive
-// into, and the messages that are sent from there. It has one use at a time:
-// the round of a listener, which ends within its handler, or the replies of
-// flows, which are collected over the handlers of all flows that are ready and
-// leave with flush, at the end of the loop's round or when the slots are needed.
+// udpBatch moves the datagrams of a loop's ports: it has slots to receive into,
+// and the messages that are sent from them. It has one use at a time: either the
+// round of a listener, which ends within its handler, or replies. These are
+// collected by the handlers of all ready flows, and leave with flush at the end
+// of the loop's round, or when the slots are needed.
 type udpBatch struct {
 	gro     bool         // the kernel has UDP_GRO
 	replies *udpListener // whose replies are in the batch; nil: none
@@ -28,7 +28,7 @@ type udpBatch struct {
 	tx    udpSends
 }
 
-// udpSlot holds a received message.
+// udpSlot has a received message.
 type udpSlot struct {
 	control [sockio.ControlSize]byte // first, to be aligned
 	buf     *[udpSlotSize]byte
@@ -40,12 +40,12 @@ type udpSlot struct {
 	next int // slot of the same flow in a listener's round; -1: none
 }
 
-// udpLoop is what the UDP ports of a loop share.
+// udpLoop has what the UDP ports of a loop share.
 type udpLoop struct {
 	batch *udpBatch // nil until the first port
 }
 
-// shared returns the batch, which is made for the first port.
+// shared returns the batch, which it makes for the first port.
 func (u *udpLoop) shared() *udpBatch {
 	if u.batch == nil {
 		u.batch = newUDPBatch()
@@ -68,8 +68,8 @@ func newUDPBatch() *udpBatch {
 	return b
 }
 
-// probeUDPOffloads asks the kernel for UDP_GRO (Linux 5.0) and UDP_SEGMENT
-// (Linux 4.18).
+// probeUDPOffloads finds out whether the kernel has UDP_GRO (Linux 5.0) and
+// UDP_SEGMENT (Linux 4.18).
 func probeUDPOffloads() (gro, gso bool) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -83,13 +83,13 @@ func probeUDPOffloads() (gro, gso bool) {
 
 // enableGRO lets a socket receive several datagrams in one message.
 func (b *udpBatch) enableGRO(fd int) {
-	if b.gro && b.tx.gso { // what came in one piece leaves in one
+	if b.gro && b.tx.gso { // what arrives in one message can leave in one
 		_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 	}
 }
 
-// receive takes up to limit messages of a socket into the slots from first on,
-// and returns their number.
+// receive receives up to limit messages of a socket into the slots from first
+// on, and returns their number.
 func (b *udpBatch) receive(fd, first, limit int) (int, unix.Errno) {
 	n, errno := sockio.ReceiveAll(fd, b.rx[first:first+limit], 0)
 	for i := first; i < first+n; i++ {
@@ -101,7 +101,7 @@ func (b *udpBatch) receive(fd, first, limit int) (int, unix.Errno) {
 	return n, errno
 }
 
-// collect takes what has arrived for a flow into the replies.
+// collect receives the datagrams that have arrived for a flow into the replies.
 func (b *udpBatch) collect(f *udpFlow) (int, unix.Errno) {
 	// One busy flow leaves room for others.
 	const most = udpBatchSize / 2

@@ -7,10 +7,10 @@ import (
 	"rootlesskit/internal/fdlimit"
 )
 
-// flowBudget bounds the flows of all UDP ports of an engine: by descriptors, of
-// which connections need some too, and by memory. It is not dealt out, since one
-// port may be busy and a thousand idle; where it is used up, the port with the
-// most flows loses one.
+// flowBudget bounds the flows of all UDP ports of an engine, by descriptors, of
+// which connections need some too, and by memory. Ports have no fixed shares,
+// since one port may be busy and a thousand idle. When the budget is used up,
+// the port with the most flows loses one.
 type flowBudget struct {
 	flows atomic.Int64
 	mu    sync.Mutex
@@ -18,9 +18,9 @@ type flowBudget struct {
 }
 
 const (
-	// flowShare is the part of the descriptors that flows may have.
+	// flowShare is the fraction of the descriptors that flows may use.
 	flowShare = 2
-	// mostFlows take some 60 MiB, of which the most is the kernel's.
+	// mostFlows take about 60 MiB, most of it in the kernel.
 	mostFlows = 32 << 10
 )
 
@@ -39,8 +39,8 @@ func (b *flowBudget) leave(p *UDPPort) {
 	delete(b.ports, p)
 }
 
-// full returns the port that has to end a flow before another one has a new one;
-// nil where there is room. most is the number of flows that there may be.
+// full returns the port that has to end a flow before another port gets a new
+// one; nil if there is room. most is the maximum number of flows.
 func (b *flowBudget) full(asking *UDPPort) (fullest *UDPPort, most int) {
 	most = min(max(fdlimit.Get()/flowShare, 1), mostFlows)
 	if b.flows.Load() < int64(most) {

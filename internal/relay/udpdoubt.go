@@ -5,38 +5,38 @@ import (
 	"time"
 )
 
-// Where servers come, go and move, a flow's way is looked up again, but only when
-// its client sends, and never while the server answers:
+// Since servers start, stop and move, a flow's route is looked up again, but only
+// when its client sends, and never while the server answers:
 //
-//   - A flow is lost when nobody was found at the end of its way, or its server has
-//     refused. Its datagrams wait for the look, so the first one after the server
-//     has come back gets there.
-//   - A flow is stale when its last reply, or look, is a while ago. That may be as it
-//     should: a server need not answer, and a client may be slow. So its datagrams
-//     are sent, and some are kept until a reply, to be sent again should the server be
-//     elsewhere.
-//   - A flow whose way is a guess is stale until a look has found its server, even
-//     if the guess is answered.
+//   - A flow is lost if no server was found at the end of its route, or its server
+//     has refused. Its datagrams wait for the look-up, so the first one after the
+//     server has come back arrives.
+//   - A flow is stale if its last reply or look-up was a while ago. This may be
+//     normal: a server need not answer, and a client may be slow. So its datagrams are
+//     sent, and some are kept until a reply, to be sent again if the server turns out
+//     to be elsewhere.
+//   - A flow whose route is a guess is stale until a look-up has found its server,
+//     even if the guess is answered.
 //
-// One look is for all flows of the port that are in doubt then.
+// One look-up ("look" below) is for all flows of the port that are in doubt.
 
-// Doubt is a flow whose way is looked up again.
+// Doubt is a flow whose route is looked up again.
 type Doubt struct {
 	Client, Local netip.AddrPort
-	// Route is its way so far.
+	// Route is its route so far.
 	Route Route
 	// Answered says that the server has answered the datagrams that it got, Mute
-	// that it got some and answered none, Lost that it refused, or none was known to
-	// be there.
+	// that it got some and answered none, Lost that it refused, or that no server
+	// was known.
 	Answered, Mute, Lost bool
 }
 
 // doubts are the flows of a port that are in doubt.
 type doubts struct {
 	flows   []*udpFlow // for the next look
-	asked   []Doubt    // of the same flows, when they came
-	timer   *timer     // of the next look; nil: it is not wanted yet
-	looking bool       // one is under way
+	asked   []Doubt    // the same flows, as they were when they came into doubt
+	timer   *timer     // for the next look; nil if none is needed yet
+	looking bool       // a look is in progress
 	last    time.Duration
 	looked  bool // last is one
 }
@@ -45,11 +45,11 @@ const (
 	// lostPause and stalePause are the least time between two looks.
 	lostPause  = 50 * time.Millisecond
 	stalePause = 500 * time.Millisecond
-	// staleAfter is how long a flow is sure of its way.
+	// staleAfter is how long a flow relies on its route.
 	staleAfter = time.Second
 )
 
-// consider tells whether a flow is in doubt, when its client sends.
+// consider puts a flow in doubt if necessary, when its client sends.
 func (f *udpFlow) consider(now time.Duration) {
 	if f.fd < 0 || f.inDoubt {
 		return
@@ -67,7 +67,7 @@ func (f *udpFlow) consider(now time.Duration) {
 	f.port.lookSoon(f.lost)
 }
 
-// lookSoon has the flows in doubt looked up as soon as may be.
+// lookSoon schedules the next look, as soon as the pauses allow.
 func (p *UDPPort) lookSoon(lost bool) {
 	d := &p.doubts
 	if d.looking {
@@ -90,7 +90,7 @@ func (p *UDPPort) lookSoon(lost bool) {
 	d.timer = p.loop.after(wait, p.look)
 }
 
-// look looks up the ways of the flows in doubt.
+// look looks up the routes of the flows in doubt.
 func (p *UDPPort) look() {
 	d := &p.doubts
 	flows, asked := d.flows, d.asked
@@ -124,8 +124,8 @@ func (p *UDPPort) looked(flows []*udpFlow, routes []Route) {
 	}
 }
 
-// looked takes the way that a look has found, unless the server has answered
-// since it began, and the way was no guess.
+// looked applies the route that a look has found, unless the server has
+// answered since the look began and the route was not a guess.
 func (f *udpFlow) looked(route Route, began time.Duration) {
 	f.inDoubt = false
 	holds, guess, replied := f.holds, f.route.Unserved, !f.lost && f.sure > began
@@ -142,7 +142,7 @@ func (f *udpFlow) looked(route Route, began time.Duration) {
 	}
 	switch {
 	case holds && f.lost && f.seen > began:
-		f.consider(f.sure) // a server may have come before what was sent since
+		f.consider(f.sure) // a server may have started before what was sent since
 	case holds:
 		f.sendHeld()
 	default:
@@ -150,8 +150,8 @@ func (f *udpFlow) looked(route Route, began time.Duration) {
 	}
 }
 
-// opened sends what a flow holds when it has got its socket: at once, unless a server
-// may have come since none was found.
+// opened sends the datagrams that a flow holds when it gets its socket: at once,
+// unless a server may have started since none was found.
 func (f *udpFlow) opened() {
 	if f.lost {
 		f.holds = true
@@ -161,7 +161,7 @@ func (f *udpFlow) opened() {
 	f.sendHeld()
 }
 
-// lookOneByOne is Look for a Router that has none.
+// lookOneByOne replaces Look for a Router without it.
 func (c *UDPConfig) lookOneByOne(flows []Doubt) []Route {
 	routes := make([]Route, len(flows))
 	for i, f := range flows {
@@ -169,7 +169,7 @@ func (c *UDPConfig) lookOneByOne(flows []Doubt) []Route {
 		if !routes[i].Target.IsValid() {
 			routes[i] = c.Router.Resolve(f.Client, f.Local)
 		}
-		if f.Answered || routes[i].Unserved { // nobody was found: not moved for that
+		if f.Answered || routes[i].Unserved { // no server was found: do not move the flow
 			unserved := routes[i].Unserved
 			routes[i] = f.Route
 			routes[i].Unserved = unserved

@@ -26,13 +26,14 @@ import (
 //	moved     fd < 0    are held; a new socket           as waiting
 //	ended     closed    begin a new flow                 -
 //
-// A flow ends when it was silent for UDPConfig.MaxSilence, or when it is the longest
-// silent and there is no more room. No look moves a flow that finds no server, or
-// while the one that answers it is still there. See udpdoubt.go for looks.
+// A flow ends when it has been silent for UDPConfig.MaxSilence, or when there is no
+// more room and it has been silent longest. A look does not move a flow if it finds
+// no server, or if the server that answers the flow is still there. See udpdoubt.go
+// for looks.
 type udpFlow struct {
 	client sockio.Addr
-	// source is the control message that sends from the address that the client
-	// asked; nil on a listener with one address.
+	// source is the control message for sending from the address that the client
+	// sent to; nil on a listener with one address.
 	source []byte
 
 	key   flowKey
@@ -45,21 +46,21 @@ type udpFlow struct {
 	answered bool    // since the server refused last
 	refused  bool    // since the server answered last
 	owed     bool    // something was sent since the server answered last
-	lost     bool    // nobody is known to be at the end of its way
-	inDoubt  bool    // its way is being looked up, or will be
-	holds    bool    // what is held meanwhile was not sent
+	lost     bool    // no server is known at the end of its route
+	inDoubt  bool    // its route is being looked up, or will be
+	holds    bool    // the held datagrams were not sent
 	closed   bool    //
-	whole    [2]bool // takes no segments, by way
+	whole    [2]bool // takes no segments, by direction
 
 	seen       time.Duration // when it was used last
-	sure       time.Duration // when its way was known to be right
+	sure       time.Duration // when its route was last known to be right
 	prev, next *udpFlow      // in the flowList
 
 	round struct{ first, last int } // its slots in a listener's round; first -1: none
-	held  []heldDatagram            // what came in while it waited
+	held  []heldDatagram            // datagrams that arrived while it waited
 }
 
-// flowKey tells flows apart. IPv4 addresses are in IPv6's form.
+// flowKey identifies a flow. IPv4 addresses are in mapped form.
 type flowKey struct {
 	client, local [16]byte // local is zero on a listener with one address
 	scope, port   uint32   // of the client
@@ -77,7 +78,7 @@ func (k *flowKey) clientAddr() netip.AddrPort {
 	return netip.AddrPortFrom(addr, uint16(k.port))
 }
 
-// open gives the flow its socket, or has it wait for one. It reports false when
+// open gives the flow its socket, or makes it wait for one. It returns false if
 // neither is possible.
 func (f *udpFlow) open() (bool, error) {
 	if !f.route.Target.IsValid() {
@@ -86,7 +87,7 @@ func (f *udpFlow) open() (bool, error) {
 	return f.openRouted()
 }
 
-// openRouted is open where the route is known.
+// openRouted is open for a known route.
 func (f *udpFlow) openRouted() (bool, error) {
 	if err := checkUDPRoute(f.route); err != nil {
 		return false, err
@@ -102,7 +103,7 @@ func (f *udpFlow) openRouted() (bool, error) {
 	return true, f.connect(fd)
 }
 
-// connect makes a socket of the namespace the flow's own.
+// connect gives a socket of the namespace to the flow.
 func (f *udpFlow) connect(fd int) error {
 	err := f.port.connectUDP(fd, f.route)
 	if err == nil {
@@ -128,7 +129,7 @@ func checkUDPRoute(r Route) error {
 	return nil
 }
 
-// connectUDP readies a socket of the namespace for a flow.
+// connectUDP binds and connects a socket of the namespace for a flow.
 func (p *UDPPort) connectUDP(fd int, r Route) error {
 	setUDPBuffers(fd)
 	p.batch.enableGRO(fd)
@@ -144,10 +145,10 @@ func (p *UDPPort) connectUDP(fd int, r Route) error {
 }
 
 // bindSource binds a flow's socket to the client's address, and to the client's
-// port unless another socket of the namespace has it. SO_REUSEADDR lets a client
-// use one port towards several published ones: the sockets differ by their
-// targets. For a port that the kernel chooses it must be off, or two flows might
-// get the same.
+// port unless another socket of the namespace has it. With SO_REUSEADDR, a
+// client can use one port for several published ports: the sockets differ by
+// their targets. If the kernel chooses the port, the option must be off, or two
+// flows might get the same port.
 func bindSource(fd int, source netip.AddrPort) unix.Errno {
 	reuse := func(on int32) { sockio.SetInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, on) }
 	if source.Port() != 0 {
@@ -161,7 +162,7 @@ func bindSource(fd int, source netip.AddrPort) unix.Errno {
 	return errno
 }
 
-// forward sends what came in for the flow in this round.
+// forward sends the datagrams that arrived for the flow in this round.
 func (f *udpFlow) forward() {
 	b := f.port.batch
 	for i := f.round.first; i >= 0; i = b.slots[i].next {
@@ -186,7 +187,7 @@ func (f *udpFlow) forward() {
 	}
 }
 
-// ready takes the replies of the server.
+// ready receives the replies of the server.
 func (f *udpFlow) ready(uint32) {
 	n, errno := f.port.batch.collect(f)
 	switch {
@@ -200,8 +201,8 @@ func (f *udpFlow) ready(uint32) {
 	}
 }
 
-// failed notes what the flow's socket told about the server. The flow stays, so
-// that its source port stays the same when the server comes back.
+// failed handles an error that the flow's socket reports about the server. The
+// flow stays, so that it has the same source port when the server comes back.
 func (f *udpFlow) failed(errno unix.Errno) {
 	switch errno {
 	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.EPERM:
@@ -218,7 +219,7 @@ func (f *udpFlow) failed(errno unix.Errno) {
 	}
 }
 
-// guesses reports whether a copy of what is sent is kept, which gets to the server if it
+// guesses reports whether copies of sent datagrams are kept, for the server in case it
 // is elsewhere.
 func (f *udpFlow) guesses() bool {
 	return f.route.Guess && !f.answered && !f.refused && len(f.held) == 0

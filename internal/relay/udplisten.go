@@ -18,12 +18,12 @@ type udpListener struct {
 	token  token
 	family int
 	bound  netip.AddrPort
-	// wildcard: bound is not what the clients ask, so each datagram tells.
+	// wildcard: clients send to various addresses, so each datagram comes with its own.
 	wildcard bool
 	touched  []*udpFlow // by a round
 }
 
-// newUDPListener readies a bound socket.
+// newUDPListener prepares a bound socket.
 func newUDPListener(p *UDPPort, fd int) (*udpListener, error) {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
@@ -53,17 +53,17 @@ func newUDPListener(p *UDPPort, fd int) (*udpListener, error) {
 	return l, nil
 }
 
-// setUDPBuffers asks for as much as the system allows (net.core.rmem_max and
-// wmem_max), as bursts are lost where they do not fit. It is a bound; nothing
-// is reserved.
+// setUDPBuffers asks for the largest buffers that the system allows
+// (net.core.rmem_max and wmem_max), since bursts that do not fit are lost. The
+// sizes are bounds; nothing is reserved.
 func setUDPBuffers(fd int) {
 	const most = 4 << 20
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, most)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, most)
 }
 
-// ready forwards one batch of datagrams; the loop comes back for more. With no
-// events it is the end of the loop's round, when the replies are sent.
+// ready forwards one batch of datagrams; the loop comes back for more. Without
+// events, it is the end of the loop's round, when the replies are sent.
 func (l *udpListener) ready(events uint32) {
 	b := l.port.batch
 	b.flush() // the slots are needed
@@ -83,7 +83,7 @@ func (l *udpListener) ready(events uint32) {
 	l.touched = l.touched[:0]
 }
 
-// sort gives the datagrams of the first n slots to their flows.
+// sort assigns the datagrams of the first n slots to their flows.
 func (l *udpListener) sort(n int) {
 	now := l.port.loop.now()
 	slots := l.port.batch.slots[:n]
@@ -103,8 +103,8 @@ func (l *udpListener) sort(n int) {
 	}
 }
 
-// flow returns the flow of a datagram, a new one where need be; nil where there
-// is no way to the server.
+// flow returns the flow of a datagram, a new one if necessary; nil if there is
+// no route to the server.
 func (l *udpListener) flow(s *udpSlot, now time.Duration) *udpFlow {
 	p := l.port
 	key := keyOf(s)
@@ -140,7 +140,7 @@ func (l *udpListener) newFlow(key flowKey, s *udpSlot, now time.Duration) *udpFl
 	return f
 }
 
-// asked is the address that the client of a flow sends to.
+// asked returns the address that the client of a flow sends to.
 func (l *udpListener) asked(key *flowKey) netip.AddrPort {
 	if !l.wildcard {
 		return l.bound

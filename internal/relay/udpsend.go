@@ -19,11 +19,11 @@ const (
 type udpWay int
 
 const (
-	udpToServer udpWay = iota // by the flow's connected socket
-	udpToClient               // by the listener, with the client's address
+	udpToServer udpWay = iota // on the flow's connected socket
+	udpToClient               // on the listener, with the client's address
 )
 
-// udpSends are messages that one sendmmsg(2) sends.
+// udpSends has messages for one sendmmsg(2).
 type udpSends struct {
 	gso  bool // the kernel has UDP_SEGMENT
 	n    int
@@ -33,9 +33,9 @@ type udpSends struct {
 	send [udpBatchSize]udpSend
 }
 
-// udpSend is one message: the content of one slot, or of several with datagrams
-// of one flow, which the kernel cuts apart again (UDP_SEGMENT): all of one
-// length but the last, which may be shorter.
+// udpSend is one message: the content of one slot, or of several slots with
+// datagrams of one flow, which the kernel splits again (UDP_SEGMENT). All of
+// these have the same length, but the last may be shorter.
 type udpSend struct {
 	control [sockio.ControlSize]byte // first, to be aligned
 	flow    *udpFlow
@@ -47,10 +47,10 @@ type udpSend struct {
 	closed  bool // takes no more
 }
 
-// udpTally counts what became of messages.
+// udpTally counts the outcomes of messages.
 type udpTally struct{ bytes, dropped int }
 
-// add puts the message of a slot behind those to be sent.
+// add appends the message of a slot to those to send.
 func (t *udpSends) add(f *udpFlow, s *udpSlot, way udpWay) {
 	iov := &t.iov[t.iovs]
 	iov.Base = s.iov.Base
@@ -103,7 +103,7 @@ func (m *udpSend) address(msg *sockio.Message, way udpWay) {
 	msg.SetControl(m.flow.source)
 }
 
-// setCut has the kernel cut the message into segments.
+// setCut makes the kernel split the message into segments.
 func (m *udpSend) setCut(msg *sockio.Message, way udpWay) {
 	m.cut = true
 	control := m.control[:0]
@@ -113,7 +113,7 @@ func (m *udpSend) setCut(msg *sockio.Message, way udpWay) {
 	msg.SetControl(sockio.AppendSegment(control, m.segment))
 }
 
-// flush sends the messages. What the socket does not take at once is dropped.
+// flush sends the messages. It drops those that the socket does not take at once.
 func (t *udpSends) flush(fd int, way udpWay) udpTally {
 	var tally udpTally
 	retried := false
@@ -134,8 +134,8 @@ func (t *udpSends) flush(fd int, way udpWay) udpTally {
 			tally.add(t.sendApart(fd, i, way))
 			i++
 		case way == udpToServer && !retried && !isShortage(errno):
-			// The answer to an earlier datagram (ICMP), told instead of
-			// sending this one.
+			// The ICMP answer to an earlier datagram, reported instead of sending this
+			// one.
 			m.flow.failed(errno)
 			retried = true
 		default:
@@ -153,8 +153,9 @@ func (t *udpTally) add(u udpTally) {
 	t.dropped += u.dropped
 }
 
-// cannotCut tells the errors of a route that takes no segments: they are longer
-// than its MTU (EINVAL, EMSGSIZE) or its device has no checksum offload (EIO).
+// cannotCut reports whether an error means that a route takes no segments: they
+// exceed its MTU (EINVAL, EMSGSIZE), or its device has no checksum offload
+// (EIO).
 func cannotCut(errno unix.Errno) bool {
 	return errno == unix.EINVAL || errno == unix.EMSGSIZE || errno == unix.EIO
 }

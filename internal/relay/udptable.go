@@ -6,14 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// flowTable holds the flows of a port, by client and by the time of their last
+// flowTable has the flows of a port, by client and by the time of their last
 // use.
 type flowTable struct {
 	byKey map[flowKey]*udpFlow
 	byUse flowList
 }
 
-// flowList is a doubly linked list, the longest silent first.
+// flowList is a doubly linked list, starting with the flow that has been silent longest.
 type flowList struct{ front, back *udpFlow }
 
 func (l *flowList) push(f *udpFlow) {
@@ -40,8 +40,8 @@ func (l *flowList) remove(f *udpFlow) {
 	f.prev, f.next = nil, nil
 }
 
-// addFlow takes a flow in. Where there is no room the longest silent one ends,
-// whoever it is: a new one was used just now, and so has its time to be answered.
+// addFlow adds a flow. If there is no room, the flow that has been silent longest
+// ends. The new one was used just now, so it has time to be answered.
 func (p *UDPPort) addFlow(f *udpFlow, now time.Duration) {
 	if n := len(p.flows.byKey); p.cfg.MaxFlows > 0 && n >= p.cfg.MaxFlows {
 		p.evict(p.cfg.MaxFlows)
@@ -58,7 +58,7 @@ func (p *UDPPort) addFlow(f *udpFlow, now time.Duration) {
 	p.budget.flows.Add(1)
 }
 
-// evict ends the longest silent flow, because there are as many as there may be.
+// evict ends the flow that has been silent longest, because the maximum is reached.
 func (p *UDPPort) evict(most int) {
 	if f := p.flows.byUse.front; f != nil {
 		p.shortage("too many UDP flows; the longest silent is ended", "maximum", most)
@@ -66,8 +66,8 @@ func (p *UDPPort) evict(most int) {
 	}
 }
 
-// closeFlow ends a flow of the table. Its replies that are still to be sent will
-// be.
+// closeFlow ends a flow of the table. Replies that are waiting to be sent will
+// still be sent.
 func (p *UDPPort) closeFlow(f *udpFlow) {
 	f.closed = true
 	delete(p.flows.byKey, f.key)
@@ -86,7 +86,7 @@ func (f *udpFlow) closeSocket() {
 	}
 }
 
-// touch notes that a flow is used.
+// touch records that a flow is used.
 func (p *UDPPort) touch(f *udpFlow, now time.Duration) {
 	if f.closed {
 		return
@@ -98,7 +98,7 @@ func (p *UDPPort) touch(f *udpFlow, now time.Duration) {
 	}
 }
 
-// expire ends the flows that were silent for too long.
+// expire ends the flows that have been silent for too long.
 func (p *UDPPort) expire() {
 	p.expiry = nil
 	now := p.loop.now()
@@ -111,8 +111,8 @@ func (p *UDPPort) expire() {
 	}
 }
 
-// expireBy sets the timer for when a flow may expire. One that is used until then
-// lets it fire in vain, once per MaxSilence.
+// expireBy sets the timer for when a flow may expire. If the flow is used until
+// then, the timer fires in vain, once per MaxSilence.
 func (p *UDPPort) expireBy(when time.Duration) {
 	if p.expiry == nil {
 		p.expiry = p.loop.after(when-p.loop.now(), p.expire)

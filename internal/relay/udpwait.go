@@ -7,13 +7,12 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// Flows that wait for a socket of the namespace: the pool is refilled from the
-// child, and both processes may be out of descriptors for a while. Their first
+// These flows wait for a socket of the namespace: the child has to refill the
+// pool, and both processes may be out of descriptors for a while. Their first
 // datagrams are kept, within bounds. A flow that ends while it waits still counts
-// until the pool has answered, so that those that come and go cannot pile up
-// there.
+// until the pool has answered, so that short-lived flows cannot pile up there.
 type waitingFlows struct {
-	flows int // that the pool has to answer
+	flows int // that wait for the pool
 	bytes int // held
 }
 
@@ -29,7 +28,7 @@ type heldDatagram struct {
 	info sockio.Info
 }
 
-// wait asks the pool for a socket. It reports false when too many wait.
+// wait asks the pool for a socket. It returns false if too many flows wait.
 func (f *udpFlow) wait(pool *Pool) bool {
 	p := f.port
 	p.shortage("no sockets of the namespace at hand; new UDP flows wait")
@@ -41,8 +40,8 @@ func (f *udpFlow) wait(pool *Pool) bool {
 	return true
 }
 
-// resolve asks for the route of a flow, which waits for it like for a socket. It
-// reports false when too many wait.
+// resolve asks for the route of a flow, which waits as for a socket. It returns
+// false if too many flows wait.
 func (f *udpFlow) resolve() bool {
 	p := f.port
 	if p.waiting.flows >= maxWaitingFlows {
@@ -67,7 +66,7 @@ func (f *udpFlow) resolved(route Route) {
 	f.take(route)
 }
 
-// take gives a flow without a socket its route, and sends what it holds there.
+// take gives a flow without a socket its route, and sends its held datagrams there.
 func (f *udpFlow) take(route Route) {
 	p := f.port
 	f.route = route
@@ -78,7 +77,7 @@ func (f *udpFlow) take(route Route) {
 	switch {
 	case err != nil || !ok:
 		p.closeFlow(f)
-	case f.fd >= 0: // else it waits for a socket
+	case f.fd >= 0: // otherwise it waits for a socket
 		f.opened()
 	}
 }
@@ -107,8 +106,8 @@ func (f *udpFlow) gotSocket(pool *Pool, fd int) {
 	}
 }
 
-// hold keeps a datagram for when the flow has its socket, or is sure of its way.
-// It reports false where there is no room.
+// hold keeps a datagram until the flow has its socket, or its route is certain.
+// It returns false if there is no room.
 func (f *udpFlow) hold(s *udpSlot) bool {
 	w := &f.port.waiting
 	if len(f.held) >= maxHeldDatagrams || w.bytes+s.len > maxHeldBytes {
