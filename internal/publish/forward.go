@@ -17,8 +17,8 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// Forward publishes one port until it is closed. The error of a port that cannot
-// be bound is in the words of Go's net package.
+// Forward publishes one port until it is closed. The error for a port that
+// cannot be bound has the wording of Go's net package.
 func (p *Ports) Forward(spec api.PortSpec) (*Port, error) {
 	to, err := p.target(spec)
 	if err == nil && to.Addr().Is6() && !hasIPv6() {
@@ -34,8 +34,8 @@ func (p *Ports) Forward(spec api.PortSpec) (*Port, error) {
 	return p.ForwardOn(spec, to, sockets, nil)
 }
 
-// listen opens the host's sockets of a port. Where they have the last descriptors,
-// the sockets that are at hand for connections give way.
+// listen opens the host's sockets of a port. If they take the last descriptors, it
+// closes sockets that the pools keep ready.
 func (p *Ports) listen(spec api.PortSpec) (hostsock.Sockets, error) {
 	sockets, err := p.cfg.Inherited.Listen(spec.Proto, spec.ParentIP, spec.ParentPort)
 	short := err == nil && slices.Max(sockets.FDs) >= fdlimit.Ceiling()
@@ -48,9 +48,8 @@ func (p *Ports) listen(spec api.PortSpec) (hostsock.Sockets, error) {
 	return sockets, err
 }
 
-// ForwardOn forwards what comes in at sockets, which it takes over, to an
-// address of the namespace. wrap, where it is not nil, wraps the router or replaces
-// it.
+// ForwardOn forwards from sockets, which it takes over, to an address of the
+// namespace. wrap, if not nil, wraps or replaces the router.
 func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock.Sockets, wrap func(relay.Router) relay.Router) (*Port, error) {
 	taken := false
 	udp := strings.HasPrefix(spec.Proto, "udp")
@@ -80,8 +79,9 @@ func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock
 	return port, nil
 }
 
-// ForwardTCP relays connections that are no published port's: a driver's own
-// business, such as the other direction. It takes the listeners over.
+// ForwardTCP relays connections that do not belong to a published port, for a
+// driver's own purposes, such as the opposite direction. It takes over the
+// listeners.
 func (p *Ports) ForwardTCP(cfg relay.TCPConfig) (*Port, error) {
 	taken := false
 	defer func() {
@@ -96,7 +96,7 @@ func (p *Ports) ForwardTCP(cfg relay.TCPConfig) (*Port, error) {
 	}, nil)
 }
 
-// ForwardUDP is ForwardTCP for datagrams.
+// ForwardUDP is like ForwardTCP, for datagrams.
 func (p *Ports) ForwardUDP(cfg relay.UDPConfig) (*Port, error) {
 	taken := false
 	defer func() {
@@ -111,8 +111,8 @@ func (p *Ports) ForwardUDP(cfg relay.UDPConfig) (*Port, error) {
 	}, nil)
 }
 
-// start runs forward with an engine, and keeps what it returns until it is closed.
-// retarget may be nil.
+// start calls forward once there is an engine, and keeps track of the result until
+// it is closed. retarget may be nil.
 func (p *Ports) start(forward func() (forwarded, error), retarget func(netip.Addr)) (*Port, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -182,12 +182,12 @@ type forwarded interface {
 type Port struct {
 	forwarded
 	of       *Ports
-	retarget func(netip.Addr) // nil where the port leads elsewhere than to Config.Own
+	retarget func(netip.Addr) // nil unless the port leads to Config.Own
 }
 
 // Close implements io.Closer; it may be called again.
 func (p *Port) Close() error {
-	err := p.forwarded.Close() // under way elsewhere, it returns when that does
+	err := p.forwarded.Close() // if it is already in progress, this waits for it
 	p.of.mu.Lock()
 	defer p.of.mu.Unlock()
 	delete(p.of.open, p)

@@ -15,50 +15,51 @@ import (
 	"rootlesskit/internal/userlandproxy"
 )
 
-// pastProxy is the relay.Router of a port at whose address a container engine's proxy may
-// listen: it leads past that to the container, which sees its clients so, and not
-// the proxy. Where the container cannot be connected to, the proxy is the way.
+// pastProxy is the relay.Router of a port at whose address a container engine's proxy
+// may listen. It bypasses the proxy and leads to the container, which then sees its
+// clients instead of the proxy. If connecting to the container fails, it leads to the
+// proxy.
 type pastProxy struct {
-	*router // to the address that was asked for
+	*router // to the requested address
 	ports   *Ports
 	ctx     context.Context // ends with the port
 	udp     bool
 	at      netip.AddrPort
 	cancel  context.CancelFunc
 
-	known  atomic.Pointer[way]     // nil where the child has to be asked
+	known  atomic.Pointer[way]     // nil if the child has to be asked
 	led    atomic.Pointer[way]     // the latest that led to a container; nil: none ever did
 	silent atomic.Pointer[silence] // see Reroute; nil: none
-	// refused are clients that were led to a container in vain, until the other way
-	// is found for them.
+	// refused are clients that were refused by a container, until another route is
+	// found for them.
 	refused sync.Map
 
 	asking chan struct{} // a semaphore: one question at a time
-	latest answered      // of its holder
-	closed bool          // its holder's too
+	latest answered      // guarded by asking
+	closed bool          // guarded by asking
 
 	udpTrials // of Look
 }
 
-// way is where a port leads.
+// way describes where a port leads.
 type way struct {
-	// past leads to the container; nil: it is the address that was asked for.
+	// past leads to the container; nil if the port leads to the requested address.
 	past      *router
 	container netip.AddrPort
 	proxy     *userlandproxy.Proxy // nil: there is none
 }
 
-// alive reports whether the proxy that the way leads past has not ended.
+// alive reports whether the bypassed proxy, if any, still runs.
 func (w *way) alive() bool { return w.past == nil || w.proxy.Alive() }
 
-// answered is a way, and when it was asked for.
+// answered is a way, with the time when it was asked for.
 type answered struct {
 	way   *way
 	since time.Time
 }
 
-// silence is a container that does not answer clients, and how long it is left to its
-// proxy for that.
+// silence is a container that does not answer clients, and how long its clients
+// therefore go to the proxy.
 type silence struct {
 	container netip.AddrPort
 	pause     time.Duration
@@ -66,21 +67,21 @@ type silence struct {
 }
 
 const (
-	// wayTTL bounds how long a proxy may be missed, and minWayTTL how often a port
-	// asks for one, while clients come.
+	// wayTTL bounds how long a new proxy may go unnoticed, and minWayTTL how often
+	// a port asks for one, while clients arrive.
 	wayTTL    = time.Second
 	minWayTTL = 20 * time.Millisecond
-	// minSilence and maxSilence bound the time that a container is left to its proxy: it
-	// may be about to start, or never be able to answer.
+	// minSilence and maxSilence bound how long the clients of a container go to its
+	// proxy: the container may be about to start, or may never be able to answer.
 	minSilence = time.Second
 	maxSilence = 5 * time.Minute
-	// findTimeout bounds the wait for a child that does not answer; a client that
-	// waits is better off than one that is seen as the proxy.
+	// findTimeout bounds the wait for a child that does not answer. For a client,
+	// waiting is better than being seen as the proxy.
 	findTimeout = 10 * time.Second
 )
 
-// newPastProxy returns a relay.Router for a port; it is to be closed. It is nil where no
-// proxy is to be looked for.
+// newPastProxy returns a relay.Router for a port, which must be closed; nil if the port
+// need not look for proxies.
 func (p *Ports) newPastProxy(udp bool, at netip.AddrPort, asked *router) *pastProxy {
 	if !p.cfg.UserlandProxies || p.own.IsValid() || at.Addr().IsUnspecified() {
 		return nil
@@ -105,7 +106,7 @@ func (r *pastProxy) Route(client, local netip.AddrPort) relay.Route {
 	return direct(w.past.Route(client, local))
 }
 
-// direct marks a route that leads past the proxy.
+// direct marks a route that bypasses the proxy.
 func direct(route relay.Route) relay.Route {
 	route.Direct = route.Target.IsValid()
 	return route
@@ -123,7 +124,7 @@ func (r *pastProxy) Resolve(client, local netip.AddrPort) relay.Route {
 	return direct(w.past.way(client, local))
 }
 
-// way is the route of a client, for which the child is asked where that is needed.
+// way returns the route of a client, and asks the child if necessary.
 func (r *router) way(client, local netip.AddrPort) relay.Route {
 	if route := r.Route(client, local); route.Target.IsValid() {
 		return route
@@ -131,9 +132,9 @@ func (r *router) way(client, local netip.AddrPort) relay.Route {
 	return r.Resolve(client, local)
 }
 
-// Reroute implements relay.Router. Who cannot connect to the container gets to the proxy.
-// So do all for a while where the container does not answer: it may be unable to
-// answer a client of that address.
+// Reroute implements relay.Router. A client that cannot connect to the container goes to
+// the proxy. If the container does not answer, all clients go to the proxy for a while,
+// since the container may be unable to answer clients with such addresses.
 func (r *pastProxy) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
 	led := r.led.Load()
 	if led == nil {
@@ -153,12 +154,12 @@ func (r *pastProxy) Reroute(client, local netip.AddrPort, failed error) (relay.R
 	return relay.Route{}, true
 }
 
-// noAnswer has a container left to its proxy, for longer each time.
+// noAnswer leaves the clients of a container to its proxy, for longer each time.
 func (r *pastProxy) noAnswer(container, client netip.AddrPort) {
 	now, pause := time.Now(), minSilence
 	if s := r.silent.Load(); s != nil && s.container == container {
 		if now.Before(s.end) {
-			return // others have found out meanwhile
+			return // other connections have found out in the meantime
 		}
 		pause = min(2*s.pause, maxSilence)
 	}
@@ -167,8 +168,8 @@ func (r *pastProxy) noAnswer(container, client netip.AddrPort) {
 		"port", r.at.Port(), "container", container, "client", client.Addr(), "while", pause)
 }
 
-// Look implements relay.Looker. A flow whose server answers stays where it is. The proxy
-// is the way where the container fails its client.
+// Look implements relay.Looker. A flow whose server answers stays where it is. If the
+// container fails a client, the client goes to the proxy.
 func (r *pastProxy) Look(flows []relay.Doubt) []relay.Route {
 	w := r.ask(func() *way { return nil })
 	if w.past == nil {
@@ -201,7 +202,7 @@ func (r *pastProxy) via() string {
 	return ""
 }
 
-// valid is the way that is known and holds, or nil.
+// valid returns the known way if it is still valid, or nil.
 func (r *pastProxy) valid() *way {
 	if w := r.known.Load(); w != nil && w.alive() {
 		return w
@@ -209,10 +210,10 @@ func (r *pastProxy) valid() *way {
 	return nil
 }
 
-// ask returns a way that known has, when it is the turn, or asks the child.
+// ask waits for its turn, and then returns the way that known returns, or asks the child.
 func (r *pastProxy) ask(known func() *way) *way {
 	since := time.Now()
-	r.asking <- struct{}{} // for no longer than findTimeout for each before
+	r.asking <- struct{}{} // waits at most findTimeout for each question before
 	defer func() { <-r.asking }()
 	if w := known(); w != nil {
 		return w
@@ -221,15 +222,16 @@ func (r *pastProxy) ask(known func() *way) *way {
 		return &way{}
 	}
 	if r.latest.since.After(since) && r.latest.way.alive() {
-		return r.latest.way // another has asked meanwhile
+		return r.latest.way // another goroutine has asked in the meantime
 	}
 	r.find()
 	return r.latest.way
 }
 
-// find asks the child, and keeps the way for a while: what nobody listens at, not at
-// all, and what is no proxy's socket for as long again as that is known, since an
-// engine may open it before its proxy starts.
+// find asks the child, and keeps the way for a while. If no process listens, the way
+// is not kept. If a socket belongs to no proxy, the way is kept for as long as the
+// socket has been known, since an engine may open the socket before its proxy
+// starts.
 func (r *pastProxy) find() {
 	ctx, cancel := context.WithTimeout(r.ctx, findTimeout)
 	defer cancel()
@@ -252,7 +254,8 @@ func (r *pastProxy) find() {
 	time.AfterFunc(ttl, func() { r.known.CompareAndSwap(w, nil) })
 }
 
-// wayTo is the way past a proxy, or to it, or, where that is nil, to whoever listens.
+// wayTo returns a way that bypasses a proxy, or leads to it, or, if proxy is nil, to
+// whatever listens.
 func (r *pastProxy) wayTo(proxy *userlandproxy.Proxy) *way {
 	w := &way{proxy: proxy}
 	if proxy == nil {
@@ -282,7 +285,7 @@ func (r *pastProxy) forget() {
 	}
 }
 
-// Close ends the questions.
+// Close stops asking the child.
 func (r *pastProxy) Close() {
 	r.cancel()
 	r.asking <- struct{}{}
@@ -291,7 +294,7 @@ func (r *pastProxy) Close() {
 	r.closed = true
 }
 
-// lookingPast is a port with such a router.
+// lookingPast is a port with a pastProxy.
 type lookingPast struct {
 	forwarded
 	router *pastProxy

@@ -13,34 +13,36 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// udpTrials are what a UDP port has found out about a container that it leads to past a
-// proxy. Silence and refusals may be as they should: a server need not answer, and may be
-// about to start. Each client's address is of use to it then, and is not given up lightly.
+// udpTrials has what a UDP port has found out about a container that it leads to
+// directly. Silence and refusals may be normal: a server need not answer, and may be
+// about to start. It should see its clients' addresses then, so the proxy is only used
+// if there is good reason.
 type udpTrials struct {
 	container netip.AddrPort
-	// reached are the addresses of clients that the container can answer.
+	// reached has the addresses of clients that the container can answer.
 	reached map[netip.Addr]bool
-	// refused are clients that the container refuses.
+	// refused has the clients that the container refuses.
 	refused map[netip.AddrPort]*refusal
 }
 
-// refusal is a client of a container that refuses, and when the proxy is tried next.
+// refusal describes a client that the container refuses, and when the proxy is tried
+// next.
 type refusal struct {
 	pause time.Duration
 	next  time.Time
 }
 
-// maxTrials bounds what is remembered of each kind.
+// maxTrials bounds the entries of each kind.
 const maxTrials = 4 << 10
 
-// of forgets what was found out about another container.
+// of forgets what was found out about any other container.
 func (t *udpTrials) of(container netip.AddrPort) {
 	if t.container != container || len(t.reached) >= maxTrials || len(t.refused) >= maxTrials {
 		*t = udpTrials{container, map[netip.Addr]bool{}, map[netip.AddrPort]*refusal{}}
 	}
 }
 
-// fails reports whether the proxy is to serve a flow that leads past it. It may block for
+// fails reports whether the proxy should serve a flow that bypasses it. It may block for
 // as long as a container takes to answer.
 func (r *pastProxy) fails(w *way, f relay.Doubt) bool {
 	r.of(w.container)
@@ -50,7 +52,7 @@ func (r *pastProxy) fails(w *way, f relay.Doubt) bool {
 	case !f.Mute || r.reached[ip]:
 		return false
 	case f.Route.Source.Addr() != ip || r.ports.reaches(r.ctx, ip, w.container.Addr()):
-		r.reached[ip] = true // or it is seen as the proxy is, and there is nothing to win
+		r.reached[ip] = true // or the client is seen as the proxy anyway, so there is nothing to gain
 		return false
 	}
 	r.noAnswer(w.container, f.Client)
@@ -59,8 +61,8 @@ func (r *pastProxy) fails(w *way, f relay.Doubt) bool {
 }
 
 // tryProxy reports whether it is time to try the proxy for a client that the container
-// refuses: a packet filter there may let the proxy in. It is tried more and more seldom,
-// so that a server that starts meanwhile sees its client.
+// refuses: a packet filter there may accept the proxy. The proxy is tried less and less
+// often, so that a server that starts in the meantime sees its client.
 func (t *udpTrials) tryProxy(client netip.AddrPort, now time.Time) bool {
 	s := t.refused[client]
 	if s == nil {
@@ -75,12 +77,12 @@ func (t *udpTrials) tryProxy(client netip.AddrPort, now time.Time) bool {
 	return true
 }
 
-// discard is a port where hardly anybody listens (RFC 863).
+// discard is a port on which servers hardly ever listen (RFC 863).
 const discard = 9
 
-// reaches reports whether what a container sends to a client gets back here: a connection
-// in the client's name is accepted or refused. Where that cannot be tried, it is taken
-// for granted.
+// reaches reports whether packets from a container to a client come back to this host: a
+// connection with the client's address is then accepted or refused. If this cannot be
+// tried, it returns true.
 func (p *Ports) reaches(ctx context.Context, client, container netip.Addr) bool {
 	to, family := sockio.Sockaddr(netip.AddrPortFrom(container, discard))
 	fds, err := netns.Sockets(ctx, p.namespace, netns.SocketRequest{Family: family, Type: unix.SOCK_STREAM, Count: 1, Transparent: true})

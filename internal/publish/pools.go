@@ -10,8 +10,8 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// pools hold the sockets of the namespace that ports connect with, a pool for
-// each type and family that was asked for.
+// pools have the sockets of the namespace with which ports connect: one pool
+// for each type and family in use.
 type pools struct {
 	ctx   context.Context
 	child wire.Caller
@@ -23,12 +23,12 @@ type pools struct {
 
 type poolKey struct{ sockType, family int }
 
-// newPools returns no pools yet. All end with ctx.
+// newPools returns an empty set of pools. All of them end with ctx.
 func newPools(ctx context.Context, child wire.Caller, log *slog.Logger) *pools {
 	return &pools{ctx: ctx, child: child, log: log, made: map[poolKey]*relay.Pool{}}
 }
 
-// get returns a pool, which starts to fill when it is asked for first.
+// get returns a pool, which starts to fill with the first call.
 func (p *pools) get(sockType, family int) *relay.Pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -43,7 +43,7 @@ func (p *pools) get(sockType, family int) *relay.Pool {
 	return pool
 }
 
-// drain closes the sockets that are at hand.
+// drain closes the sockets that are ready.
 func (p *pools) drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -52,7 +52,7 @@ func (p *pools) drain() {
 	}
 }
 
-// wait waits for the pools to have ended, after their context.
+// wait waits until the pools have ended, after the end of their context.
 func (p *pools) wait() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,9 +61,9 @@ func (p *pools) wait() {
 	}
 }
 
-// fill makes sockets inside the namespace, of which the child is root, so that
-// they may have any source address (IP_TRANSPARENT). It makes n of them, or one
-// where that many fail, as they do when descriptors are short.
+// fill makes sockets inside the namespace. The child is root there, so they may
+// have any source address (IP_TRANSPARENT). It makes n sockets, or one if
+// making n fails, as when descriptors are short.
 func (p *pools) fill(ctx context.Context, key poolKey, n int) ([]int, error) {
 	req := netns.SocketRequest{Family: key.family, Type: key.sockType, Count: min(n, wire.MaxFDs), Transparent: true}
 	fds, err := netns.Sockets(ctx, p.child, req)

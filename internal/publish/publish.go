@@ -3,10 +3,10 @@
 //	client -> listening socket (hostsock) -> relay.Engine -> pooled socket -> server
 //	          made in the host                               made in the namespace
 //
-// A socket belongs to the network namespace that it was made in, whoever uses
-// it, so no connection needs who is root there: sockets are made in batches, ahead of
-// time, and handed over. The engine's threads start with the first port,
-// and each pool with the first port that needs it.
+// A socket belongs to the network namespace in which it was made, whoever uses it. So
+// the namespace's root makes sockets in batches, ahead of time, and hands them over;
+// no connection has to wait for it. The engine starts with the first port, and each
+// pool with the first port that needs it.
 package publish
 
 import (
@@ -21,28 +21,28 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// Config says how ports are published. All of it may be left out.
+// Config says how ports are published. All fields are optional.
 type Config struct {
-	// Backend is what shows servers the addresses of their clients, see
-	// sourceip.Config; empty: nothing does.
+	// Backend is the backend that shows servers the addresses of their clients,
+	// see sourceip.Config; empty: none.
 	Backend string
-	// Own, where it is valid, has all ports lead to the namespace's own addresses,
-	// one of which it is; the unspecified address says that none is known. Servers on
-	// loopback alone are not reached, see sourceip.Policy.PortOfOwn.
+	// Own, if valid, is one of the namespace's own addresses, to which all ports then
+	// lead; the unspecified address says that none is known. Servers that only listen
+	// on loopback are not reached, see sourceip.Policy.PortOfOwn.
 	Own netip.Addr
-	// UserlandProxies has ports lead past those of container engines, for which the
-	// namespace answers the calls of userlandproxy too.
+	// UserlandProxies makes ports bypass the userland proxies of container engines.
+	// The namespace must answer the calls of package userlandproxy too.
 	UserlandProxies bool
-	// IPv4 and IPv6 are addresses of the namespace, for the time that it cannot be
+	// IPv4 and IPv6 are addresses of the namespace, for use while it cannot be
 	// asked.
 	IPv4, IPv6 netip.Addr
-	// Inherited are sockets that ports use in place of new ones.
+	// Inherited has sockets that ports use instead of new ones.
 	Inherited *hostsock.Inherited
-	// Log is where faults are told; nil drops them.
+	// Log receives faults; nil drops them.
 	Log *slog.Logger
 }
 
-// Ports are those that lead into one namespace.
+// Ports are the ports that lead into one namespace.
 type Ports struct {
 	cfg       Config
 	namespace wire.Caller
@@ -57,9 +57,9 @@ type Ports struct {
 	closed bool
 }
 
-// Open returns no ports yet, and starts nothing that costs. The handlers of netns and
-// sourceip answer the caller's calls, as root of the namespace. When ctx ends, the
-// ports are of no more use, and are to be closed.
+// Open returns an empty set of ports, and starts nothing that takes resources.
+// namespace must answer the calls of packages netns and sourceip, as root of the
+// namespace. When ctx ends, the ports no longer work, and must be closed.
 func Open(ctx context.Context, namespace wire.Caller, cfg Config) *Ports {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -78,8 +78,8 @@ func Open(ctx context.Context, namespace wire.Caller, cfg Config) *Ports {
 	}
 }
 
-// Retarget has the ports of Forward lead to the namespace's own addresses as they are
-// now, one of which is own. Connections and listeners stay.
+// Retarget makes the ports of Forward lead to the namespace's current addresses, one
+// of which is own. Connections and listeners stay.
 func (p *Ports) Retarget(own netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,7 +91,7 @@ func (p *Ports) Retarget(own netip.Addr) {
 	}
 }
 
-// Close closes all ports and what served them.
+// Close closes all ports, the engine and the pools.
 func (p *Ports) Close() {
 	p.mu.Lock()
 	p.closed = true
@@ -110,5 +110,5 @@ func (p *Ports) Close() {
 	}
 }
 
-// Backend returns what the addresses of clients rely on, see sourceip.Policy.
+// Backend returns the backend in use, see sourceip.Policy.
 func (p *Ports) Backend() string { return p.source.Backend() }

@@ -13,7 +13,7 @@ import (
 	"rootlesskit/internal/sourceip"
 )
 
-// router leads to servers in the namespace.
+// router is the relay.Router to servers in the namespace.
 type router struct {
 	ctx  context.Context
 	port atomic.Pointer[sourceip.Port]
@@ -21,7 +21,7 @@ type router struct {
 	proxyHeader bool
 }
 
-// RouterTo returns the router to a server that the namespace can reach. proxyHeader
+// RouterTo returns a router to a server that the namespace can reach. proxyHeader
 // says that a connection begins with the PROXY protocol.
 func (p *Ports) RouterTo(udp bool, to netip.AddrPort, proxyHeader bool) relay.Router {
 	return p.newRouter(p.source.Port(protocol(udp), to), proxyHeader)
@@ -33,8 +33,8 @@ func (p *Ports) newRouter(port *sourceip.Port, proxyHeader bool) *router {
 	return r
 }
 
-// router returns the router of a published port that leads to an address. It needs
-// the lock.
+// router returns the router of a published port that leads to an address. The
+// caller must hold p.mu.
 func (p *Ports) router(udp bool, spec api.PortSpec, to netip.AddrPort) *router {
 	port := p.source.Port(protocol(udp), to)
 	switch {
@@ -55,7 +55,7 @@ func protocol(udp bool) int {
 	return unix.IPPROTO_TCP
 }
 
-// Route never blocks; without a Target, Resolve has to be asked.
+// Route implements relay.Router. If it returns no Target, Resolve has to be called.
 func (r *router) Route(client, local netip.AddrPort) relay.Route {
 	route, ok := r.port.Load().Route(client)
 	if !ok {
@@ -85,9 +85,9 @@ func (r *router) Look(flows []relay.Doubt) []relay.Route {
 	return routes
 }
 
-// Reroute gives the client's port up and keeps its address: the port may be
-// taken inside, by a server or by an old connection of the same client. For a way
-// that is not answered Resolve may know another.
+// Reroute implements relay.Router. It gives up the client's port and keeps its
+// address: the port may be in use inside, by a server or by an old connection of
+// the same client. For a route that is not answered, Resolve may find another.
 func (r *router) Reroute(client, local netip.AddrPort, failed error) (relay.Route, bool) {
 	if silent := (*relay.NoAnswer)(nil); errors.As(failed, &silent) {
 		return relay.Route{}, r.port.Load().Unanswered(client, silent.Target)

@@ -12,16 +12,15 @@ var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // Target returns the address of the namespace that a port leads to.
 //
-// Without a child IP it is 127.0.0.1, except that a specific parent IP leads to
-// the same address inside, if the namespace has it: 127.0.0.2 to 127.0.0.2, ::1 to ::1.
-// Container engines match it there, by their own port rules. The wildcard :: leads to
-// ::1.
+// Without a child IP it is 127.0.0.1, except that a specific parent IP leads to the
+// same address inside, if the namespace has it: 127.0.0.2 to 127.0.0.2, ::1 to ::1.
+// There it matches the port rules of container engines. The wildcard :: leads to ::1.
 func Target(spec api.PortSpec) (netip.AddrPort, error) {
 	ip, err := targetIP(spec)
 	return netip.AddrPortFrom(ip, uint16(spec.ChildPort)), err
 }
 
-// target is where a port leads to at first.
+// target returns where a port leads at first.
 func (p *Ports) target(spec api.PortSpec) (netip.AddrPort, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -47,10 +46,10 @@ func targetIP(spec api.PortSpec) (netip.Addr, error) {
 	case parent == netip.IPv6Unspecified():
 		return netip.IPv6Loopback(), nil
 	}
-	return parent.WithZone(""), nil // zones are the host's
+	return parent.WithZone(""), nil // zones only have a meaning in the host
 }
 
-// namesParent reports whether a port is published on one address of the host.
+// namesParent reports whether a port is published on a specific address of the host.
 func namesParent(spec api.PortSpec) bool {
 	parent, err := netip.ParseAddr(spec.ParentIP)
 	return err == nil && !parent.Unmap().IsUnspecified()
@@ -65,7 +64,7 @@ func parseIP(whose, s string) (netip.Addr, error) {
 }
 
 // HostIPv4 returns the host's first IPv4 address that is not loopback; it is
-// invalid where there is none.
+// invalid if there is none.
 func HostIPv4() netip.Addr {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {

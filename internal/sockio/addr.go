@@ -11,18 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Addr is an IP socket's address as the kernel has it: a struct sockaddr_in or
+// Addr is an IP socket's address in the kernel's form: a struct sockaddr_in or
 // sockaddr_in6.
 type Addr struct {
-	raw  unix.RawSockaddrInet6 // the longer of the two
+	raw  unix.RawSockaddrInet6 // the longer of the two structs
 	size uint32
 }
 
-// room is an Addr for the kernel to write.
+// room is the size of an Addr for the kernel to write to.
 func room() Addr { return Addr{size: unix.SizeofSockaddrInet6} }
 
-// AddrOf is an address as the kernel wants it. A mapped IPv4 address is IPv4; a
-// zone that the host does not have is left out.
+// AddrOf returns an address in the kernel's form. A mapped IPv4 address becomes
+// IPv4; a zone that the host does not have is left out.
 func AddrOf(a netip.AddrPort) Addr {
 	var s Addr
 	// In both families the port comes after the family.
@@ -42,12 +42,12 @@ func AddrOf(a netip.AddrPort) Addr {
 
 func (a *Addr) v4() *unix.RawSockaddrInet4 { return (*unix.RawSockaddrInet4)(unsafe.Pointer(&a.raw)) }
 
-// Port is the address's port.
+// Port returns the port.
 func (a *Addr) Port() uint16 {
 	return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&a.raw.Port))[:])
 }
 
-// As16 is the IP address, an IPv4 one in its mapped form.
+// As16 returns the IP address, an IPv4 address in mapped form.
 func (a *Addr) As16() [16]byte {
 	if a.raw.Family == unix.AF_INET6 {
 		return a.raw.Addr
@@ -55,7 +55,7 @@ func (a *Addr) As16() [16]byte {
 	return Mapped(a.v4().Addr)
 }
 
-// Scope is the interface of an IPv6 address, 0 if it has none.
+// Scope returns the interface of an IPv6 address; 0 if it has none.
 func (a *Addr) Scope() uint32 {
 	if a.raw.Family == unix.AF_INET6 {
 		return a.raw.Scope_id
@@ -63,7 +63,7 @@ func (a *Addr) Scope() uint32 {
 	return 0
 }
 
-// AddrPort is the address without its scope. A mapped IPv4 address is IPv4.
+// AddrPort returns the address without its scope. A mapped IPv4 address becomes IPv4.
 func (a *Addr) AddrPort() netip.AddrPort {
 	if a.raw.Family == unix.AF_INET {
 		return netip.AddrPortFrom(netip.AddrFrom4(a.v4().Addr), a.Port())
@@ -71,12 +71,12 @@ func (a *Addr) AddrPort() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(a.raw.Addr).Unmap(), a.Port())
 }
 
-// Mapped is an IPv4 address in IPv6's form.
+// Mapped returns an IPv4 address in mapped form.
 func Mapped(v4 [4]byte) [16]byte {
 	return [16]byte{10: 0xff, 11: 0xff, 12: v4[0], 13: v4[1], 14: v4[2], 15: v4[3]}
 }
 
-// Family is the family of sockets for an address, unix.AF_INET or unix.AF_INET6.
+// Family returns the family of sockets for an address, unix.AF_INET or unix.AF_INET6.
 func Family(a netip.Addr) int {
 	if a.Unmap().Is4() {
 		return unix.AF_INET
@@ -84,7 +84,7 @@ func Family(a netip.Addr) int {
 	return unix.AF_INET6
 }
 
-// Sockaddr is AddrOf for package unix, with its family.
+// Sockaddr is like AddrOf, for package unix, and returns the family too.
 func Sockaddr(a netip.AddrPort) (unix.Sockaddr, int) {
 	if ip := a.Addr().Unmap(); ip.Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: ip.As4()}, unix.AF_INET
@@ -93,8 +93,8 @@ func Sockaddr(a netip.AddrPort) (unix.Sockaddr, int) {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: scope}, unix.AF_INET6
 }
 
-// FromSockaddr is the inverse of Sockaddr, without the scope. It is the zero
-// AddrPort for other families.
+// FromSockaddr is the inverse of Sockaddr, without the scope. It returns the
+// zero AddrPort for other families.
 func FromSockaddr(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
@@ -105,9 +105,9 @@ func FromSockaddr(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// ParseAddr reads a struct sockaddr_in or sockaddr_in6, and nothing else. As the
-// kernel does, it takes the latter without sin6_scope_id. An IPv4 address in an
-// IPv6 one stays in its mapped form.
+// ParseAddr parses a struct sockaddr_in or sockaddr_in6, and nothing else. Like
+// the kernel, it accepts the latter without sin6_scope_id. A mapped IPv4 address
+// stays in its mapped form.
 func ParseAddr(b []byte) (netip.AddrPort, bool) {
 	if len(b) < 2 {
 		return netip.AddrPort{}, false
@@ -121,8 +121,8 @@ func ParseAddr(b []byte) (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
 }
 
-// Scope is the interface of a scoped address, whose zone is a name or a number; 0
-// if it has none.
+// Scope returns the interface of a scoped address, whose zone is a name or a
+// number; 0 if it has none.
 func Scope(a netip.Addr) (uint32, error) {
 	zone := a.Zone()
 	if zone == "" {

@@ -8,23 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ControlSize holds the control messages of a datagram that is relayed:
-// IP_PKTINFO or IPV6_PKTINFO, and UDP_GRO or UDP_SEGMENT, with room to spare.
+// ControlSize is enough for the control messages of a relayed datagram:
+// IP_PKTINFO or IPV6_PKTINFO, and UDP_GRO or UDP_SEGMENT.
 const ControlSize = 96
 
-// Info is what the control messages of a received datagram say.
+// Info has the contents of a received datagram's control messages.
 type Info struct {
-	// Segment, where it is not 0, says that the message is several datagrams of as
-	// many bytes each, the last of the rest.
+	// Segment, if not 0, says that the message consists of several datagrams with
+	// this many bytes each; the last may be shorter.
 	Segment int
-	// Local is the address that was asked, an IPv4 one in its mapped form; zero
-	// where the socket does not tell.
+	// Local is the address that the datagram was sent to, an IPv4 address in
+	// mapped form; zero if the socket does not report it.
 	Local [16]byte
-	// Interface is that of Local, IPv6 only.
+	// Interface is the interface of Local, for IPv6 only.
 	Interface uint32
 }
 
-// LocalAddr is Local, invalid where the socket does not tell.
+// LocalAddr returns Local; invalid if the socket does not report it.
 func (i *Info) LocalAddr() netip.Addr {
 	if i.Local == [16]byte{} {
 		return netip.Addr{}
@@ -32,8 +32,8 @@ func (i *Info) LocalAddr() netip.Addr {
 	return netip.AddrFrom16(i.Local).Unmap()
 }
 
-// TellLocal makes a UDP socket on a wildcard address tell where its datagrams were
-// sent to: answers have to come from there.
+// TellLocal makes a UDP socket on a wildcard address report the addresses that its
+// datagrams were sent to, from which answers have to come.
 func TellLocal(fd, family int) error {
 	if family == unix.AF_INET6 {
 		return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1)
@@ -41,7 +41,7 @@ func TellLocal(fd, family int) error {
 	return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1)
 }
 
-// ParseInfo reads control messages.
+// ParseInfo parses control messages.
 func ParseInfo(b []byte) (info Info) {
 	for {
 		h, data, rest := NextControl(b)
@@ -51,7 +51,7 @@ func ParseInfo(b []byte) (info Info) {
 		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 4:
 			info.Segment = int(int32(binary.NativeEndian.Uint32(data)))
 		case h.Level == unix.SOL_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-			// ipi_spec_dst, which for a broadcast is the address to answer from.
+			// ipi_spec_dst: for a broadcast, it is the address to answer from.
 			info.Local = Mapped([4]byte(data[4:]))
 		case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
 			info.Local = [16]byte(data)
@@ -61,8 +61,8 @@ func ParseInfo(b []byte) (info Info) {
 	}
 }
 
-// NextControl returns the first of some control messages; nil where there is none,
-// or it is malformed.
+// NextControl returns the first control message; nil if there is none, or if it is
+// malformed.
 func NextControl(b []byte) (h *unix.Cmsghdr, data, rest []byte) {
 	if len(b) < unix.SizeofCmsghdr {
 		return nil, nil, nil
@@ -76,16 +76,16 @@ func NextControl(b []byte) (h *unix.Cmsghdr, data, rest []byte) {
 	return h, data, b[min(unix.CmsgSpace(len(data)), len(b)):]
 }
 
-// AppendSegment appends the control message that cuts a message into datagrams
-// (UDP_SEGMENT in udp(7), Linux 4.18).
+// AppendSegment appends the control message that splits a message into
+// datagrams (UDP_SEGMENT in udp(7), Linux 4.18).
 func AppendSegment(b []byte, size int) []byte {
 	b, data := appendControl(b, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 	binary.NativeEndian.PutUint16(data, uint16(size))
 	return b
 }
 
-// AppendLocal appends the control message that has a socket of a family send from
-// the local address that was asked.
+// AppendLocal appends the control message that makes a socket of a family send
+// from the address in info.
 func AppendLocal(b []byte, family int, info *Info) []byte {
 	if family == unix.AF_INET {
 		b, data := appendControl(b, unix.SOL_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
@@ -94,21 +94,20 @@ func AppendLocal(b []byte, family int, info *Info) []byte {
 	}
 	b, data := appendControl(b, unix.SOL_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
 	copy(data, info.Local[:])
-	if info.Local[0] == 0xfe && info.Local[1]&0xc0 == 0x80 { // link-local: of that interface
+	if info.Local[0] == 0xfe && info.Local[1]&0xc0 == 0x80 { // link-local: valid on that interface
 		binary.NativeEndian.PutUint32(data[16:], info.Interface)
 	}
 	return b
 }
 
-// AppendInt appends a control message that holds an int.
+// AppendInt appends a control message with an int.
 func AppendInt(b []byte, level, kind int, value int32) []byte {
 	b, data := appendControl(b, int32(level), int32(kind), 4)
 	binary.NativeEndian.PutUint32(data, uint32(value))
 	return b
 }
 
-// appendControl appends the header of a control message and its data, which are
-// zero.
+// appendControl appends the header of a control message, and its data as zeros.
 func appendControl(b []byte, level, kind int32, size int) (all, data []byte) {
 	start := len(b)
 	b = append(b, make([]byte, unix.CmsgSpace(size))...)

@@ -6,21 +6,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Message is struct mmsghdr: a datagram, or several in one where UDP_GRO or
-// UDP_SEGMENT say so. The zero value is empty. It refers to buffers, which must
-// stay where they are while it is in use.
+// Message is struct mmsghdr: a datagram, or several in one with UDP_GRO or
+// UDP_SEGMENT. The zero value is empty. It refers to buffers, which must not
+// move while it is in use.
 type Message struct {
 	hdr unix.Msghdr
 	n   uint32
 }
 
-// SetData sets where the payload is: n buffers, of which iov is the first.
+// SetData sets the payload: n buffers, of which iov is the first.
 func (m *Message) SetData(iov *unix.Iovec, n int) {
 	m.hdr.Iov = iov
 	m.hdr.SetIovlen(n)
 }
 
-// SetAddr sets where a message goes; nil is the peer of a connected socket.
+// SetAddr sets the destination; nil means the peer of a connected socket.
 func (m *Message) SetAddr(a *Addr) {
 	if a == nil {
 		m.hdr.Name, m.hdr.Namelen = nil, 0
@@ -30,7 +30,7 @@ func (m *Message) SetAddr(a *Addr) {
 	m.hdr.Namelen = a.size
 }
 
-// SetControl sets the control messages, or the room for them; it may be empty.
+// SetControl sets the control messages, or the room for them, which may be empty.
 func (m *Message) SetControl(b []byte) {
 	m.hdr.Control = nil
 	if len(b) > 0 {
@@ -39,25 +39,25 @@ func (m *Message) SetControl(b []byte) {
 	m.hdr.SetControllen(len(b))
 }
 
-// SetRoom makes a message ready to receive: the kernel writes the sender to a, and
-// as much of control as there is.
+// SetRoom prepares a message for receiving: the kernel writes the sender to a, and
+// control messages to control.
 func (m *Message) SetRoom(a *Addr, control []byte) {
 	m.hdr.Name = (*byte)(unsafe.Pointer(&a.raw))
 	m.hdr.Namelen = unix.SizeofSockaddrInet6
 	m.SetControl(control)
 }
 
-// Len is the number of bytes that were received.
+// Len returns the number of bytes received.
 func (m *Message) Len() int { return int(m.n) }
 
 // Received completes the sender's address, and returns the part of control that
-// was written; both are those of SetRoom.
+// the kernel has written; both were passed to SetRoom.
 func (m *Message) Received(a *Addr, control []byte) []byte {
 	a.size = m.hdr.Namelen
 	return control[:min(int(m.hdr.Controllen), len(control))]
 }
 
-// ReceiveAll receives into messages, and returns how many it got.
+// ReceiveAll receives messages, and returns their number.
 func ReceiveAll(fd int, msgs []Message, flags int) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
@@ -68,8 +68,8 @@ func ReceiveAll(fd int, msgs []Message, flags int) (int, unix.Errno) {
 	}
 }
 
-// SendAll sends messages, and returns how many the socket took. The error of the
-// first that it did not take is told when that is the first.
+// SendAll sends messages, and returns how many the socket took. It only returns
+// an error if the socket did not take the first.
 func SendAll(fd int, msgs []Message) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
@@ -82,7 +82,7 @@ func SendAll(fd int, msgs []Message) (int, unix.Errno) {
 
 // SendTo sends one datagram.
 func SendTo(fd int, payload, control []byte, to *Addr) unix.Errno {
-	// The fields are set here, and not by methods, so that nothing gets to the heap.
+	// The fields are set here, and not by methods, so that nothing escapes to the heap.
 	var iov unix.Iovec
 	iov.Base = unsafe.SliceData(payload)
 	iov.SetLen(len(payload))

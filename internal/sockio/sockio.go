@@ -1,10 +1,10 @@
-// Package sockio makes the system calls of the data paths: on sockets of the
-// relay and of the embedded network, and on what those read from and write to.
+// Package sockio makes the system calls of the data paths, for the relay and
+// for the embedded network.
 //
 // Descriptors are plain numbers, and all of them are nonblocking. So the calls do
-// not block: they are made without telling Go's scheduler, allocate nothing,
-// start again when a signal interrupts them, and return a plain errno, of which 0
-// is success. The number that is returned beside an errno is 0.
+// not block: they do not inform Go's scheduler, allocate nothing, restart when a
+// signal interrupts them, and return a plain errno; 0 means success. A count that
+// is returned with an errno is 0.
 //
 //	sockio   bytes: read, write, send, splice
 //	tcp      accept, connect, options of connections
@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read reads what there is.
+// Read reads the available bytes.
 func Read(fd int, b []byte) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
@@ -30,7 +30,7 @@ func Read(fd int, b []byte) (int, unix.Errno) {
 	}
 }
 
-// Write writes what is taken.
+// Write writes as many bytes as the descriptor takes.
 func Write(fd int, b []byte) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
@@ -40,7 +40,7 @@ func Write(fd int, b []byte) (int, unix.Errno) {
 	}
 }
 
-// Send is Write on a socket, without SIGPIPE.
+// Send is like Write, for a socket, without SIGPIPE.
 func Send(fd int, b []byte) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
@@ -51,7 +51,7 @@ func Send(fd int, b []byte) (int, unix.Errno) {
 	}
 }
 
-// Readv is Read into several buffers.
+// Readv is like Read, into several buffers.
 func Readv(fd int, iov []unix.Iovec) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall(unix.SYS_READV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
@@ -61,7 +61,7 @@ func Readv(fd int, iov []unix.Iovec) (int, unix.Errno) {
 	}
 }
 
-// Writev is Write from several buffers.
+// Writev is like Write, from several buffers.
 func Writev(fd int, iov []unix.Iovec) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
@@ -71,7 +71,7 @@ func Writev(fd int, iov []unix.Iovec) (int, unix.Errno) {
 	}
 }
 
-// Splice moves up to n bytes, of which one side is a pipe.
+// Splice moves up to n bytes; one side must be a pipe.
 func Splice(from, to, n int) (int, unix.Errno) {
 	for {
 		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n),
@@ -82,7 +82,7 @@ func Splice(from, to, n int) (int, unix.Errno) {
 	}
 }
 
-// Unread is how many bytes a TCP socket has to be read (FIONREAD).
+// Unread returns how many bytes a TCP socket has to read (FIONREAD).
 func Unread(fd int) int {
 	var n int32
 	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCINQ, uintptr(unsafe.Pointer(&n)))
@@ -99,8 +99,8 @@ func count(n uintptr, errno unix.Errno) (int, unix.Errno) {
 	return int(n), 0
 }
 
-// Close closes a descriptor. It is not tried again: Linux has closed it, whatever
-// it returns (close(2)).
+// Close closes a descriptor. It never retries: Linux has closed the descriptor,
+// whatever close(2) returns.
 func Close(fd int) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 // CloseAll closes descriptors of any kind.

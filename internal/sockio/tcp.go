@@ -7,17 +7,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A connection whose peer has vanished without a packet ends after KeepAliveIdle
-// and KeepAliveCount probes, KeepAliveInterval apart: as with Go's net package,
-// which the clients of RootlessKit are used to.
+// A connection whose peer has vanished ends after KeepAliveIdle and
+// KeepAliveCount probes, KeepAliveInterval apart. These are the values of Go's
+// net package, which clients of RootlessKit are used to.
 const (
 	KeepAliveIdle     = 15 // seconds
 	KeepAliveInterval = 15 // seconds
 	KeepAliveCount    = 9
 )
 
-// PrepareTCP sets what every relayed socket has. Accepted sockets inherit it from
-// their listener, so that it costs a connection nothing. None of it is vital.
+// PrepareTCP sets the options of every relayed socket. Accepted sockets inherit
+// them from their listener, so they cost a connection nothing. None of them is
+// vital.
 func PrepareTCP(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, KeepAliveIdle)
@@ -42,8 +43,8 @@ func Accept(fd int) (conn int, peer netip.AddrPort, errno unix.Errno) {
 	}
 }
 
-// LocalAddr returns the address that a socket is bound to; the zero AddrPort
-// where that fails.
+// LocalAddr returns the address to which a socket is bound; the zero AddrPort
+// if that fails.
 func LocalAddr(fd int) netip.AddrPort {
 	a := room()
 	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&a.raw)), uintptr(unsafe.Pointer(&a.size)))
@@ -56,7 +57,7 @@ func LocalAddr(fd int) netip.AddrPort {
 // Bind binds a socket.
 func Bind(fd int, to netip.AddrPort) unix.Errno { return withAddr(unix.SYS_BIND, fd, to) }
 
-// Connect begins a connection: EINPROGRESS says that the rest is told by epoll.
+// Connect begins a connection: EINPROGRESS says that epoll will report the rest.
 func Connect(fd int, to netip.AddrPort) unix.Errno { return withAddr(unix.SYS_CONNECT, fd, to) }
 
 func withAddr(call uintptr, fd int, to netip.AddrPort) unix.Errno {
@@ -65,22 +66,22 @@ func withAddr(call uintptr, fd int, to netip.AddrPort) unix.Errno {
 	return errno
 }
 
-// ShutdownWrite ends what a socket sends.
+// ShutdownWrite shuts down a socket's sending direction.
 func ShutdownWrite(fd int) { unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0) }
 
-// SetInt sets an option, if the kernel takes it.
+// SetInt sets an option, if the kernel accepts it.
 func SetInt(fd, level, option int, value int32) {
 	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
 		uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
 }
 
-// SetString sets an option, if the kernel takes it.
+// SetString sets an option, if the kernel accepts it.
 func SetString(fd, level, option int, value string) {
 	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option),
 		uintptr(unsafe.Pointer(unsafe.StringData(value))), uintptr(len(value)), 0)
 }
 
-// Reset makes the close that follows a reset (RFC 9293, 3.10.4: ABORT).
+// Reset makes the following close send a reset (RFC 9293, 3.10.4: ABORT).
 func Reset(fd int) {
 	linger := unix.Linger{Onoff: 1}
 	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
