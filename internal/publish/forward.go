@@ -15,6 +15,7 @@ import (
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/relay"
 	"rootlesskit/internal/sockio"
+	"rootlesskit/internal/sourceip"
 )
 
 // Forward publishes one port until it is closed. The error for a port that
@@ -68,7 +69,7 @@ func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock
 		}
 		return lookingPast{f, past}, nil
 	}, func(ip netip.Addr) {
-		own.port.Store(p.source.PortOfOwn(protocol(udp), netip.AddrPortFrom(ip, to.Port())))
+		own.port.Store(p.source.Port(protocol(udp), netip.AddrPortFrom(ip, to.Port()), sourceip.Own))
 	})
 	if !taken {
 		sockio.CloseAll(sockets.FDs)

@@ -11,7 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/question"
 	"rootlesskit/internal/relay"
+	"rootlesskit/internal/sourceip"
 	"rootlesskit/internal/userlandproxy"
 )
 
@@ -34,11 +36,8 @@ type pastProxy struct {
 	// found for them.
 	refused sync.Map
 
-	asking chan struct{} // a semaphore: one question at a time
-	latest answered      // guarded by asking
-	closed bool          // guarded by asking
-
-	udpTrials // of Look
+	question  *question.Shared[*way] // of the child
+	udpTrials                        // of Look
 }
 
 // way describes where a port leads.
@@ -52,14 +51,8 @@ type way struct {
 // alive reports whether the bypassed proxy, if any, still runs.
 func (w *way) alive() bool { return w.past == nil || w.proxy.Alive() }
 
-// answered is a way, with the time when it was asked for.
-type answered struct {
-	way   *way
-	since time.Time
-}
-
-// silence is a container that does not answer clients, and how long its clients
-// therefore go to the proxy.
+// silence is a container that does not answer clients, and how long it is left to its
+// proxy for that.
 type silence struct {
 	container netip.AddrPort
 	pause     time.Duration
@@ -86,7 +79,7 @@ func (p *Ports) newPastProxy(udp bool, at netip.AddrPort, asked *router) *pastPr
 	if !p.cfg.UserlandProxies || p.own.IsValid() || at.Addr().IsUnspecified() {
 		return nil
 	}
-	r := &pastProxy{router: asked, ports: p, udp: udp, at: at, asking: make(chan struct{}, 1)}
+	r := &pastProxy{router: asked, ports: p, udp: udp, at: at, question: question.New[*way]()}
 	r.ctx, r.cancel = context.WithCancel(p.pools.ctx)
 	return r
 }
@@ -171,7 +164,7 @@ func (r *pastProxy) noAnswer(container, client netip.AddrPort) {
 // Look implements relay.Looker. A flow whose server answers stays where it is. If the
 // container fails a client, the client goes to the proxy.
 func (r *pastProxy) Look(flows []relay.Doubt) []relay.Route {
-	w := r.ask(func() *way { return nil })
+	w := r.ask(nil)
 	if w.past == nil {
 		return r.router.Look(flows)
 	}
@@ -202,40 +195,28 @@ func (r *pastProxy) via() string {
 	return ""
 }
 
-// valid returns the known way if it is still valid, or nil.
-func (r *pastProxy) valid() *way {
-	if w := r.known.Load(); w != nil && w.alive() {
-		return w
-	}
-	return nil
+// valid is the way that is known, if it holds.
+func (r *pastProxy) valid() (*way, bool) {
+	w := r.known.Load()
+	return w, w != nil && w.alive()
 }
 
-// ask waits for its turn, and then returns the way that known returns, or asks the child.
-func (r *pastProxy) ask(known func() *way) *way {
-	since := time.Now()
-	r.asking <- struct{}{} // waits at most findTimeout for each question before
-	defer func() { <-r.asking }()
-	if w := known(); w != nil {
-		return w
+// ask returns a way that known has when it is the turn, or asks the child. It waits
+// for no longer than findTimeout for each that asked before.
+func (r *pastProxy) ask(known func() (*way, bool)) *way {
+	w, ok := r.question.Ask(context.Background(), question.Source[*way]{Known: known, Holds: (*way).alive, Ask: r.find})
+	if !ok {
+		return &way{} // the port is closed
 	}
-	if r.closed {
-		return &way{}
-	}
-	if r.latest.since.After(since) && r.latest.way.alive() {
-		return r.latest.way // another goroutine has asked in the meantime
-	}
-	r.find()
-	return r.latest.way
+	return w
 }
 
-// find asks the child, and keeps the way for a while. If no process listens, the way
-// is not kept. If a socket belongs to no proxy, the way is kept for as long as the
-// socket has been known, since an engine may open the socket before its proxy
-// starts.
-func (r *pastProxy) find() {
+// find asks the child, and keeps the way for a while: what nobody listens at, not at
+// all, and what is no proxy's socket for as long again as that is known, since an
+// engine may open it before its proxy starts.
+func (r *pastProxy) find(latest *way) *way {
 	ctx, cancel := context.WithTimeout(r.ctx, findTimeout)
 	defer cancel()
-	since := time.Now()
 	l, err := userlandproxy.Find(ctx, r.ports.namespace, protocol(r.udp), r.at)
 	if err != nil {
 		r.ports.cfg.Log.Debug("a userland proxy could not be looked for", "address", r.at, "error", err)
@@ -244,14 +225,14 @@ func (r *pastProxy) find() {
 	if err == nil && w.proxy == nil {
 		ttl = min(max(l.Age, minWayTTL), wayTTL)
 	}
-	r.forget()
-	r.latest = answered{w, since}
+	latest.forget()
 	if l.Age < 0 {
 		r.known.Store(nil)
-		return
+		return w
 	}
 	r.known.Store(w)
 	time.AfterFunc(ttl, func() { r.known.CompareAndSwap(w, nil) })
+	return w
 }
 
 // wayTo returns a way that bypasses a proxy, or leads to it, or, if proxy is nil, to
@@ -273,25 +254,23 @@ func (r *pastProxy) wayTo(proxy *userlandproxy.Proxy) *way {
 	if led := r.led.Load(); led != nil && led.container == w.container {
 		w.past = led.past
 	} else {
-		w.past = r.ports.newRouter(r.ports.source.Port(protocol(r.udp), w.container), r.proxyHeader)
+		w.past = r.ports.newRouter(r.ports.source.Port(protocol(r.udp), w.container, sourceip.Default), r.proxyHeader)
 	}
 	r.led.Store(w)
 	return w
 }
 
-func (r *pastProxy) forget() {
-	if r.latest.way != nil {
-		r.latest.way.proxy.Close()
+// forget ends the watch of the way's proxy; nil is no way yet.
+func (w *way) forget() {
+	if w != nil {
+		w.proxy.Close()
 	}
 }
 
 // Close stops asking the child.
 func (r *pastProxy) Close() {
 	r.cancel()
-	r.asking <- struct{}{}
-	defer func() { <-r.asking }()
-	r.forget()
-	r.closed = true
+	r.question.Close().forget()
 }
 
 // lookingPast is a port with a pastProxy.

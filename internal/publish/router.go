@@ -24,7 +24,7 @@ type router struct {
 // RouterTo returns a router to a server that the namespace can reach. proxyHeader
 // says that a connection begins with the PROXY protocol.
 func (p *Ports) RouterTo(udp bool, to netip.AddrPort, proxyHeader bool) relay.Router {
-	return p.newRouter(p.source.Port(protocol(udp), to), proxyHeader)
+	return p.newRouter(p.source.Port(protocol(udp), to, sourceip.Default), proxyHeader)
 }
 
 func (p *Ports) newRouter(port *sourceip.Port, proxyHeader bool) *router {
@@ -36,16 +36,16 @@ func (p *Ports) newRouter(port *sourceip.Port, proxyHeader bool) *router {
 // router returns the router of a published port that leads to an address. The
 // caller must hold p.mu.
 func (p *Ports) router(udp bool, spec api.PortSpec, to netip.AddrPort) *router {
-	port := p.source.Port(protocol(udp), to)
+	kind := sourceip.Default
 	switch {
 	case p.own.IsValid():
-		port = p.source.PortOfOwn(protocol(udp), netip.AddrPortFrom(p.own, to.Port()))
+		kind, to = sourceip.Own, netip.AddrPortFrom(p.own, to.Port())
 	case spec.ChildIP != "":
-		port = p.source.PortGiven(protocol(udp), to)
+		kind = sourceip.Given
 	case namesParent(spec):
-		port = p.source.PortPublishedAt(protocol(udp), to)
+		kind = sourceip.PublishedAt
 	}
-	return p.newRouter(port, spec.ProxyProtocol != "")
+	return p.newRouter(p.source.Port(protocol(udp), to, kind), spec.ProxyProtocol != "")
 }
 
 func protocol(udp bool) int {

@@ -19,15 +19,7 @@ import (
 type request struct {
 	Proto  int            `json:"proto"` // unix.IPPROTO_TCP or unix.IPPROTO_UDP
 	Target netip.AddrPort `json:"target"`
-	// Implied says that the target's address is that which the port is published
-	// on in the host.
-	Implied bool `json:"implied,omitempty"`
-	// Given says that the target's address was asked for.
-	Given bool `json:"given,omitempty"`
-	// Asked says that the target's address is no default.
-	Asked bool `json:"asked,omitempty"`
-	// Own says that the target stands for all addresses of the namespace's own.
-	Own bool `json:"own,omitempty"`
+	Kind   Kind           `json:"kind,omitempty"`
 	// Backend is "auto", "nft" or "iptables"; empty shows no real address.
 	Backend string `json:"backend"`
 	// Deaf are addresses where TCP connections were not answered.

@@ -35,7 +35,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		p := New(t.Context(), Config{Child: answering(answer), Backend: "auto", Log: slog.New(slog.DiscardHandler)})
 		for _, client := range []string{"127.0.0.1:1", "198.51.100.1:1", "[2001:db8::1]:1"} {
-			port := p.Port(unix.IPPROTO_TCP, netip.MustParseAddrPort("127.0.0.1:80"))
+			port := p.Port(unix.IPPROTO_TCP, netip.MustParseAddrPort("127.0.0.1:80"), Default)
 			if r := port.Resolve(t.Context(), netip.MustParseAddrPort(client)); r.Target.IsValid() && r.Target.Port() != 80 {
 				t.Errorf("%s: %s is led to %s", answer, client, r.Target)
 			}

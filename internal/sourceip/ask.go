@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"rootlesskit/internal/question"
 )
 
 // askTimeout bounds the wait for a child that does not answer. The kernel may have to
@@ -26,14 +28,7 @@ type asker struct {
 	another atomic.Bool          // of the latest plan
 	// behindNAT says that the latest plan has clients reckon with NAT.
 	behindNAT atomic.Bool
-	asking    chan struct{} // a semaphore: one question at a time
-	latest    answered      // of its holder
-}
-
-// answered is a plan, and when it was asked for.
-type answered struct {
-	plan  plan
-	since time.Time
+	question  *question.Shared[plan] // of the child
 }
 
 // asker returns that for a client.
@@ -49,35 +44,36 @@ func (p *Port) asker(client netip.Addr) *asker {
 
 func (a *asker) near() bool { return a.family == 0 }
 
-// ask returns a plan that known has, when it is the turn, or that was asked for
-// later than since.
-func (a *asker) ask(ctx context.Context, since time.Time, mute bool, known func() *plan) plan {
-	select {
-	case a.asking <- struct{}{}:
-		defer func() { <-a.asking }()
-	case <-ctx.Done():
+// ask returns a plan that known has when it is the turn, or asks the child. A server
+// that is mute is looked at for each who asks.
+func (a *asker) ask(ctx context.Context, mute bool, known func() (plan, bool)) plan {
+	answer, ok := a.question.Ask(ctx, question.Source[plan]{
+		Known: known,
+		Holds: func(plan) bool { return !mute },
+		Ask:   func(plan) plan { return a.call(ctx, mute) },
+	})
+	if !ok {
 		return a.port.fallback()
 	}
-	if plan := known(); plan != nil { // another has asked meanwhile
-		return *plan
+	return answer
+}
+
+// current is the plan that is known.
+func (a *asker) current() (plan, bool) {
+	if p := a.known.Load(); p != nil {
+		return *p, true
 	}
-	if a.latest.since.After(since) && !mute {
-		return a.latest.plan
-	}
-	a.latest = answered{since: time.Now()}
-	a.latest.plan = a.call(ctx, mute)
-	return a.latest.plan
+	return plan{}, false
 }
 
 // call asks the child and keeps its plan.
 func (a *asker) call(ctx context.Context, mute bool) plan {
 	p := a.port
-	req := request{Proto: p.proto, Target: p.target, Implied: p.implied, Given: p.given, Asked: p.asked, Own: p.own,
-		Backend: p.policy.cfg.Backend, Family: a.family, Mute: mute}
+	req := request{Proto: p.proto, Target: p.target, Kind: p.kind, Backend: p.policy.cfg.Backend, Family: a.family, Mute: mute}
 	if deaf := p.deaf.Load(); deaf != nil {
 		req.Deaf = []netip.Addr{*deaf}
 	}
-	answer, err := p.question(ctx, req)
+	answer, err := p.inquire(ctx, req)
 	if err != nil {
 		answer = p.fallback()
 		answer.V4.Problem, answer.V6.Problem = err.Error(), err.Error()
@@ -98,8 +94,8 @@ func (a *asker) call(ctx context.Context, mute bool) plan {
 	return answer
 }
 
-// question asks the child, and says so when that takes long.
-func (p *Port) question(ctx context.Context, req request) (answer plan, err error) {
+// inquire asks the child, and says so when that takes long.
+func (p *Port) inquire(ctx context.Context, req request) (answer plan, err error) {
 	slow := time.AfterFunc(slowAfter, func() {
 		p.policy.cfg.Log.Warn(fmt.Sprintf("clients wait: the namespace has not answered for %v how they reach a server; "+
 			"the kernel may be loading modules of nf_tables", slowAfter), "target", p.target)
@@ -130,12 +126,12 @@ func (p *Port) fallback() plan {
 	if target.Is6() {
 		own, lo = p.policy.cfg.IPv6, loopback6.Addr()
 	}
-	if p.implied {
+	if p.kind.implied(target) {
 		target = lo
 	}
 	ways := paths{}
 	switch {
-	case p.own && (target.IsUnspecified() || target.IsLoopback()): // where to is not known
+	case p.kind == Own && (target.IsUnspecified() || target.IsLoopback()): // where to is not known
 		target = netip.Addr{}
 	case !target.IsLoopback():
 		ways.Plain = target

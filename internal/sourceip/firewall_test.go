@@ -61,7 +61,7 @@ func TestFirewallInside(t *testing.T) {
 			for _, proto := range protos {
 				for _, c := range firewallServers {
 					w.serve(t, proto, c.listen)
-					p := policy.Port(protoNumber(proto), addrPort(c.target))
+					p := policy.Port(protoNumber(proto), addrPort(c.target), Default)
 					w.seenOrOwn(t, proto, p.Resolve(t.Context(), c.client), c.client, c.own)
 				}
 			}
@@ -83,7 +83,7 @@ func TestFirewallComesLater(t *testing.T) {
 			}
 			policy := w.policy(t, "auto")
 			w.serve(t, "udp", "0.0.0.0:1001")
-			p := policy.Port(protoNumber("udp"), addrPort("127.0.0.1:1001"))
+			p := policy.Port(protoNumber("udp"), addrPort("127.0.0.1:1001"), Default)
 			w.expectReal(t, "udp", p, client4)
 			w.run(t, script, "XTABLES_LOCKFILE="+filepath.Join(t.TempDir(), "lock"))
 			doubt := Doubt{Client: client4, Route: p.Resolve(t.Context(), client4), Mute: true}
@@ -117,7 +117,7 @@ func TestPublishedAddress(t *testing.T) {
 	w := newWorld(t, own)
 	w.run(t, "ip addr add 10.0.2.101/24 dev tap0")
 	resolve := func(proto, address, client string) string {
-		p := w.policy(t, "auto").PortPublishedAt(protoNumber(proto), addrPort(address))
+		p := w.policy(t, "auto").Port(protoNumber(proto), addrPort(address), PublishedAt)
 		return p.Resolve(t.Context(), addrPort(client)).Target.String()
 	}
 	for _, proto := range protos {
@@ -167,7 +167,7 @@ func TestWildcardServersAnswerAtEveryAddress(t *testing.T) {
 			{"[fd00::101]:1002", client6, "[" + client6.Addr().String() + "]:"},
 			{"[2001:db8:5::2]:1002", client6, "[" + client6.Addr().String() + "]:"},
 		} {
-			p := w.policy(t, "auto").PortPublishedAt(protoNumber(proto), addrPort(c.published))
+			p := w.policy(t, "auto").Port(protoNumber(proto), addrPort(c.published), PublishedAt)
 			if got := w.seen(t, proto, p.Resolve(t.Context(), clientFor(c.client, i))); !strings.HasPrefix(got, c.want) {
 				t.Errorf("%s: the server sees %s at %s, want %s", proto, got, c.published, c.want)
 			}
@@ -216,7 +216,7 @@ func TestConnectionsAreNotAnswered(t *testing.T) {
 		{"[::]:1002", "[::1]:1002", client6},
 	} {
 		w.serve(t, "tcp", c.listen)
-		p := policy.Port(protoNumber("tcp"), addrPort(c.target))
+		p := policy.Port(protoNumber("tcp"), addrPort(c.target), Default)
 		first := p.Resolve(t.Context(), c.client)
 		p.Answered(addrPort("127.0.0.1:4000"), first.Target) // for whom there is no firewall
 		if !first.Target.Addr().IsLoopback() {               // marks that are there make the other one the first

@@ -113,7 +113,7 @@ func TestServersOfOwnSeeTheClient(t *testing.T) {
 	} {
 		for proto, want := range map[string]string{"tcp": c.tcp, "udp": c.udp} {
 			w.serve(t, proto, c.listen)
-			port := policy.PortOfOwn(protoNumber(proto), netip.AddrPortFrom(netip.MustParseAddr(c.target), uint16(1001+i)))
+			port := policy.Port(protoNumber(proto), netip.AddrPortFrom(netip.MustParseAddr(c.target), uint16(1001+i)), Own)
 			client := addrPort(c.client)
 			got := w.seen(t, proto, port.Resolve(t.Context(), client))
 			if want == "" && got != client.String() || want != "" && addrPort(got).Addr().String() != want {
@@ -128,7 +128,7 @@ func TestOwnLeavesLoopbackAlone(t *testing.T) {
 	policy := w.policy(t, "auto")
 	w.serve(t, "tcp", "127.0.0.1:1001")
 	w.serve(t, "tcp", "[::1]:1001")
-	port := policy.PortOfOwn(protoNumber("tcp"), addrPort("10.0.2.100:1001"))
+	port := policy.Port(protoNumber("tcp"), addrPort("10.0.2.100:1001"), Own)
 	for _, client := range []netip.AddrPort{client4, client6, addrPort("127.0.0.1:4444")} {
 		if _, err := w.dial(t, "tcp", port.Resolve(t.Context(), client)); err == nil {
 			t.Errorf("%s reaches a server on loopback", client)

@@ -36,7 +36,8 @@ var outside = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAdd
 // but for rules, marks and conntrack. It also returns the index of the interface
 // that leads outside for each family, 0 for none.
 func look(req request) (v view, uplinks [2]int, err error) {
-	v = view{udp: req.Proto == unix.IPPROTO_UDP, own: req.Own, asked: req.Asked, target: req.Target.Addr(), deaf: req.Deaf}
+	v = view{udp: req.Proto == unix.IPPROTO_UDP, own: req.Kind == Own, target: req.Target.Addr(), deaf: req.Deaf}
+	v.asked = req.Kind.asked(v.target)
 	if v.listeners, err = netns.Listeners(req.Proto, req.Target.Port()); err != nil {
 		return v, uplinks, err
 	}
@@ -55,7 +56,7 @@ func look(req request) (v view, uplinks [2]int, err error) {
 	if len(v.inner) > maxInner {
 		return v, uplinks, fmt.Errorf("the namespace has %d routes, more than %d", len(v.inner), maxInner)
 	}
-	if req.Given {
+	if req.Kind == Given {
 		v.keepFamily()
 	}
 	if req.Family != 0 {
@@ -123,7 +124,7 @@ func becomesLocal(ip netip.Addr) bool {
 // else its packets would leave by the uplink, and reach others, the host even.
 func (v *view) settle(req request) error {
 	v.nat = translated()
-	if v.local = v.target.IsLoopback() || isLocal(v.target); v.local || !req.Implied {
+	if v.local = v.target.IsLoopback() || isLocal(v.target); v.local || !req.Kind.implied(v.target) {
 		return nil
 	}
 	if v.nat {

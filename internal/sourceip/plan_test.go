@@ -215,7 +215,7 @@ func TestProblemIsOfTheFamily(t *testing.T) {
 
 func BenchmarkRoute(b *testing.B) {
 	none := callerFunc(func() error { return errors.New("none") })
-	p := New(b.Context(), Config{Child: none, Log: discard, IPv4: tap4.Addr()}).Port(0, addrPort("127.0.0.1:80"))
+	p := New(b.Context(), Config{Child: none, Log: discard, IPv4: tap4.Addr()}).Port(0, addrPort("127.0.0.1:80"), Default)
 	plan, _ := choose(fullView(tcp, "127.0.0.1", "0.0.0.0"))
 	p.far[0].known.Store(&plan)
 	b.ReportAllocs()

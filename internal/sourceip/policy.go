@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/question"
 	"rootlesskit/internal/wire"
 )
 
@@ -112,10 +113,7 @@ type Port struct {
 	policy  *Policy
 	proto   int
 	target  netip.AddrPort
-	implied bool
-	given   bool
-	asked   bool
-	own     bool
+	kind    Kind
 	near    asker                      // for clients on this host's loopback
 	far     [2]asker                   // for those beyond it, by family
 	deaf    atomic.Pointer[netip.Addr] // see Unanswered; nil: none
@@ -132,44 +130,19 @@ const planTTL = time.Second
 
 // Port returns the decisions for a port that leads to target. proto is
 // unix.IPPROTO_TCP or unix.IPPROTO_UDP. There is nothing to close.
-func (p *Policy) Port(proto int, target netip.AddrPort) *Port {
-	port := &Port{policy: p, proto: proto, target: target}
-	port.near = asker{port: port, asking: make(chan struct{}, 1)}
+func (p *Policy) Port(proto int, target netip.AddrPort, kind Kind) *Port {
+	port := &Port{policy: p, proto: proto, target: target, kind: kind}
+	port.near = asker{port: port, question: question.New[plan]()}
 	for i, family := range families {
-		port.far[i] = asker{port: port, family: family, asking: make(chan struct{}, 1)}
+		port.far[i] = asker{port: port, family: family, question: question.New[plan]()}
 	}
 	return port
 }
 
-// PortPublishedAt is Port where target's address is only that on which the port is
-// published in the host: it leads there where the namespace has that address too, and
-// to the loopback address where it has not.
-func (p *Policy) PortPublishedAt(proto int, target netip.AddrPort) *Port {
-	port := p.Port(proto, target)
-	port.asked = target.Addr().IsLoopback()
-	port.implied = !port.asked
-	return port
-}
-
-// PortGiven is Port where target's address was asked for, and not found by a rule: the
-// port never leads to a server of the other address family alone.
-func (p *Policy) PortGiven(proto int, target netip.AddrPort) *Port {
-	port := p.Port(proto, target)
-	port.given, port.asked = true, true
-	return port
-}
-
-// PortOfOwn is Port where target's address is any of the namespace's own, or none: the
-// port leads to servers on all of them, but not to those on loopback alone. No client
-// is shown as loopback.
-func (p *Policy) PortOfOwn(proto int, target netip.AddrPort) *Port {
-	port := p.Port(proto, target)
-	port.own = true
-	return port
-}
-
 // fixed tells whether clients on loopback have the same way as long as that serves them.
-func (p *Port) fixed() bool { return p.proto == unix.IPPROTO_TCP && !p.implied && !p.own }
+func (p *Port) fixed() bool {
+	return p.proto == unix.IPPROTO_TCP && !p.kind.implied(p.target.Addr()) && p.kind != Own
+}
 
 // Route returns the way for a client. It never blocks; ok is false where the
 // child has to be asked by Resolve.
@@ -194,7 +167,7 @@ func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Add
 func (p *Port) Resolve(ctx context.Context, client netip.AddrPort) Route {
 	client = unmapped(client)
 	asker := p.asker(client.Addr())
-	plan := asker.ask(ctx, time.Now(), false, func() *plan { return asker.known.Load() })
+	plan := asker.ask(ctx, false, asker.current)
 	if !client.Addr().IsLoopback() {
 		if problem := plan.paths(client.Addr()).Problem; problem != "" {
 			p.policy.say(problem)
@@ -274,14 +247,14 @@ type Doubt struct {
 // client stays where it is as long as no server is found, or its own is still there.
 func (p *Port) Look(ctx context.Context, doubts []Doubt) []Route {
 	mute := slices.ContainsFunc(doubts, func(d Doubt) bool { return d.Mute })
-	plans, now := map[*asker]plan{}, time.Now()
+	plans := map[*asker]plan{}
 	for _, d := range doubts {
 		if d.Lost && !d.Route.Unserved {
 			p.refuses(d.Route.Target)
 		}
 		asker := p.asker(d.Client.Addr().Unmap())
 		if _, asked := plans[asker]; !asked {
-			plans[asker] = asker.ask(ctx, now, mute, func() *plan { return nil })
+			plans[asker] = asker.ask(ctx, mute, nil)
 		}
 	}
 	routes := make([]Route, len(doubts))

@@ -57,7 +57,7 @@ func TestMarksAreMadeWhenNeeded(t *testing.T) {
 		{"udp", "127.0.0.1:53", false},
 		{"udp", "127.0.0.1:123", true},
 	} {
-		w.expectReal(t, c.proto, policy.Port(protoNumber(c.proto), addrPort(c.target)), client4)
+		w.expectReal(t, c.proto, policy.Port(protoNumber(c.proto), addrPort(c.target), Default), client4)
 		if rules, marks := w.programmed(t); !rules || marks != c.marks {
 			t.Errorf("%s %s: rules %v, marks %v, want true, %v", c.proto, c.target, rules, marks, c.marks)
 		}
@@ -72,8 +72,8 @@ func TestWithoutPacketFilter(t *testing.T) {
 	}
 	w.serve(t, "tcp", "0.0.0.0:1001")
 	w.serve(t, "udp", "127.0.0.1:1002")
-	w.expectReal(t, "tcp", policy.Port(unix.IPPROTO_TCP, addrPort("127.0.0.1:1001")), client4)
-	w.expectReal(t, "udp", policy.Port(unix.IPPROTO_UDP, addrPort("127.0.0.1:1002")), client4)
+	w.expectReal(t, "tcp", policy.Port(unix.IPPROTO_TCP, addrPort("127.0.0.1:1001"), Default), client4)
+	w.expectReal(t, "udp", policy.Port(unix.IPPROTO_UDP, addrPort("127.0.0.1:1002"), Default), client4)
 	for i, c := range []struct{ proto, listen, target string }{
 		{"udp", "0.0.0.0:1003", "127.0.0.1:1003"},
 		{"udp", "[::]:1004", "[::1]:1004"},
@@ -85,7 +85,7 @@ func TestWithoutPacketFilter(t *testing.T) {
 		if strings.HasPrefix(c.target, "[") {
 			client = clientFor(client6, i)
 		}
-		p := policy.Port(protoNumber(c.proto), addrPort(c.target))
+		p := policy.Port(protoNumber(c.proto), addrPort(c.target), Default)
 		got := addrPort(w.seen(t, c.proto, p.Resolve(t.Context(), client)))
 		if got.Addr() != tap4.Addr() && got.Addr() != tap6.Addr() {
 			t.Errorf("%v: the server sees %s, want the namespace's own address", c, got)
@@ -106,7 +106,7 @@ func TestSwitchedOff(t *testing.T) {
 	for i, listen := range []string{"0.0.0.0:1001", "127.0.0.1:1002", "10.0.2.100:1003"} {
 		for _, proto := range protos {
 			w.serve(t, proto, listen)
-			p := policy.Port(protoNumber(proto), netip.AddrPortFrom(loopback4.Addr(), uint16(1001+i)))
+			p := policy.Port(protoNumber(proto), netip.AddrPortFrom(loopback4.Addr(), uint16(1001+i)), Default)
 			if got := w.seen(t, proto, p.Resolve(t.Context(), client4)); !strings.HasPrefix(got, "10.0.2.100:") {
 				t.Errorf("%s %s: the server sees %s, want 10.0.2.100", proto, listen, got)
 			}
@@ -225,7 +225,7 @@ func TestResolveIsShared(t *testing.T) {
 	w := newWorld(t, own)
 	w.serve(t, "tcp", "0.0.0.0:1001")
 	counter := &countingCaller{world: w}
-	p := New(t.Context(), Config{Child: counter, Backend: "auto", Log: discard}).Port(unix.IPPROTO_TCP, addrPort("127.0.0.1:1001"))
+	p := New(t.Context(), Config{Child: counter, Backend: "auto", Log: discard}).Port(unix.IPPROTO_TCP, addrPort("127.0.0.1:1001"), Default)
 	if _, ok := p.Route(client4); ok {
 		t.Error("a route is known before the child was asked")
 	}
@@ -274,7 +274,7 @@ func TestChildDoesNotAnswer(t *testing.T) {
 		{"127.0.0.1:80", netip.Addr{}, netip.Addr{}, "invalid AddrPort", "invalid AddrPort"},
 	} {
 		p := New(t.Context(), Config{Child: dead, Backend: "auto", IPv4: c.own4, IPv6: c.own6, Log: discard})
-		r := p.Port(unix.IPPROTO_TCP, addrPort(c.target)).Resolve(t.Context(), client4)
+		r := p.Port(unix.IPPROTO_TCP, addrPort(c.target), Default).Resolve(t.Context(), client4)
 		if r.Source.String() != c.source || r.Target.String() != c.routed {
 			t.Errorf("%s: %v, want %s, %s", c.target, r, c.source, c.routed)
 		}
@@ -287,7 +287,7 @@ func TestChildDoesNotAnswer(t *testing.T) {
 func TestResolveEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stuck := callerFunc(func() error { <-ctx.Done(); return ctx.Err() })
-	p := (&Policy{cfg: Config{Child: stuck, Backend: "auto", IPv4: tap4.Addr(), Log: discard}}).Port(unix.IPPROTO_TCP, addrPort("127.0.0.1:80"))
+	p := (&Policy{cfg: Config{Child: stuck, Backend: "auto", IPv4: tap4.Addr(), Log: discard}}).Port(unix.IPPROTO_TCP, addrPort("127.0.0.1:80"), Default)
 	done := make(chan Route, 2)
 	for range 2 {
 		go func() { done <- p.Resolve(ctx, client4) }()

@@ -40,7 +40,7 @@ func openMarked(t *testing.T, w *world, backend string) map[string]net.Conn {
 			"[fd00::100]:1002": {"[::1]:1002", client6.String()},
 		} {
 			w.serve(t, proto, listen)
-			p := policy.Port(protoNumber(proto), addrPort(client.addr))
+			p := policy.Port(protoNumber(proto), addrPort(client.addr), Default)
 			c, err := w.dial(t, proto, p.Resolve(t.Context(), addrPort(client.want)))
 			if err != nil {
 				t.Fatal(err)
@@ -267,7 +267,7 @@ func TestFailedRepairIsTriedAgain(t *testing.T) {
 func TestFirstUseReplacesNothing(t *testing.T) {
 	w := newWorld(t, own)
 	w.serve(t, "udp", "0.0.0.0:1001")
-	p := w.policy(t, "nft").Port(protoNumber("udp"), addrPort("127.0.0.1:1001"))
+	p := w.policy(t, "nft").Port(protoNumber("udp"), addrPort("127.0.0.1:1001"), Default)
 	p.Resolve(t.Context(), client4)
 	for i, family := range []string{"ip", "ip6"} {
 		tables := w.run(t, "nft -j list tables")
@@ -276,6 +276,6 @@ func TestFirstUseReplacesNothing(t *testing.T) {
 			t.Errorf("%d clients: the tables are %s", i+1, tables)
 		}
 		w.serve(t, "udp", fmt.Sprintf("[::]:%d", 1002+i))
-		w.expectReal(t, "udp", w.policy(t, "nft").Port(protoNumber("udp"), addrPort("[::1]:1002")), client6)
+		w.expectReal(t, "udp", w.policy(t, "nft").Port(protoNumber("udp"), addrPort("[::1]:1002"), Default), client6)
 	}
 }

@@ -48,7 +48,7 @@ func TestNamespaceIsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		policy, log := slowPolicy(t, &slowChild{after: 20 * time.Second})
 		for _, proto := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			if r := policy.Port(proto, addrPort("127.0.0.1:80")).Resolve(t.Context(), client4); r.Source != client4 {
+			if r := policy.Port(proto, addrPort("127.0.0.1:80"), Default).Resolve(t.Context(), client4); r.Source != client4 {
 				t.Errorf("protocol %d: %+v", proto, r)
 			}
 		}
@@ -65,7 +65,7 @@ func TestNamespaceDoesNotAnswerInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		child := &slowChild{after: time.Hour}
 		policy, log := slowPolicy(t, child)
-		p := policy.Port(unix.IPPROTO_UDP, addrPort("127.0.0.1:80"))
+		p := policy.Port(unix.IPPROTO_UDP, addrPort("127.0.0.1:80"), Default)
 		routes := make(chan Route, 10)
 		for range cap(routes) {
 			go func() { routes <- p.Resolve(t.Context(), client4) }()

@@ -225,7 +225,7 @@ func (w *world) policy(t *testing.T, backend string) *Policy {
 
 // port is the port of a fresh policy that picks what is there.
 func (w *world) port(t *testing.T, proto string, target string) *Port {
-	return w.policy(t, "auto").Port(protoNumber(proto), netip.MustParseAddrPort(target))
+	return w.policy(t, "auto").Port(protoNumber(proto), netip.MustParseAddrPort(target), Default)
 }
 
 func protoNumber(proto string) int {
