@@ -48,6 +48,12 @@ func (p *Ports) router(udp bool, spec api.PortSpec, to netip.AddrPort) *router {
 	return p.newRouter(p.source.Port(protocol(udp), to, kind), spec.ProxyProtocol != "")
 }
 
+// namesParent reports whether a port is published on one address of the host.
+func namesParent(spec api.PortSpec) bool {
+	parent, err := netip.ParseAddr(spec.ParentIP)
+	return err == nil && !parent.Unmap().IsUnspecified()
+}
+
 func protocol(udp bool) int {
 	if udp {
 		return unix.IPPROTO_UDP

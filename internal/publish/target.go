@@ -49,12 +49,6 @@ func targetIP(spec api.PortSpec) (netip.Addr, error) {
 	return parent.WithZone(""), nil // zones only have a meaning in the host
 }
 
-// namesParent reports whether a port is published on a specific address of the host.
-func namesParent(spec api.PortSpec) bool {
-	parent, err := netip.ParseAddr(spec.ParentIP)
-	return err == nil && !parent.Unmap().IsUnspecified()
-}
-
 func parseIP(whose, s string) (netip.Addr, error) {
 	ip, err := netip.ParseAddr(s)
 	if err != nil {

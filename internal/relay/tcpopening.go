@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/sockio"
 )
 
 // opening has what is only needed until the connection is made.
@@ -17,11 +19,127 @@ type opening struct {
 	late bool
 }
 
-// answerTimeout is how long a server may take to accept or refuse. It is on this
-// machine, and the kernel answers for it.
+// poolTimeout is how long a client waits for a socket of the pool.
+const poolTimeout = 5 * time.Second
+
+// answerTimeout is how long a server may take to accept or refuse: it is on this
+// machine, and the kernel does it for the server.
 const answerTimeout = time.Second
 
-// resolve asks for the route, and continues with then.
+// accepted starts a connection for a client's socket; socket is one of the
+// namespace, of the port's family.
+func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
+	t.stats.accepted.Add(1)
+	c := &tcpConn{part: t, opening: &opening{client: from, local: sockio.LocalAddr(fd)}}
+	c.side[client] = tcpSide{conn: c, fd: int32(fd), number: client, readable: true, writable: true}
+	c.side[child] = tcpSide{conn: c, fd: -1, number: child}
+	t.conns.add(c)
+	t.loop.tcp.conns++
+	o, cfg := c.opening, &t.port.cfg
+	if o.client.Addr() != o.local.Addr() && !o.client.Addr().IsLoopback() {
+		sockio.SetString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, t.port.congestion)
+	}
+	o.route = cfg.Router.Route(o.client, o.local)
+	if o.route.Pool == nil && o.route.Target.IsValid() && sockio.Family(o.route.Target.Addr()) == cfg.Family {
+		c.dir[toChild].kept = o.route.Prelude
+		c.connect(socket)
+		return
+	}
+	cfg.Pool(cfg.Family).putBack(socket)
+	if !o.route.Target.IsValid() {
+		c.resolve(c.routed)
+		return
+	}
+	c.routed()
+}
+
+// routed goes on where the route is known.
+func (c *tcpConn) routed() {
+	c.dir[toChild].kept = c.opening.route.Prelude
+	c.takeSocket()
+}
+
+// takeSocket gets a socket of the namespace, now or when there is one.
+func (c *tcpConn) takeSocket() {
+	to := c.opening.route.Target
+	if !to.IsValid() {
+		c.refuse("there is no route to the namespace")
+		return
+	}
+	pool := c.opening.route.Pool
+	if pool == nil {
+		pool = c.part.port.cfg.Pool(sockio.Family(to.Addr()))
+	}
+	if fd, ok := pool.get(); ok {
+		c.connect(fd)
+		return
+	}
+	l := c.part.loop
+	c.opening.deadline = l.after(poolTimeout, func() {
+		c.opening.deadline = nil
+		c.refuse("no socket of the namespace could be made in time")
+	})
+	pool.wait(&waiter{loop: l, got: c.gotSocket})
+}
+
+func (c *tcpConn) gotSocket(fd int) {
+	if c.dead {
+		if fd >= 0 {
+			sockio.Close(fd)
+		}
+		return
+	}
+	c.part.loop.stopTimer(c.opening.deadline)
+	c.opening.deadline = nil
+	if fd < 0 {
+		c.refuse("the namespace has ended")
+		return
+	}
+	c.connect(fd)
+}
+
+// connect starts the connection to the server, and the traffic with what the
+// client may have sent by now.
+func (c *tcpConn) connect(fd int) {
+	route := &c.opening.route
+	s := &c.side[child]
+	*s = tcpSide{conn: c, fd: int32(fd), number: child, writable: true}
+	if route.Source.IsValid() {
+		if route.Source.Port() == 0 {
+			// The port is chosen by connect, when the target is known too, so that
+			// two connections may share it (ip(7), Linux 4.2).
+			sockio.SetInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		}
+		if errno := sockio.Bind(fd, route.Source); errno != 0 {
+			c.connectFailed(errno)
+			return
+		}
+	}
+	if errno := sockio.Connect(fd, route.Target); errno != 0 && errno != unix.EINPROGRESS {
+		c.connectFailed(errno)
+		return
+	}
+	c.pump(toChild)
+	for i := range c.side {
+		// A connection that has failed by now may have none, or another socket.
+		if s := &c.side[i]; !c.dead && s.fd >= 0 && s.token == (token{}) {
+			c.register(s)
+		}
+	}
+	if o := c.opening; o != nil && o.deadline == nil && !c.dead {
+		o.deadline = c.part.loop.after(answerTimeout, c.unanswered)
+	}
+}
+
+func (c *tcpConn) register(s *tcpSide) {
+	const events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+	var err error
+	if s.token, err = c.part.loop.register(int(s.fd), events, s); err != nil {
+		c.refuse(err.Error())
+	}
+}
+
+// resolve asks for the route, and goes on with then.
 func (c *tcpConn) resolve(then func()) {
 	o, router, loop := c.opening, c.part.port.cfg.Router, c.part.loop
 	go func() {
@@ -97,4 +215,11 @@ func (c *tcpConn) answered() {
 		c.part.port.cfg.Router.Answered(o.client, o.route.Target)
 		c.opening = nil
 	}
+}
+
+// opened is called when the server has accepted.
+func (c *tcpConn) opened() {
+	c.answered()
+	// The client may have ended before; see passEnd.
+	c.passEnd(toChild)
 }

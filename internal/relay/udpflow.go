@@ -78,7 +78,28 @@ func (k *flowKey) clientAddr() netip.AddrPort {
 	return netip.AddrPortFrom(addr, uint16(k.port))
 }
 
-// open gives the flow its socket, or makes it wait for one. It returns false if
+// newFlow makes a flow for the sender of a datagram.
+func (l *udpListener) newFlow(key flowKey, s *udpSlot, now time.Duration) *udpFlow {
+	p := l.port
+	f := &udpFlow{key: key, port: p, via: l, fd: -1, client: s.from}
+	f.route = p.cfg.Router.Route(key.clientAddr(), l.asked(&key))
+	f.round.first = -1
+	if l.wildcard {
+		f.source = sockio.AppendLocal(nil, l.family, &s.info)
+	}
+	p.stats.accepted.Add(1)
+	ok, err := f.open()
+	if err != nil {
+		p.refuse(f, err)
+	}
+	if err != nil || !ok {
+		return nil
+	}
+	p.addFlow(f, now)
+	return f
+}
+
+// open gives the flow its socket, or has it wait for one. It reports false when
 // neither is possible.
 func (f *udpFlow) open() (bool, error) {
 	if !f.route.Target.IsValid() {

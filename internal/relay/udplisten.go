@@ -119,28 +119,7 @@ func (l *udpListener) flow(s *udpSlot, now time.Duration) *udpFlow {
 	return f
 }
 
-// newFlow makes a flow for the sender of a datagram.
-func (l *udpListener) newFlow(key flowKey, s *udpSlot, now time.Duration) *udpFlow {
-	p := l.port
-	f := &udpFlow{key: key, port: p, via: l, fd: -1, client: s.from}
-	f.route = p.cfg.Router.Route(key.clientAddr(), l.asked(&key))
-	f.round.first = -1
-	if l.wildcard {
-		f.source = sockio.AppendLocal(nil, l.family, &s.info)
-	}
-	p.stats.accepted.Add(1)
-	ok, err := f.open()
-	if err != nil {
-		p.refuse(f, err)
-	}
-	if err != nil || !ok {
-		return nil
-	}
-	p.addFlow(f, now)
-	return f
-}
-
-// asked returns the address that the client of a flow sends to.
+// asked is the address that the client of a flow sends to.
 func (l *udpListener) asked(key *flowKey) netip.AddrPort {
 	if !l.wildcard {
 		return l.bound
