@@ -24,10 +24,11 @@ type request struct {
 	Backend string `json:"backend"`
 	// Deaf are addresses where TCP connections were not answered.
 	Deaf []netip.Addr `json:"deaf,omitempty"`
-	// Family is that of the clients beyond this host for whom it is, and so of what is
-	// made in the namespace; 0: they are on the host's loopback, nothing is made.
+	// Family is the family of the clients, which are beyond this host, and so the
+	// family of what is made in the namespace; 0: the clients are on the host's
+	// loopback, and nothing is made.
 	Family int `json:"family,omitempty"`
-	// Mute says that a server seems to answer nobody.
+	// Mute says that a server does not seem to answer any client.
 	Mute bool `json:"mute,omitempty"`
 }
 
@@ -42,8 +43,8 @@ const (
 	probeMethod wire.Method[request, probed] = "sourceip.probe"
 )
 
-// Handlers are the methods of this package that the child answers. What they have
-// made in the namespace is repaired until ctx ends.
+// Handlers returns the handlers of this package's methods, for the child. Until
+// ctx ends, what they have made in the namespace is repaired.
 func Handlers(ctx context.Context, ns *netns.Namespace) wire.Handlers {
 	return newAgent(ctx, ns, newNFT(), iptables{ns}).handlers()
 }
@@ -55,18 +56,18 @@ func (a *agent) handlers() wire.Handlers {
 	return all
 }
 
-// backend makes the marks of the calling thread's namespace.
+// backend makes the marks in the calling thread's namespace.
 type backend interface {
 	name() string
-	// usable tells whether the kernel and the programs are there for it. It
+	// usable returns an error if the kernel or the programs lack something. It
 	// changes nothing.
 	usable() error
-	// ensure makes the marks of an address family, where they are missing.
+	// ensure makes the marks of an address family, if they are missing.
 	ensure(af int) error
 }
 
-// agent works in the child. What it has made once, it keeps up: the user's
-// own tools may flush it.
+// agent works in the child. It repairs what it has made, because the user's own
+// tools may flush it.
 type agent struct {
 	ctx      context.Context // of the watch
 	ns       *netns.Namespace
@@ -77,7 +78,7 @@ type agent struct {
 	rules   [2]layer
 	marks   [2]layer
 	trials  [2]trial // of the marks
-	marker  backend  // the one of backends that has made marks
+	marker  backend  // the backend that has made marks
 	watched bool
 }
 
@@ -89,8 +90,8 @@ func newAgent(ctx context.Context, ns *netns.Namespace, backends ...backend) *ag
 	return a
 }
 
-// known is a backend that is tried once only: what a kernel can do does not
-// change.
+// known is a backend that is tried only once, since the abilities of a kernel
+// do not change.
 type known struct {
 	backend
 	once func() error
@@ -101,19 +102,19 @@ func (k known) usable() error { return k.once() }
 // The families are indices of the agent's fields.
 var families = [2]int{unix.AF_INET, unix.AF_INET6}
 
-// layer is something made in the namespace that others may undo.
+// layer is something in the namespace that others may undo.
 type layer struct {
 	made    bool // at least once
 	err     error
-	checked time.Time // zero before it was first wanted
+	checked time.Time // zero until it is first needed
 }
 
-// recheck is how often a layer is looked after when plans rely on it, beside
-// the watch, which sees changes neither of routes nor of the older iptables.
-// It is also how soon a failure is tried again.
+// recheck is how often a layer is checked while plans rely on it, in addition
+// to the watch, which sees changes neither of routes nor of the older iptables.
+// It is also how soon a failed attempt is repeated.
 const recheck = 10 * time.Second
 
-// ensure calls make where that is due.
+// ensure calls make if that is due.
 func (l *layer) ensure(make func() error) error {
 	if l.checked.IsZero() || time.Since(l.checked) > recheck {
 		l.check(make)
@@ -144,8 +145,8 @@ func (a *agent) probe(want string) (name, problem string) {
 	return b.name(), ""
 }
 
-// first returns the first wanted backend with which try succeeds. Where there
-// is none, the error tells of all.
+// first returns the first wanted backend with which try succeeds. If there is
+// none, the error describes all attempts.
 func (a *agent) first(want string, try func(backend) error) (backend, error) {
 	var problems []error
 	for _, b := range a.backends {
@@ -171,7 +172,7 @@ func (a *agent) answerPlan(_ context.Context, req request) (p plan, fds []int, e
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if req.Backend != "" && req.Family != 0 && !a.watched {
-		// Without the watch, plans still look after everything by and by.
+		// Without the watch, plans still check everything from time to time.
 		a.watched = a.startWatch(a.ctx) == nil
 	}
 	err = a.ns.Do(func() (err error) {
@@ -238,7 +239,7 @@ func (a *agent) makeMarks(i int, want string) error {
 	})
 }
 
-// backendName returns the backend that makes the marks, or would.
+// backendName returns the backend that makes the marks, or would make them.
 func (a *agent) backendName(want string) string {
 	switch {
 	case a.marker != nil:
@@ -250,7 +251,7 @@ func (a *agent) backendName(want string) string {
 	return name
 }
 
-// repair makes again what was made and has gone.
+// repair restores what was made and has disappeared.
 func (a *agent) repair() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

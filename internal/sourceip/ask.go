@@ -12,26 +12,26 @@ import (
 )
 
 // askTimeout bounds the wait for a child that does not answer. The kernel may have to
-// load modules for the first client, which takes seconds on a busy machine; a client
-// that waits is better off than one whose whole connection has a wrong address.
-// slowAfter is when it is said that clients wait.
+// load modules for the first client, which takes seconds on a busy machine; for a
+// client, waiting is better than a wrong address for its whole connection. After
+// slowAfter, the log says that clients wait.
 const (
 	askTimeout = 30 * time.Second
 	slowAfter  = 3 * time.Second
 )
 
-// asker has what the child said of the ways of some of a port's clients.
+// asker has the child's answer about the ways for some of a port's clients.
 type asker struct {
 	port    *Port
 	family  int                  // of clients beyond this host; 0: on its loopback
-	known   atomic.Pointer[plan] // nil where the child has to be asked
+	known   atomic.Pointer[plan] // nil if the child has to be asked
 	another atomic.Bool          // of the latest plan
-	// behindNAT says that the latest plan has clients reckon with NAT.
+	// behindNAT says that in the latest plan, NAT may lead clients further.
 	behindNAT atomic.Bool
 	question  *question.Shared[plan] // of the child
 }
 
-// asker returns that for a client.
+// asker returns the asker for a client.
 func (p *Port) asker(client netip.Addr) *asker {
 	switch {
 	case client.IsLoopback():
@@ -86,9 +86,9 @@ func (a *asker) call(ctx context.Context, mute bool) plan {
 	}
 	switch {
 	case ctx.Err() != nil:
-	case answer.Silent && err == nil && !(a.near() && p.fixed()): // who has one way asks no more often
+	case answer.Silent && err == nil && !(a.near() && p.fixed()): // with only one way, there is no need to ask more often
 		a.known.Store(nil)
-	default: // a failure too: those that wait for the answer must not ask one by one
+	default: // also for a failure: the goroutines that wait for the answer must not all ask in turn
 		a.keep(&answer)
 	}
 	return answer
@@ -113,14 +113,14 @@ func (p *Port) inquire(ctx context.Context, req request) (answer plan, err error
 	return answer, err
 }
 
-// keep keeps a plan for a while. A timer ends that, rather than Route read the
-// clock.
+// keep keeps a plan for a while. A timer ends that, so that Route need not read
+// the clock.
 func (a *asker) keep(plan *plan) {
 	a.known.Store(plan)
 	time.AfterFunc(planTTL, func() { a.known.CompareAndSwap(plan, nil) })
 }
 
-// fallback is the plan where the child cannot be asked, a guess.
+// fallback returns a plan for when the child cannot be asked, which is a guess.
 func (p *Port) fallback() plan {
 	target, own, lo := p.target.Addr(), p.policy.cfg.IPv4, loopback4.Addr()
 	if target.Is6() {

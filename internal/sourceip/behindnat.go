@@ -2,18 +2,18 @@ package sourceip
 
 import "net/netip"
 
-// Where nobody listens, and the namespace has NAT, a rule may lead on what comes for a
-// port: at the loopback address, as container engines' for what is published on
-// 127.0.0.1, or at the namespace's own, as Kubernetes' for NodePorts. The rules are
-// others' and of many kinds. So they are not read: one address is tried, and the other
-// where that refuses or does not answer.
+// If no server listens and the namespace has NAT, a NAT rule may lead further: at the
+// loopback address, like the rules of container engines for ports on 127.0.0.1, or at
+// the namespace's own address, like the rules of Kubernetes for NodePorts. Others make
+// these rules, in many forms. So they are not parsed: the relay tries one address, and
+// the other if that refuses or does not answer.
 
-// pair is the two addresses; invalid: NAT is not to be reckoned with.
+// pair has the two addresses; invalid if NAT does not matter.
 type pair struct{ Lo, Own netip.Addr }
 
 func (p pair) valid() bool { return p.Own.IsValid() }
 
-// other returns the one that an address is not.
+// other returns the other address of the pair.
 func (p pair) other(a netip.Addr) netip.Addr {
 	if a == p.Lo {
 		return p.Own
@@ -21,7 +21,7 @@ func (p pair) other(a netip.Addr) netip.Addr {
 	return p.Lo
 }
 
-// behindNAT returns the addresses of a family at which NAT may know the port.
+// behindNAT returns the addresses of a family at which a NAT rule may exist for the port.
 func (v view) behindNAT(f family) pair {
 	switch {
 	case !v.nat, !v.target.IsLoopback(), v.target.Is4() != f.lo.Is4(), !f.own.IsValid(), v.answers(v.v4), v.answers(v.v6):
@@ -30,8 +30,8 @@ func (v view) behindNAT(f family) pair {
 	return pair{v.target, f.own}
 }
 
-// first returns the one to begin with. The namespace's own address is that of more
-// rules; an address that was asked for comes first all the same.
+// first returns the address to try first. More rules use the namespace's own
+// address, but a requested address comes first.
 func (v view) first(p pair) netip.Addr {
 	if v.asked {
 		return p.Lo
@@ -39,7 +39,7 @@ func (v view) first(p pair) netip.Addr {
 	return p.Own
 }
 
-// avoiding leads around an address that refused, where there is another.
+// avoiding avoids an address that refused, if there is another.
 func (r Route) avoiding(refused netip.Addr, p pair) Route {
 	r.Guess = p.valid()
 	if r.Guess && r.Target.Addr() == refused {
@@ -48,8 +48,8 @@ func (r Route) avoiding(refused netip.Addr, p pair) Route {
 	return r
 }
 
-// Refused notes that a connection to a target of a route was refused, and tells whether
-// Resolve may know another way.
+// Refused records that a connection to a target of a route was refused, and reports
+// whether Resolve may find another way.
 func (p *Port) Refused(client, target netip.AddrPort) bool {
 	asker := p.asker(client.Addr().Unmap())
 	asked := !asker.near() || !p.fixed() || asker.known.Load() != nil
@@ -65,7 +65,7 @@ func (p *Port) refuses(target netip.AddrPort) {
 	p.refused.Store(&refused)
 }
 
-// lastRefused returns the address that refused last, invalid where none did.
+// lastRefused returns the address that refused last; invalid if none did.
 func (p *Port) lastRefused() netip.Addr {
 	if refused := p.refused.Load(); refused != nil {
 		return *refused

@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// A port may lead to the namespace's own addresses, whichever they are, rather than to
-// one: that is how ports of containers are published. Then a server on loopback alone
-// is not published, and clients on the host's loopback are seen at an address of the
-// namespace's own, as by those who connect from outside of it.
+// A port may lead to all of the namespace's own addresses, instead of to one. This is
+// how ports of containers are published. Then a server that only listens on loopback
+// is not published, and clients on the host's loopback are seen with one of the
+// namespace's own addresses.
 
-// owned settles what such a port's target stands for. Its address is one that the
+// owned determines what such a port's target means. Its address is one that the
 // namespace has had, or none.
 func (v *view) owned() {
 	v.private = slices.ContainsFunc(v.listeners, netip.Addr.IsLoopback)
@@ -26,20 +26,20 @@ func (v *view) owned() {
 	v.local = v.target.IsValid()
 	for _, f := range v.both() {
 		if f.lo.Is4() == v.target.Is4() && v.listens(v.target) && !v.onAll(*f) {
-			f.own = v.target // it has several, and its server this one alone
+			f.own = v.target // it has several, and its server only listens on this one
 		}
 	}
 }
 
-// inward returns the view in which such a port leads to the loopback address, which
-// does without marks where servers on all addresses are asked. Where NAT may lead
-// further, that is by the address.
+// inward returns a view in which such a port leads to the loopback address, which
+// needs no marks for servers on all addresses. If NAT may lead further, it depends
+// on the address.
 func (v view) inward() view {
 	nobody := !v.found()
 	switch {
 	case !v.own || v.nat || !v.target.IsValid():
 	case nobody && (v.udp || v.private):
-		// A server that comes now must not be reached on loopback alone.
+		// A server that starts now must not be reached if it only listens on loopback.
 	default:
 		v.target = v.targetFamily().lo
 	}

@@ -13,13 +13,13 @@ import (
 	"rootlesskit/internal/netns"
 )
 
-// iptables makes the marks with the programs iptables and ip6tables, where
-// there is no nf_tables.
+// iptables makes the marks with the programs iptables and ip6tables, if there
+// is no nf_tables.
 type iptables struct{ ns *netns.Namespace }
 
 func (iptables) name() string { return "iptables" }
 
-// usable implements backend. The program does not name the modules that it lacks.
+// usable implements backend. The program's errors do not name the modules that it lacks.
 func (t iptables) usable() error {
 	err := t.run("", "iptables", "-w", "-t", "mangle", "-S", "OUTPUT")
 	if err == nil {
@@ -31,8 +31,8 @@ func (t iptables) usable() error {
 	return err
 }
 
-// iptablesScript fills our chains, with the rules that nft.go explains.
-// iptables-restore replaces them in one transaction, for the table mangle.
+// iptablesScript fills RootlessKit's chains in the table mangle, with the rules
+// that nft.go explains. iptables-restore replaces them in one transaction.
 const iptablesScript = `*mangle
 :ROOTLESSKIT-OUTPUT - [0:0]
 :ROOTLESSKIT-PREROUTING - [0:0]
@@ -44,8 +44,8 @@ const iptablesScript = `*mangle
 COMMIT
 `
 
-// ensure implements backend. A flush of the table empties our chains as well
-// as those that jump to them, so the jumps stand for everything.
+// ensure implements backend. Flushing the table empties these chains as well as
+// those that jump to them, so checking the jumps is enough.
 func (t iptables) ensure(af int) error {
 	program := "iptables"
 	if af == unix.AF_INET6 {
@@ -95,9 +95,10 @@ func (t iptables) run(stdin, program string, args ...string) error {
 // changes.
 const xtablesLock = "/run/xtables.lock"
 
-// ownLock returns a file in memory to lock instead of xtablesLock where that cannot be
-// opened: without --copy-up=/run it is the host's root's. Nobody else inside can lock
-// it then either, and our own programs run one at a time. nil: there is no need.
+// ownLock returns a file in memory to lock instead of xtablesLock, if that cannot be
+// opened: without --copy-up=/run it belongs to the host's root. Then no other program
+// inside can lock it either, and this program runs iptables one at a time. It returns
+// nil if there is no need.
 func ownLock() (*os.File, error) {
 	if os.Getenv("XTABLES_LOCKFILE") != "" {
 		return nil, nil

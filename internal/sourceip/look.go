@@ -15,26 +15,26 @@ import (
 // loIndex is the index of lo in every network namespace.
 const loIndex = 1
 
-// The addresses that a namespace without one gets on lo, to be seen there as the source
-// of what comes from elsewhere: the IPv4 dummy address of RFC 7600 and one of the
-// dummy IPv6 prefix of RFC 9780, which no host ever has. The second only comes where
-// a port leads to an IPv6 server, as programs take an address for a network.
+// A namespace without addresses gets these on lo, as the source of packets from
+// elsewhere: the IPv4 dummy address of RFC 7600, and an address of the dummy IPv6
+// prefix of RFC 9780, which no host ever has. The second is only added if a port leads
+// to an IPv6 server, since programs would conclude that there is an IPv6 network.
 var (
 	dummy4 = netip.MustParsePrefix("192.0.0.8/32")
 	dummy6 = netip.MustParsePrefix("100:0:0:1::8/128")
 )
 
-// maxInner bounds what is told of a namespace's networks, for the size of a
-// message.
+// maxInner bounds how many of a namespace's networks are reported, because of
+// the size of a message.
 const maxInner = 1000
 
-// outside are addresses for documentation (RFC 5737, RFC 3849), which nobody has:
-// to ask for the default routes with, and to try the marks with.
+// outside are addresses for documentation (RFC 5737, RFC 3849), which no host
+// has. They are used for finding the default routes and for trying the marks.
 var outside = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 
-// look gathers what a plan follows from, of the calling thread's namespace,
-// but for rules, marks and conntrack. It also returns the index of the interface
-// that leads outside for each family, 0 for none.
+// look gathers the basis of a plan from the calling thread's namespace, except
+// rules, marks and conntrack. It also returns, for each family, the index of the
+// interface that leads outside; 0 if there is none.
 func look(req request) (v view, uplinks [2]int, err error) {
 	v = view{udp: req.Proto == unix.IPPROTO_UDP, own: req.Kind == Own, target: req.Target.Addr(), deaf: req.Deaf}
 	v.asked = req.Kind.asked(v.target)
@@ -71,8 +71,8 @@ func look(req request) (v view, uplinks [2]int, err error) {
 	return v, uplinks, nil
 }
 
-// look finds the address that the kernel would use towards the outside, and
-// returns the interface; where there is no route, any address will do.
+// look finds the address that the kernel would use for packets to the outside,
+// and returns the interface. If there is no route, it uses any address.
 func (f *family) look(af int, outside netip.Addr) (uplink int) {
 	routes, err := netlink.RouteGet(outside.AsSlice())
 	if err == nil && len(routes) > 0 && routes[0].LinkIndex != loIndex {
@@ -95,7 +95,7 @@ func (f *family) look(af int, outside netip.Addr) (uplink int) {
 	return 0
 }
 
-// ensureOwn gives the namespace an address where it has none.
+// ensureOwn gives the namespace an address if it has none.
 func (f *family) ensureOwn(dummy netip.Prefix) {
 	if f.own.IsValid() {
 		return
@@ -106,8 +106,8 @@ func (f *family) ensureOwn(dummy netip.Prefix) {
 	}
 }
 
-// becomesLocal waits for the route to a new address: the kernel makes that of an IPv6
-// one in a worker of its own (addrconf_dad_work).
+// becomesLocal waits for the route to a new address: for IPv6, the kernel makes it in
+// a separate worker (addrconf_dad_work).
 func becomesLocal(ip netip.Addr) bool {
 	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
 		if isLocal(ip) {
@@ -119,9 +119,10 @@ func becomesLocal(ip netip.Addr) bool {
 	}
 }
 
-// settle finds where the port leads to: an address that the port has only because
-// it is published there must be the namespace's own, or known to a NAT rule;
-// else its packets would leave by the uplink, and reach others, the host even.
+// settle determines where the port leads. If the target's address is only the one
+// on which the port is published, the namespace must have it, or a NAT rule must
+// name it; otherwise packets would leave through the uplink and reach others,
+// even the host.
 func (v *view) settle(req request) error {
 	v.nat = translated()
 	if v.local = v.target.IsLoopback() || isLocal(v.target); v.local || !req.Kind.implied(v.target) {
@@ -137,15 +138,15 @@ func (v *view) settle(req request) error {
 	return nil
 }
 
-// keepFamily forgets the servers of the other address family where those of the
-// target's own are asked for, and there are none.
+// keepFamily forgets the servers of the other address family if the target was
+// requested and its own family has none.
 func (v *view) keepFamily() {
 	if v.target.IsLoopback() && !v.answers(v.targetFamily()) {
 		v.listeners = slices.DeleteFunc(v.listeners, func(a netip.Addr) bool { return a.Is4() != v.target.Is4() })
 	}
 }
 
-// isLocal tells whether an address is the namespace's own.
+// isLocal reports whether the namespace has an address.
 func isLocal(ip netip.Addr) bool {
 	routes, err := netlink.RouteGet(ip.AsSlice())
 	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL

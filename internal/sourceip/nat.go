@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// translated tells whether the calling thread's namespace has NAT: chains of
-// nf_tables for it, or the table of the older iptables. None is ours.
+// translated reports whether the calling thread's namespace has NAT: NAT chains
+// of nf_tables, or the table of the older iptables. RootlessKit makes neither.
 func translated() bool {
 	chains, err := natChains()
 	return err == nil && len(chains) > 0 || legacyNAT("ip_tables_names") || legacyNAT("ip6_tables_names")
@@ -25,17 +25,17 @@ func natChains() ([]*nftables.Chain, error) {
 	return slices.DeleteFunc(chains, func(c *nftables.Chain) bool { return c.Type != nftables.ChainTypeNAT }), err
 }
 
-// legacyNAT looks for the table nat in a file of /proc that lists those of the
-// older iptables, once they are used. It may not be readable: it belongs to who was
-// root in the namespace when that was made.
+// legacyNAT looks for the table nat in a file of /proc that lists the tables of the
+// older iptables once they are used. The file may not be readable: it belongs to
+// the root of the namespace at the time when the namespace was made.
 func legacyNAT(file string) bool {
-	names, _ := os.ReadFile("/proc/thread-self/net/" + file) // none on a kernel without
+	names, _ := os.ReadFile("/proc/thread-self/net/" + file) // empty on a kernel without
 	return slices.Contains(strings.Fields(string(names)), "nat")
 }
 
-// natTakes tells whether a rule of the tables with NAT names an address. Those of the
-// older iptables are not looked at: what they have for addresses that are not local
-// is made by hand.
+// natTakes reports whether a rule of the nf_tables tables with NAT names an address.
+// It ignores those of the older iptables, whose rules for addresses that are not
+// local are made by hand.
 func natTakes(ip netip.Addr) (bool, error) {
 	chains, err := natChains()
 	if err != nil {
@@ -77,7 +77,7 @@ func tableNames(c *nftables.Conn, t *nftables.Table, ip netip.Addr) (bool, error
 	return false, nil
 }
 
-// ruleNames tells whether a rule compares something with an address.
+// ruleNames reports whether a rule compares something with an address.
 func ruleNames(r *nftables.Rule, ip []byte) bool {
 	return slices.ContainsFunc(r.Exprs, func(e expr.Any) bool {
 		cmp, ok := e.(*expr.Cmp)
@@ -85,9 +85,9 @@ func ruleNames(r *nftables.Rule, ip []byte) bool {
 	})
 }
 
-// conntracked tells whether conntrack is at work in the calling thread's namespace,
-// which has no marks of ours: then there may be NAT, also such as translated cannot
-// see, and what conntrack costs is paid. It looks whether a datagram leaves an entry.
+// conntracked reports whether conntrack is in use in the calling thread's namespace,
+// which does not have the marks yet: then there may be NAT, even some that translated
+// cannot see, and marks add no cost. It checks whether a datagram leaves an entry.
 func conntracked() bool {
 	if err := sendToSelf(); err != nil {
 		return true // cannot tell

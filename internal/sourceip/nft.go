@@ -13,7 +13,7 @@ import (
 
 // nft makes the marks with nf_tables, over netlink.
 type nft struct {
-	// impatient says that the kernel has no objects for time-outs, see nftpatience.go.
+	// impatient says that the kernel has no objects for timeouts, see nftpatience.go.
 	impatient *atomic.Bool
 }
 
@@ -36,7 +36,7 @@ type nftChain struct {
 	rules [][]expr.Any
 }
 
-// nftChains is what each of the two tables has:
+// nftChains returns the chains of each of the two tables:
 //
 //	chain patience {
 //		type filter hook output priority mangle + 1
@@ -56,9 +56,9 @@ type nftChain struct {
 //	}
 //
 // The last rule of output is for ports that lead to another host of the inner
-// networks, so that the connection starts elsewhere than on lo. None looks at
-// the direction of the connection: a UDP server may speak first after
-// conntrack has forgotten a silent client, and is the origin then.
+// networks, so that the connection does not start on lo. No rule checks the
+// direction of the connection: a UDP server may send first after conntrack has
+// forgotten a silent client, and is then the originator.
 func (n nft) chains(t *nftables.Table) []nftChain {
 	priority := nftables.ChainPriorityRef(*nftables.ChainPriorityMangle + 1)
 	output := nftables.Chain{Name: "output", Type: nftables.ChainTypeRoute, Hooknum: nftables.ChainHookOutput, Priority: priority}
@@ -79,8 +79,8 @@ func (n nft) chains(t *nftables.Table) []nftChain {
 	return chains
 }
 
-// ensure implements backend. What the kernel makes of a time-out is found out by
-// trying: most have it, and the first client waits.
+// ensure implements backend. It finds out by trying whether the kernel supports
+// timeouts, since most do, and the first client waits.
 func (n nft) ensure(af int) error {
 	t := nftTable(af)
 	if nftComplete(t, n.chains(t)) {
@@ -91,14 +91,14 @@ func (n nft) ensure(af int) error {
 		if n.make(t) == nil {
 			return nil
 		}
-		n.impatient.Store(false) // that was not the reason
+		n.impatient.Store(false) // the timeouts were not the reason
 	}
 	return err
 }
 
-// make makes a table in one transaction, so that it is never half there. One that is
-// there is replaced, for which the kernel waits for all CPUs: ten times as long as
-// all the rest takes.
+// make makes a table in one transaction, so that it is never incomplete. It replaces
+// an existing table, for which the kernel waits for all CPUs: ten times as long as
+// everything else takes.
 func (n nft) make(t *nftables.Table) error {
 	_, err := withNFT(func(c *nftables.Conn) (any, error) {
 		if _, err := c.ListTableOfFamily(t.Name, t.Family); err == nil {
@@ -166,7 +166,7 @@ func sourceLocal(op expr.CmpOp) []expr.Any {
 	}
 }
 
-// connectionMarked matches packets of connections that have our mark.
+// connectionMarked matches packets of marked connections.
 func connectionMarked() []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
@@ -184,7 +184,7 @@ func connectionNew() []expr.Any {
 	}
 }
 
-// markConnection adds our bit to the conntrack mark.
+// markConnection adds the bit to the conntrack mark.
 func markConnection() []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
@@ -193,7 +193,7 @@ func markConnection() []expr.Any {
 	}
 }
 
-// markPacket adds our bit to the packet mark.
+// markPacket adds the bit to the packet mark.
 func markPacket() []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
@@ -204,7 +204,7 @@ func markPacket() []expr.Any {
 
 func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
 
-// bits is register = register & mask ^ xor.
+// bits returns the expression register = register & mask ^ xor.
 func bits(mask, xor uint32) expr.Any {
 	return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: native(mask), Xor: native(xor)}
 }

@@ -11,25 +11,26 @@ import (
 
 // conntrack forgets a UDP client after 30 s without a reply, and 2 min after the
 // last one, and with it the mark that leads replies to lo. A server may take longer
-// (SIP, games, tunnels), and its clients' flows live in the relay for an hour.
-// So conntrack is told to be as patient with them.
+// (SIP, games, tunnels), and its clients' flows live in the relay for an hour. So
+// conntrack is told to keep them as long.
 const (
 	patienceName = "patience"
 	patienceTime = time.Hour
 )
 
-// As many flows are given the time as the relay keeps: others, such as the questions
-// to a busy DNS server, must not fill conntrack's table with what nobody waits for.
+// The longer timeout is limited to about as many flows as the relay keeps. Others,
+// such as queries to a busy DNS server, must not fill conntrack's table with entries
+// that no one needs.
 const (
 	patienceBurst = 4096
 	patienceRate  = 8 // a second
 )
 
-// ipsConfirmed is the bit of a connection's status that its first packet lacks.
+// ipsConfirmed is the status bit that a connection does not have at its first packet.
 const ipsConfirmed = 1 << 3
 
-// patienceOf is the object for it. Kernels have it from Linux 4.19 on, if built with
-// CONFIG_NF_CONNTRACK_TIMEOUT.
+// patienceOf returns the timeout object. Kernels support it from Linux 4.19 on, if
+// built with CONFIG_NF_CONNTRACK_TIMEOUT.
 func patienceOf(t *nftables.Table) *nftables.NamedObj {
 	family := uint16(unix.AF_INET)
 	if t.Family == nftables.TableFamilyIPv6 {
@@ -44,8 +45,8 @@ func patienceOf(t *nftables.Table) *nftables.NamedObj {
 	}
 }
 
-// patience is the chain that gives the flows of clients from outside their time. The
-// kernel takes it for a connection's first packet alone.
+// patience returns the chain that sets the timeout for flows of outside clients. The
+// kernel accepts it only for a connection's first packet.
 func patience(t *nftables.Table) nftChain {
 	give := func(from []expr.Any) []expr.Any {
 		return slices.Concat(protocolIs(unix.IPPROTO_UDP), from, connectionUnconfirmed(), []expr.Any{
@@ -63,8 +64,9 @@ func patience(t *nftables.Table) nftChain {
 	}, rules}
 }
 
-// foreignToLoopback6 matches what goes to ::1 from another address. The kernel takes
-// that for local, because it looks for the way from ::1 to it, and so finds rule 292.
+// foreignToLoopback6 matches packets to ::1 from another address. The kernel would
+// consider that address local, because it looks up the route from ::1 to it, and so
+// finds rule 292.
 func foreignToLoopback6() []expr.Any {
 	address := func(offset uint32, op expr.CmpOp) []expr.Any {
 		return []expr.Any{

@@ -6,47 +6,48 @@ import (
 	"slices"
 )
 
-// plan says how the clients of one port reach its server.
+// plan says how clients of one port reach its server.
 type plan struct {
-	// Backend is what makes the marks, or would: "nft", "iptables" or "none".
+	// Backend is what makes the marks, or would make them: "nft", "iptables" or "none".
 	Backend string `json:"backend"`
-	// Silent says that no server was found, nor may be one behind NAT: the plan is
-	// a guess.
+	// Silent says that no server was found, and that none can be behind NAT: the
+	// plan is a guess.
 	Silent bool `json:"silent,omitempty"`
-	// Found says that one was found.
+	// Found says that a server was found.
 	Found bool `json:"found,omitempty"`
-	// Another says that a TCP server is reached in two ways, see onLo.
+	// Another says that there are two ways to a TCP server, see onLo.
 	Another bool `json:"another,omitempty"`
-	// Local is where to send to for clients on the host's loopback, and LocalNAT where
-	// NAT may know the port.
+	// Local is the destination for clients on the host's loopback, and LocalNAT the
+	// addresses at which a NAT rule may exist for the port.
 	Local    netip.Addr `json:"local"`
 	LocalNAT pair       `json:"localNAT"`
 	// Inner are the networks inside the namespace.
 	Inner []netip.Prefix `json:"inner,omitempty"`
-	// V4 and V6 are for the clients of that family.
+	// V4 and V6 are for clients of the respective family.
 	V4 paths `json:"v4"`
 	V6 paths `json:"v6"`
 }
 
 // paths are the ways for clients of one family.
 type paths struct {
-	// Real is where to send to with the client's address as the source; invalid
-	// where that cannot be done.
+	// Real is the destination with the client's address as the source; invalid if
+	// that is impossible.
 	Real netip.Addr `json:"real"`
-	// Problem is why there is no Real, for the log.
+	// Problem says why there is no Real, for the log.
 	Problem string `json:"problem,omitempty"`
-	// Plain is where to send to otherwise, from PlainSource, which is invalid
-	// where the kernel chooses well itself. Plain is invalid where no source
-	// would do but loopback.
+	// Plain is the destination otherwise, from PlainSource, which is invalid if
+	// the kernel chooses a good source itself. Plain is invalid if only a loopback
+	// source would work.
 	Plain       netip.Addr `json:"plain"`
 	PlainSource netip.Addr `json:"plainSource"`
-	// NAT is where NAT may know the port: the targets are one of the two, or may be.
+	// NAT has the addresses at which a NAT rule may exist for the port: the targets
+	// are one of the two, or may be.
 	NAT pair `json:"nat"`
-	// Serving are the addresses from which a server would answer.
+	// Serving has the addresses from which a server would answer.
 	Serving []netip.Addr `json:"serving,omitempty"`
 }
 
-// verify checks a plan of a child that may have become the command's.
+// verify checks a plan from a child that the command may have taken over.
 func (p *plan) verify() error {
 	if len(p.Inner) > maxInner {
 		return fmt.Errorf("the child names %d networks, more than %d", len(p.Inner), maxInner)
@@ -62,18 +63,18 @@ func verifyBackend(name string) error {
 	return fmt.Errorf("the child names the unknown backend %.20q", name)
 }
 
-// view is what a plan follows from.
+// view is the basis of a plan.
 type view struct {
 	udp       bool
 	target    netip.Addr // of the port
-	local     bool       // it is the namespace's own
-	asked     bool       // it was asked for, and is no default
-	own       bool       // it stands for all of them, see owned
+	local     bool       // the namespace has this address
+	asked     bool       // it was requested, and is not a default
+	own       bool       // it represents all of the namespace's addresses, see owned
 	private   bool       // a server listens on loopback, which own leaves out
 	listeners []netip.Addr
-	nat       bool         // there is NAT, which is not ours
-	tracked   bool         // there may be, as far as conntrack tells
-	paid      bool         // the marks cost no more than is paid already
+	nat       bool         // there is NAT by others
+	tracked   bool         // there may be NAT, since conntrack is in use
+	paid      bool         // the marks add no cost, since conntrack is in use
 	deaf      []netip.Addr // TCP connections there were not answered
 	v4, v6    family
 	inner     []netip.Prefix
@@ -82,21 +83,20 @@ type view struct {
 // family is the namespace's network of one address family.
 type family struct {
 	lo netip.Addr
-	// own is an address of the namespace that is not loopback; invalid where
-	// there is none. It is the source of what goes to the default route, if
-	// routed.
+	// own is an address of the namespace other than loopback; invalid if there is
+	// none. If routed, it is the source for packets to the default route.
 	own    netip.Addr
 	routed bool
 	rules  bool  // the rules are in place
-	marks  bool  // the marks are, or can be
-	carry  bool  // they bring back what a server of the namespace itself answers
-	err    error // of making any
+	marks  bool  // the marks are in place, or can be made
+	carry  bool  // they bring back the answers of servers in the namespace itself
+	err    error // of making rules or marks
 }
 
 // both returns the families in the order of the agent's.
 func (v *view) both() [2]*family { return [2]*family{&v.v4, &v.v6} }
 
-// choose makes the plan, and tells whether it relies on marks.
+// choose makes the plan, and reports whether it relies on marks.
 func choose(v view) (p plan, needsMarks bool) {
 	p = plan{Inner: v.inner, Found: v.found(), Local: v.nearby(), LocalNAT: v.behindNAT(v.targetFamily())}
 	p.Silent = v.local && !v.nat && !p.Found
@@ -107,7 +107,7 @@ func choose(v view) (p plan, needsMarks bool) {
 	return p, v.tracked || beyondLo(p.V4.Real) || beyondLo(p.V6.Real)
 }
 
-// found tells whether a server was.
+// found reports whether a server was found.
 func (v view) found() bool {
 	if v.own || v.target.IsLoopback() {
 		return v.answers(v.v4) || v.answers(v.v6)
@@ -122,9 +122,9 @@ func (v view) targetFamily() family {
 	return v.v6
 }
 
-// nearby returns where to send to from an address that the kernel chooses. A UDP
-// server on the wildcard address answers from the first address of the namespace, or
-// of lo, whichever was asked.
+// nearby returns the destination for a source that the kernel chooses. A UDP server
+// on the wildcard address answers from the first address of the namespace, or of lo,
+// depending on where it was reached.
 func (v view) nearby() netip.Addr {
 	f := v.targetFamily()
 	nat := v.behindNAT(f)
@@ -174,16 +174,16 @@ func (v view) real(f family) netip.Addr {
 	case v.answers(v.v4), v.answers(v.v6): // in the other family
 	case f.carry && f.routed && v.behindNAT(f).valid():
 		return v.first(v.behindNAT(f))
-	case v.udp && !f.routed && !v.tracked: // to whom a server that comes now could not answer
+	case v.udp && !f.routed && !v.tracked: // a server that starts now could not answer them
 	case lo == v.target && (f.marks || !v.tracked):
-		return lo // where NAT may know the server
+		return lo // where a NAT rule may exist
 	}
 	return netip.Addr{}
 }
 
 // onLo chooses between the two ways to a TCP server that can be reached at the loopback
-// address. A firewall may drop what comes there from elsewhere, as Kubernetes' does:
-// the namespace's own address is better where it is possible and costs nothing.
+// address. A firewall may drop packets from elsewhere to it, as Kubernetes' does: the
+// namespace's own address is better if it is possible and adds no cost.
 func (v view) onLo(f family, possible, ownFirst bool) netip.Addr {
 	lo := v.loopback(f)
 	switch {
@@ -197,8 +197,8 @@ func (v view) onLo(f family, possible, ownFirst bool) netip.Addr {
 	return f.own
 }
 
-// another tells whether a TCP server is reached at the namespace's own address as well
-// as at the loopback address.
+// another reports whether a TCP server can be reached both at the namespace's own
+// address and at the loopback address.
 func (v view) another(f family) bool {
 	return !v.udp && v.target.IsLoopback() && f.own.IsValid() &&
 		(v.onAll(f) || v.listens(f.own) && v.listens(v.loopback(f)))
@@ -206,7 +206,7 @@ func (v view) another(f family) bool {
 
 func (v view) isDeaf(a netip.Addr) bool { return slices.Contains(v.deaf, a) }
 
-// beyondLo is real for a port that leads to an address of its own.
+// beyondLo is like real, for a port that leads to an address that is not on lo.
 func (v view) beyondLo(f family) netip.Addr {
 	switch {
 	case v.target.Is4() != f.lo.Is4():
@@ -214,18 +214,18 @@ func (v view) beyondLo(f family) netip.Addr {
 		if f.marks {
 			return v.target
 		}
-	case !f.carry || !f.routed: // the kernel could not answer, marks or not
-	case v.own && !v.nat: // nobody is there to be shown anything
+	case !f.carry || !f.routed: // the kernel could not answer, with or without marks
+	case v.own && !v.nat: // there is no server to show an address to
 	case v.udp && f.own.IsValid() && !v.listens(v.target) && v.onAll(f):
-		return f.own // from where it answers
+		return f.own // the server answers from there
 	default:
 		return v.target
 	}
 	return netip.Addr{}
 }
 
-// serving returns the addresses of a family from which a server would answer what
-// is sent there.
+// serving returns the addresses of a family at which a server listens, and from
+// which it would answer.
 func (v view) serving(f family) (all []netip.Addr) {
 	for _, a := range []netip.Addr{v.loopback(f), f.own, v.target} {
 		if a.IsValid() && (v.listens(a) || v.onAll(f) && a.Is4() == f.lo.Is4() && (!v.udp || a == f.own)) {
@@ -235,7 +235,7 @@ func (v view) serving(f family) (all []netip.Addr) {
 	return all
 }
 
-// plain returns the way from an address of the namespace's own.
+// plain returns the way for a source that is the namespace's own address.
 func (v view) plain(f, other family) paths {
 	if !v.target.IsLoopback() {
 		return paths{Plain: v.nearby()}
@@ -258,7 +258,7 @@ func (v view) plain(f, other family) paths {
 		case nat.valid():
 			return paths{Plain: v.first(nat), PlainSource: f.own, NAT: nat}
 		case v.loopback(f) != v.target || !f.own.IsValid():
-		case v.udp && !v.tracked: // where a server on the wildcard address can answer
+		case v.udp && !v.tracked: // a server on the wildcard address can answer there
 			return paths{Plain: f.own, PlainSource: f.own}
 		default:
 			return paths{Plain: v.target, PlainSource: f.own}
@@ -267,8 +267,8 @@ func (v view) plain(f, other family) paths {
 	return paths{}
 }
 
-// needsRoute tells whether replies to clients of a family are routed like others
-// before they are marked.
+// needsRoute reports whether replies to clients of a family are routed like
+// others before they are marked.
 func (v view) needsRoute(f family) bool {
 	if v.target.IsLoopback() {
 		return v.answers(f)
@@ -276,8 +276,8 @@ func (v view) needsRoute(f family) bool {
 	return v.local && v.target.Is4() == f.lo.Is4() && (!v.own || v.nat)
 }
 
-// loopback returns the loopback address to use in a family: the target, where
-// it is of that family.
+// loopback returns the loopback address to use in a family: the target, if it
+// is of that family.
 func (v view) loopback(f family) netip.Addr {
 	if v.target.IsLoopback() && v.target.Is4() == f.lo.Is4() {
 		return v.target
@@ -285,7 +285,7 @@ func (v view) loopback(f family) netip.Addr {
 	return f.lo
 }
 
-// answers tells whether a server listens where a family's paths lead.
+// answers reports whether a server listens where a family's paths lead.
 func (v view) answers(f family) bool {
 	return v.listens(v.loopback(f)) || v.onAll(f) || f.own.IsValid() && v.listens(f.own)
 }
@@ -299,8 +299,8 @@ func (v view) onAll(f family) bool {
 
 func (v view) listens(a netip.Addr) bool { return slices.Contains(v.listeners, a) }
 
-// route applies the plan to a client. An address that refused is the last to try. The
-// target is invalid where there is no way.
+// route applies the plan to a client. An address that refused is tried last. The
+// target is invalid if there is no way.
 func (p *plan) route(client netip.AddrPort, port uint16, refused netip.Addr) Route {
 	return p.straight(client, port).avoiding(refused, p.behindNAT(client.Addr()))
 }
@@ -354,8 +354,8 @@ func (p *plan) paths(client netip.Addr) *paths {
 	return &p.V4
 }
 
-// genuine tells whether an address means the same client to the server as it
-// does outside.
+// genuine reports whether an address means the same client to the server as
+// outside.
 func (p *plan) genuine(ip netip.Addr) bool {
 	if !ip.IsGlobalUnicast() && !(ip.Is4() && ip.IsLinkLocalUnicast()) {
 		return false

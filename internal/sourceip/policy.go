@@ -15,21 +15,21 @@ import (
 	"rootlesskit/internal/wire"
 )
 
-// Config is what the parent's side works with.
+// Config configures the parent's side.
 type Config struct {
 	Child wire.Caller
-	// Backend is "auto", "nft" or "iptables" (--source-ip-transparent-backend),
-	// or empty, so that no client's own address is shown
+	// Backend is "auto", "nft" or "iptables" (--source-ip-transparent-backend). If
+	// it is empty, no client's own address is shown
 	// (--source-ip-transparent=false).
 	Backend string
-	// IPv4 and IPv6 are addresses of the child, invalid where it has none, for
-	// the time that it cannot be asked.
+	// IPv4 and IPv6 are addresses of the child, for use while it cannot be asked;
+	// invalid if it has none.
 	IPv4, IPv6 netip.Addr
 	Log        *slog.Logger
 }
 
 // Policy decides with which source address clients reach the servers in the
-// namespace. It has no goroutines.
+// namespace. It starts no goroutines.
 type Policy struct {
 	cfg     Config
 	backend atomic.Pointer[string]
@@ -37,8 +37,8 @@ type Policy struct {
 	count   atomic.Int32
 }
 
-// New asks the child which backend is usable. Nothing is changed in the
-// namespace before a client comes that is not on this host's loopback.
+// New asks the child which backend is usable. Nothing changes in the namespace
+// before the first client that is not on this host's loopback.
 func New(ctx context.Context, cfg Config) *Policy {
 	p := &Policy{cfg: cfg}
 	none := "none"
@@ -62,13 +62,13 @@ func New(ctx context.Context, cfg Config) *Policy {
 	return p
 }
 
-// Backend returns what the real addresses rely on: "nft", "iptables", or
-// "none", with which TCP to servers without NAT still shows them. It may change
-// when the first client comes.
+// Backend returns the backend for real addresses: "nft", "iptables", or "none",
+// with which TCP servers without NAT still see them. It may change when the
+// first client arrives.
 func (p *Policy) Backend() string { return *p.backend.Load() }
 
-// maxSaid bounds the problems that are told, and maxProblem the text of one: a child
-// may think of ever new ones.
+// maxSaid bounds the number of problems that are logged, and maxProblem the text of
+// one, since a hostile child may invent new ones.
 const (
 	maxSaid    = 20
 	maxProblem = 1 << 10
@@ -85,26 +85,28 @@ func (p *Policy) say(problem string) {
 	}
 }
 
-// Route is the way of one client into the namespace.
+// Route is the route of one client into the namespace.
 type Route struct {
-	// Source is what to bind the socket to; invalid: do not bind.
+	// Source is the address to bind the socket to; if invalid, do not bind.
 	//
-	// With a port, it is the client's address, which needs IP_TRANSPARENT, and
-	// SO_REUSEADDR for a client that uses one port towards several published
-	// ones. Where the port is taken all the same (EADDRINUSE of bind by a server
-	// at that port of the namespace; EADDRNOTAVAIL of connect, where the client
-	// has such a connection to this server already), port 0 keeps the address at
-	// least.
+	// With a port, it is the client's address. It needs IP_TRANSPARENT, and
+	// SO_REUSEADDR for a client that uses one port for several published ports. If
+	// the port is in use nevertheless (bind fails with EADDRINUSE because of a
+	// server on that port of the namespace, or connect with EADDRNOTAVAIL because
+	// the client already has such a connection to this server), port 0 at least
+	// keeps the address.
 	//
 	// With port 0, SO_REUSEADDR must not be set for UDP, or two sockets may get
 	// the same port, and IP_BIND_ADDRESS_NO_PORT (Linux 4.2) should be set for
 	// TCP, so that connections to different targets share ports.
 	Source netip.AddrPort
-	// Target is what to connect to, maybe of another address family than the
-	// client's. Invalid: there is no way, the client has to be refused.
+	// Target is the address to connect to, possibly of another address family than
+	// the client's. If it is invalid, there is no way, and the client must be
+	// refused.
 	Target netip.AddrPort
 	// Unserved says that no server was found, or that the child did not answer, so
-	// the way is a guess. Guess says that NAT may be behind it, or behind another.
+	// the route is a guess. Guess says that a NAT rule may exist for this target,
+	// or for another.
 	Unserved, Guess bool
 }
 
@@ -118,14 +120,14 @@ type Port struct {
 	far     [2]asker                   // for those beyond it, by family
 	deaf    atomic.Pointer[netip.Addr] // see Unanswered; nil: none
 	refused atomic.Pointer[netip.Addr] // see Refused; nil: none
-	// answered is when a remote client's connection was accepted last, in Unix
+	// answered is when a remote client's connection was last accepted, in Unix
 	// nanoseconds: at an address beyond lo, and on lo.
 	answered [2]atomic.Int64
 	silence  sync.Once // is said
 }
 
-// planTTL bounds how long a server may be missed that has moved to another
-// address. A plan without a server is not kept.
+// planTTL bounds how long it may go unnoticed that a server has moved to
+// another address. A plan without a server is not kept.
 const planTTL = time.Second
 
 // Port returns the decisions for a port that leads to target. proto is
@@ -144,8 +146,8 @@ func (p *Port) fixed() bool {
 	return p.proto == unix.IPPROTO_TCP && !p.kind.implied(p.target.Addr()) && p.kind != Own
 }
 
-// Route returns the way for a client. It never blocks; ok is false where the
-// child has to be asked by Resolve.
+// Route returns the route for a client. It never blocks; ok is false if Resolve
+// has to ask the child.
 func (p *Port) Route(client netip.AddrPort) (r Route, ok bool) {
 	client = unmapped(client)
 	asker := p.asker(client.Addr())
@@ -160,10 +162,10 @@ func (p *Port) Route(client netip.AddrPort) (r Route, ok bool) {
 
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
-// Resolve asks the child and returns the way for a client. It takes well under
-// a millisecond, and some milliseconds for the first client; several callers
-// share one question. Where the child does not answer in time, or ctx ends,
-// the way is one that shows no client's address.
+// Resolve asks the child and returns the route for a client. It takes well
+// under a millisecond, and some milliseconds for the first client; several
+// callers share one question. If the child does not answer in time, or ctx
+// ends, the route does not show the client's address.
 func (p *Port) Resolve(ctx context.Context, client netip.AddrPort) Route {
 	client = unmapped(client)
 	asker := p.asker(client.Addr())
@@ -176,11 +178,11 @@ func (p *Port) Resolve(ctx context.Context, client netip.AddrPort) Route {
 	return plan.route(client, p.target.Port(), p.lastRefused())
 }
 
-// busyFor is how long after an answer a server that gives none is believed to be busy:
-// the kernel drops connections that its queue has no room for.
+// busyFor is how long after accepting a connection a server that does not answer is
+// assumed to be busy: the kernel drops connections for which its queue has no room.
 const busyFor = 2 * time.Second
 
-// Answered notes that a client's connection to a target of a route was accepted.
+// Answered records that a client's connection to a target of a route was accepted.
 func (p *Port) Answered(client, target netip.AddrPort) {
 	if refused := p.refused.Load(); refused != nil && *refused == target.Addr() {
 		p.refused.CompareAndSwap(refused, nil)
@@ -197,10 +199,10 @@ func (p *Port) lastAnswer(target netip.AddrPort) *atomic.Int64 {
 	return &p.answered[0]
 }
 
-// Unanswered notes that a connection to a target of a route was neither accepted nor
-// refused, and tells whether Resolve may know another way to the server: it is
-// remembered, and said once. Where that way is not answered either, both are as good.
-// A server that has answered others lately is only busy.
+// Unanswered records that a connection to a target of a route was neither accepted
+// nor refused, and reports whether Resolve may find another way to the server. The
+// target is remembered, and logged once. If the other way is not answered either,
+// both are equally good. A server that has recently accepted others is only busy.
 func (p *Port) Unanswered(client, target netip.AddrPort) bool {
 	asker := p.asker(client.Addr().Unmap())
 	busy := time.Since(time.Unix(0, p.lastAnswer(target).Load())) < busyFor
@@ -221,7 +223,7 @@ func (p *Port) Unanswered(client, target netip.AddrPort) bool {
 			p.deaf.CompareAndSwap(was, nil)
 			return false
 		}
-		return was != nil // others may have found out meanwhile
+		return was != nil // others may have found out in the meantime
 	}
 	asker.known.Store(nil)
 	p.saySilence(deaf)
@@ -233,7 +235,7 @@ func (p *Port) saySilence(deaf netip.Addr) {
 		"port", p.target.Port(), "unanswered", deaf)
 }
 
-// Doubt is a client whose way may have changed since.
+// Doubt is a client whose route may have changed.
 type Doubt struct {
 	Client netip.AddrPort
 	Route  Route
@@ -243,8 +245,8 @@ type Doubt struct {
 	Answered, Mute, Lost bool
 }
 
-// Look asks the child afresh, and returns the ways of clients as they are now. A
-// client stays where it is as long as no server is found, or its own is still there.
+// Look asks the child again, and returns the current routes of clients. A client
+// stays where it is if no server is found, or if its own is still there.
 func (p *Port) Look(ctx context.Context, doubts []Doubt) []Route {
 	mute := slices.ContainsFunc(doubts, func(d Doubt) bool { return d.Mute })
 	plans := map[*asker]plan{}

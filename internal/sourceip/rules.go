@@ -22,7 +22,7 @@ const (
 	uplinkGroup = table
 )
 
-// The loopback addresses, as prefixes of their networks.
+// The loopback addresses, with the prefixes of their networks.
 var (
 	loopback4 = netip.MustParsePrefix("127.0.0.1/8")
 	loopback6 = netip.MustParsePrefix("::1/128")
@@ -34,9 +34,9 @@ var (
 //	291: from 127.0.0.0/8 iif lo lookup main suppress_prefixlength 0 suppress_ifgroup 29291
 //	292: from 127.0.0.0/8 iif lo lookup 29291
 //
-// Rule 291 leaves connections alone that go from a loopback address to a
-// network inside the namespace: those are of a user's NAT with route_localnet.
-// What remains for rule 292 could not be sent at all.
+// Rule 291 exempts connections from a loopback address to a network inside the
+// namespace, which belong to a user's NAT with route_localnet. The packets that
+// remain for rule 292 could not be sent at all otherwise.
 func ruleset(af int) []*netlink.Rule {
 	loopback := loopback4.Masked()
 	if af == unix.AF_INET6 {
@@ -59,8 +59,8 @@ func newRule(af, priority, table int) *netlink.Rule {
 	return r
 }
 
-// ensureRules makes a family's rules and the route that they lead to, where
-// missing, in the calling thread's namespace.
+// ensureRules makes a family's rules, and the route to which they lead, in the
+// calling thread's namespace, as far as they are missing.
 func ensureRules(af, uplink int) error {
 	present, err := netns.Undisturbed(func() ([]netlink.Rule, error) { return netlink.RuleList(af) })
 	if err != nil {
@@ -97,7 +97,7 @@ func ensureRoute(af int) error {
 	return nil
 }
 
-// ensureGroup puts the uplink into the group that rule 291 passes over.
+// ensureGroup puts the uplink into the group that rule 291 skips.
 func ensureGroup(uplink int) error {
 	if uplink == 0 {
 		return nil

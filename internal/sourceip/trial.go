@@ -12,27 +12,27 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// A firewall inside sees a reply before its mark has led it to lo: as one that
-// leaves by the uplink, which it may drop. So the marks are tried, with a datagram
-// of a client that does not exist, and its answer.
+// A firewall inside sees a reply before its mark has led it to lo, as a packet
+// that leaves through the uplink, and may drop it. So the marks are tried, with a
+// datagram from a client that does not exist, and the answer to it.
 
-// trialAgain is the least time between two trials that are asked for.
+// trialAgain is the least time between two requested trials.
 const trialAgain = time.Second
 
-// trialPatience bounds the wait for an answer; on lo it is there at once.
+// trialPatience bounds the wait for an answer, which arrives on lo at once.
 const trialPatience = 200 * time.Millisecond
 
 var errNotCarried = errors.New("a packet filter of the namespace drops the answers to clients outside, although they are delivered on lo; " +
 	"accepting established connections (nft: ct state established accept) in its output hook helps")
 
-// trial is what was found out about the marks of a family.
+// trial is the result of trying the marks of a family.
 type trial struct {
 	err  error
 	done time.Time
 }
 
-// try tries the marks of a family, unless it was done lately. again says that there
-// is doubt about what it said.
+// try tries the marks of a family, unless that was done recently. again says that
+// the last result is in doubt.
 func (a *agent) try(i int, own netip.Addr, again bool) error {
 	t := &a.trials[i]
 	since := time.Since(t.done)
@@ -43,8 +43,8 @@ func (a *agent) try(i int, own netip.Addr, again bool) error {
 	return t.err
 }
 
-// tryMarks has a datagram go from a foreign address to a server on the wildcard
-// address, and back. What stands in the way of the trial itself proves nothing.
+// tryMarks sends a datagram from a foreign address to a server on the wildcard
+// address, and back. A problem with the trial itself proves nothing.
 func tryMarks(own, foreign netip.Addr) error {
 	server, client, err := trialSockets(own, foreign)
 	if err != nil {
@@ -87,7 +87,7 @@ func trialSockets(own, foreign netip.Addr) (server, client *os.File, err error) 
 	sfd, cfd := int(server.Fd()), int(client.Fd())
 	errno := sockio.Bind(sfd, netip.AddrPortFrom(wildcard, 0))
 	if errno == 0 {
-		sockio.SetInt(cfd, level, transparent, 1) // else the address is refused
+		sockio.SetInt(cfd, level, transparent, 1) // otherwise the address is refused
 		errno = sockio.Bind(cfd, netip.AddrPortFrom(foreign, 0))
 	}
 	if errno == 0 {
@@ -109,7 +109,7 @@ func trialSocket(of netip.Addr) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "trial"), nil
 }
 
-// readable waits until something can be read.
+// readable waits until a socket can be read.
 func readable(fd int) bool {
 	end := time.Now().Add(trialPatience)
 	for left := trialPatience; left > 0; left = time.Until(end) {

@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The watch pauses after a repair, longer and longer while changes keep coming:
-// a tool that makes many, or undoes ours for ever, shall cost little. So do
-// repairs that fail. Our own changes are seen as well, and found complete.
+// The watch pauses after a repair, longer and longer while changes continue,
+// and also after failed repairs: a tool that makes many changes, or always
+// undoes the repairs, should cost little. The watch sees its own changes too,
+// and then finds nothing to repair.
 const (
 	minPause = 100 * time.Millisecond
 	maxPause = time.Second
@@ -48,7 +49,7 @@ func (a *agent) startWatch(ctx context.Context) error {
 		go notify(f, changed)
 	}
 	go func() {
-		defer closeFiles(sockets) // ends notify
+		defer closeFiles(sockets) // which ends notify
 		a.repairOn(ctx, changed)
 	}()
 	return nil
@@ -78,8 +79,8 @@ func (a *agent) repairOn(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// notify sends on changed whenever a message comes. What it says does not
-// matter, nor whether some were lost.
+// notify sends on changed whenever a message arrives. Its contents do not
+// matter, nor whether messages were lost.
 func notify(f *os.File, changed chan<- struct{}) {
 	buf := make([]byte, 16<<10)
 	for {
