@@ -36,7 +36,7 @@ type pastProxy struct {
 	// found for them.
 	refused sync.Map
 
-	question  *question.Shared[*way] // of the child
+	question  *question.Shared[*way] // to the child
 	udpTrials                        // of Look
 }
 
@@ -51,8 +51,8 @@ type way struct {
 // alive reports whether the bypassed proxy, if any, still runs.
 func (w *way) alive() bool { return w.past == nil || w.proxy.Alive() }
 
-// silence is a container that does not answer clients, and how long it is left to its
-// proxy for that.
+// silence is a container that does not answer clients, and how long its clients
+// therefore go to the proxy.
 type silence struct {
 	container netip.AddrPort
 	pause     time.Duration
@@ -195,14 +195,14 @@ func (r *pastProxy) via() string {
 	return ""
 }
 
-// valid is the way that is known, if it holds.
+// valid returns the known way if it is still valid.
 func (r *pastProxy) valid() (*way, bool) {
 	w := r.known.Load()
 	return w, w != nil && w.alive()
 }
 
-// ask returns a way that known has when it is the turn, or asks the child. It waits
-// for no longer than findTimeout for each that asked before.
+// ask waits for its turn, and then returns the way that known returns, or asks the child.
+// It waits at most findTimeout for each question before.
 func (r *pastProxy) ask(known func() (*way, bool)) *way {
 	w, ok := r.question.Ask(context.Background(), question.Source[*way]{Known: known, Holds: (*way).alive, Ask: r.find})
 	if !ok {
@@ -211,9 +211,10 @@ func (r *pastProxy) ask(known func() (*way, bool)) *way {
 	return w
 }
 
-// find asks the child, and keeps the way for a while: what nobody listens at, not at
-// all, and what is no proxy's socket for as long again as that is known, since an
-// engine may open it before its proxy starts.
+// find asks the child, and keeps the way for a while. If no process listens, the way
+// is not kept. If a socket belongs to no proxy, the way is kept for as long as the
+// socket has been known, since an engine may open the socket before its proxy
+// starts.
 func (r *pastProxy) find(latest *way) *way {
 	ctx, cancel := context.WithTimeout(r.ctx, findTimeout)
 	defer cancel()

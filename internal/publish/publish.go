@@ -26,9 +26,9 @@ type Config struct {
 	// Backend is the backend that shows servers the addresses of their clients,
 	// see sourceip.Config; empty: none.
 	Backend string
-	// Own, where it is valid, has all ports lead to the namespace's own addresses,
-	// one of which it is; the unspecified address says that none is known. Servers on
-	// loopback alone are not reached, see sourceip.Own.
+	// Own, if valid, is one of the namespace's own addresses, to which all ports then
+	// lead; the unspecified address says that none is known. Servers that only listen
+	// on loopback are not reached, see sourceip.Own.
 	Own netip.Addr
 	// UserlandProxies makes ports bypass the userland proxies of container engines.
 	// The namespace must answer the calls of package userlandproxy too.
