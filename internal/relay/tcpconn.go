@@ -62,7 +62,7 @@ type tcpSide struct {
 	failed bool
 }
 
-// refuse resets the client and says why.
+// refuse resets the client and logs the reason.
 func (c *tcpConn) refuse(reason string) {
 	c.part.refuse(reason)
 	if c.opening != nil {

@@ -22,12 +22,12 @@ type opening struct {
 // poolTimeout is how long a client waits for a socket of the pool.
 const poolTimeout = 5 * time.Second
 
-// answerTimeout is how long a server may take to accept or refuse: it is on this
-// machine, and the kernel does it for the server.
+// answerTimeout is how long a server may take to accept or refuse. It is on this
+// machine, and the kernel answers for it.
 const answerTimeout = time.Second
 
-// accepted starts a connection for a client's socket; socket is one of the
-// namespace, of the port's family.
+// accepted starts a connection for a client's socket fd; socket is in the
+// namespace, and of the port's family.
 func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
 	t.stats.accepted.Add(1)
 	c := &tcpConn{part: t, opening: &opening{client: from, local: sockio.LocalAddr(fd)}}
@@ -53,13 +53,13 @@ func (t *tcpPart) accepted(fd int, from netip.AddrPort, socket int) {
 	c.routed()
 }
 
-// routed goes on where the route is known.
+// routed continues once the route is known.
 func (c *tcpConn) routed() {
 	c.dir[toChild].kept = c.opening.route.Prelude
 	c.takeSocket()
 }
 
-// takeSocket gets a socket of the namespace, now or when there is one.
+// takeSocket gets a socket of the namespace, now or when one is available.
 func (c *tcpConn) takeSocket() {
 	to := c.opening.route.Target
 	if !to.IsValid() {
@@ -98,16 +98,16 @@ func (c *tcpConn) gotSocket(fd int) {
 	c.connect(fd)
 }
 
-// connect starts the connection to the server, and the traffic with what the
-// client may have sent by now.
+// connect starts the connection to the server, and forwards what the client has
+// sent so far.
 func (c *tcpConn) connect(fd int) {
 	route := &c.opening.route
 	s := &c.side[child]
 	*s = tcpSide{conn: c, fd: int32(fd), number: child, writable: true}
 	if route.Source.IsValid() {
 		if route.Source.Port() == 0 {
-			// The port is chosen by connect, when the target is known too, so that
-			// two connections may share it (ip(7), Linux 4.2).
+			// connect chooses the port, when the target is known too, so that two
+			// connections may share it (ip(7), Linux 4.2).
 			sockio.SetInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 		}
 		if errno := sockio.Bind(fd, route.Source); errno != 0 {
@@ -121,7 +121,7 @@ func (c *tcpConn) connect(fd int) {
 	}
 	c.pump(toChild)
 	for i := range c.side {
-		// A connection that has failed by now may have none, or another socket.
+		// A connection that has failed in the meantime may have no socket, or another one.
 		if s := &c.side[i]; !c.dead && s.fd >= 0 && s.token == (token{}) {
 			c.register(s)
 		}
@@ -139,7 +139,7 @@ func (c *tcpConn) register(s *tcpSide) {
 	}
 }
 
-// resolve asks for the route, and goes on with then.
+// resolve asks for the route, and continues with then.
 func (c *tcpConn) resolve(then func()) {
 	o, router, loop := c.opening, c.part.port.cfg.Router, c.part.loop
 	go func() {
@@ -220,6 +220,6 @@ func (c *tcpConn) answered() {
 // opened is called when the server has accepted.
 func (c *tcpConn) opened() {
 	c.answered()
-	// The client may have ended before; see passEnd.
+	// The client may have ended its direction before; see passEnd.
 	c.passEnd(toChild)
 }

@@ -99,7 +99,7 @@ func (l *udpListener) newFlow(key flowKey, s *udpSlot, now time.Duration) *udpFl
 	return f
 }
 
-// open gives the flow its socket, or has it wait for one. It reports false when
+// open gives the flow its socket, or makes it wait for one. It returns false if
 // neither is possible.
 func (f *udpFlow) open() (bool, error) {
 	if !f.route.Target.IsValid() {

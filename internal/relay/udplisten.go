@@ -119,7 +119,7 @@ func (l *udpListener) flow(s *udpSlot, now time.Duration) *udpFlow {
 	return f
 }
 
-// asked is the address that the client of a flow sends to.
+// asked returns the address that the client of a flow sends to.
 func (l *udpListener) asked(key *flowKey) netip.AddrPort {
 	if !l.wildcard {
 		return l.bound
