@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"rootlesskit/internal/launch"
 	"rootlesskit/internal/nstest"
 )
@@ -148,9 +150,56 @@ func (k *kit) start(t *testing.T) {
 	}
 	go func() { _ = k.Wait(); close(k.ended) }()
 	t.Cleanup(func() {
+		tree := openTree(k.Process.Pid)
 		_ = k.Process.Kill()
 		<-k.ended
+		tree.end(t)
 	})
+}
+
+// tree is the processes of a run: pidfds by PIDs.
+type tree map[int]int
+
+func openTree(pid int) tree {
+	opened := tree{}
+	for _, pid := range treeOf(pid) {
+		if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
+			opened[pid] = pidfd
+		}
+	}
+	return opened
+}
+
+// end waits until all have ended, after the launcher. One that was stopped goes on
+// before: it could end nothing below it.
+func (opened tree) end(t *testing.T) {
+	for _, pidfd := range opened {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGCONT, nil, 0)
+		defer unix.Close(pidfd)
+	}
+	for pid, pidfd := range opened {
+		poll(t, fmt.Sprintf("the end of process %d of a run whose launcher was killed", pid), func() bool {
+			fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+			n, err := unix.Poll(fds, 0)
+			return err == nil && n == 1
+		})
+	}
+}
+
+// stop stops a process, which goes on when the test has ended, if not before.
+func stop(t *testing.T, pid int) {
+	t.Helper()
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGCONT, nil, 0)
+		unix.Close(pidfd)
+	})
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGSTOP, nil, 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (k *kit) awaitAPI(t *testing.T) {

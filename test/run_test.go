@@ -127,9 +127,7 @@ func TestKilledParentEndsPIDNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Stopped, it can do nothing about the parent's death itself.
-	if err := unix.Kill(child, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, child)
 	if err := k.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -210,9 +210,7 @@ func TestLockAfterKill(t *testing.T) {
 		}
 		defer lock.Close()
 		free := func() bool { return unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil }
-		if err := unix.Kill(child, unix.SIGSTOP); err != nil { // so that it kills nothing yet
-			t.Fatal(err)
-		}
+		stop(t, child) // so that it kills nothing yet
 		if err := k.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
