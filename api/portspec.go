@@ -8,10 +8,6 @@ import (
 	"strings"
 )
 
-// protos lists every protocol that a PortSpec can name. The port driver decides
-// which of them it forwards (PortDriverInfo.Protos).
-var protos = []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "sctp", "sctp4", "sctp6"}
-
 // ProxyProtocolV2 is the value of PortSpec.ProxyProtocol.
 const ProxyProtocolV2 = "v2"
 
@@ -30,10 +26,11 @@ func ParsePortSpec(s string) (PortSpec, error) {
 	if isPortPair(splitFields(s)) {
 		return ParsePortSpec(s + "/tcp")
 	}
-	addresses, proto, ok := cutLast(s, "/")
+	addresses, name, ok := cutLast(s, "/")
 	if !ok {
 		return PortSpec{}, missingProto(s)
 	}
+	proto := Proto(name)
 	if err := validateProto(proto); err != nil {
 		return PortSpec{}, fmt.Errorf("invalid PortSpec string: %q: %w", s, err)
 	}
@@ -133,14 +130,14 @@ func (s PortSpec) validateProxyProtocol() error {
 		return nil
 	case s.ProxyProtocol != ProxyProtocolV2:
 		return fmt.Errorf("unknown proxyProtocol: %q (expected %q)", s.ProxyProtocol, ProxyProtocolV2)
-	case !strings.HasPrefix(s.Proto, "tcp"):
+	case s.Proto.Transport() != TCP:
 		return fmt.Errorf("proxyProtocol %q is for tcp ports only, not for %s", s.ProxyProtocol, s.Proto)
 	}
 	return nil
 }
 
-func validateProto(proto string) error {
-	if !slices.Contains(protos, proto) {
+func validateProto(proto Proto) error {
+	if !proto.known() {
 		return fmt.Errorf("unknown proto: %q", proto)
 	}
 	return nil

@@ -8,7 +8,7 @@ package api
 type PortSpec struct {
 	// Proto is tcp, tcp4, tcp6, udp, udp4 or udp6. On a wildcard address, tcp and
 	// udp listen on both families, and the other forms on one.
-	Proto string `json:"proto,omitempty"`
+	Proto Proto `json:"proto,omitempty"`
 	// ParentIP is the address to listen on in the host, without brackets or
 	// zone; empty means all.
 	ParentIP string `json:"parentIP,omitempty"`
@@ -118,7 +118,7 @@ type PortDriverInfo struct {
 	// it. Since API version 1.2.0.
 	Reason string `json:"reason,omitempty"`
 	// Protos lists the values of PortSpec.Proto that the driver can forward.
-	Protos []string `json:"protos"`
+	Protos []Proto `json:"protos"`
 	// DisallowLoopbackChildIP says that the driver cannot connect to a loopback
 	// address of the namespace: set PortSpec.ChildIP to
 	// NetworkDriverInfo.ChildIP.

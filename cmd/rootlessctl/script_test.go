@@ -45,7 +45,7 @@ func serve(ts *testscript.TestScript, _ bool, args []string) {
 	if args[0] == "full" {
 		cfg.Ports = ports.New(&portstest.Driver{})
 		info.NetworkDriver = &api.NetworkDriverInfo{Driver: "slirp4netns", DNS: []string{"10.0.2.3", "fd00::3"}, ChildIP: "10.0.2.100", DynamicChildIP: true, IPv6: true}
-		info.PortDriver = &api.PortDriverInfo{Driver: "builtin", Protos: []string{"tcp", "udp"}, Extra: map[string]string{"sourceIPTransparentBackend": "nft"}}
+		info.PortDriver = &api.PortDriverInfo{Driver: "builtin", Protos: []api.Proto{"tcp", "udp"}, Extra: map[string]string{"sourceIPTransparentBackend": "nft"}}
 	}
 	cfg.Info = func() (api.Info, error) { return info, nil }
 	l, err := unixsock.Listen(context.Background(), ts.MkAbs("api.sock"))

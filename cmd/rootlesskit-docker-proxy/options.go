@@ -67,7 +67,7 @@ func (o options) spec(info *api.Info) (api.PortSpec, error) {
 		childIP = info.NetworkDriver.ChildIP
 	}
 	return api.PortSpec{
-		Proto:      o.proto + family,
+		Proto:      api.Proto(o.proto + family),
 		ParentIP:   o.hostIP,
 		ParentPort: o.hostPort,
 		ChildIP:    childIP,

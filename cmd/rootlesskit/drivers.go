@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"github.com/urfave/cli/v3"
 
@@ -112,7 +111,7 @@ func parsePublish(specs []string) ([]api.PortSpec, error) {
 			return nil, err
 		}
 		// Drivers refuse the protocols that none of them has.
-		if err := spec.Validate(); err != nil && !strings.HasPrefix(spec.Proto, "sctp") {
+		if err := spec.Validate(); err != nil && spec.Proto.Transport() != api.SCTP {
 			return nil, err
 		}
 		out = append(out, spec)

@@ -83,7 +83,7 @@ func (c *config) specs() ([]api.PortSpec, error) {
 		}
 		for proto := range strings.SplitSeq(m.Protocol, ",") {
 			for i := range max(m.Range, 1) {
-				all = append(all, api.PortSpec{Proto: proto, ParentIP: m.HostIP, ParentPort: m.HostPort + i, ChildPort: m.ContainerPort + i})
+				all = append(all, api.PortSpec{Proto: api.Proto(proto), ParentIP: m.HostIP, ParentPort: m.HostPort + i, ChildPort: m.ContainerPort + i})
 			}
 		}
 	}

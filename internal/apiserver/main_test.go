@@ -102,7 +102,7 @@ var testInfo = api.Info{
 	APIVersion: api.APIVersion, Version: api.Version, StateDir: "/run/user/1000/rootlesskit", ChildPID: 4242,
 	NetworkDriver: &api.NetworkDriverInfo{Driver: "slirp4netns", DNS: []string{"10.0.2.3"}, ChildIP: "10.0.2.100", DynamicChildIP: true, IPv6: true},
 	PortDriver: &api.PortDriverInfo{
-		Driver: "builtin", Protos: []string{"tcp", "udp"}, DisallowLoopbackChildIP: true,
+		Driver: "builtin", Protos: []api.Proto{"tcp", "udp"}, DisallowLoopbackChildIP: true,
 		Extra: map[string]string{"sourceIPTransparentBackend": "nft"},
 	},
 }

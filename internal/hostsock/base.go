@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/api"
 )
 
 // Base is the listening socket of a published TCP port. Other sockets of the
@@ -30,7 +32,7 @@ type Base struct {
 
 // ListenBase is like Listen with a TCP protocol, but opens a single socket, a
 // base.
-func ListenBase(proto, ip string, port int) (Base, error) {
+func ListenBase(proto api.Proto, ip string, port int) (Base, error) {
 	addrs, err := resolvePort(proto, ip, port)
 	if err != nil {
 		return Base{}, err

@@ -17,10 +17,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/api"
 	"rootlesskit/internal/sockio"
 )
 
@@ -38,7 +38,7 @@ import (
 // address already in use". For a privileged port it is a *PrivilegedPortError,
 // unless the process has CAP_NET_BIND_SERVICE in its permitted set; Listen then
 // raises the capability only for bind.
-func Listen(proto, ip string, port int) ([]int, error) {
+func Listen(proto api.Proto, ip string, port int) ([]int, error) {
 	addrs, err := resolvePort(proto, ip, port)
 	if err != nil {
 		return nil, err
@@ -50,34 +50,33 @@ func Listen(proto, ip string, port int) ([]int, error) {
 	return fds, nil
 }
 
-func resolvePort(proto, ip string, port int) ([]netip.Addr, error) {
+func resolvePort(proto api.Proto, ip string, port int) ([]netip.Addr, error) {
 	addrs, err := resolve(proto, ip)
 	if err == nil && (port < 1 || port > math.MaxUint16) {
 		err = &net.AddrError{Err: "invalid port", Addr: fmt.Sprint(port)}
 	}
 	if err != nil {
-		return nil, &net.OpError{Op: "listen", Net: proto, Err: err}
+		return nil, &net.OpError{Op: "listen", Net: string(proto), Err: err}
 	}
 	return addrs, nil
 }
 
-func listenError(proto, ip string, port int, err error) error {
-	err = &net.OpError{Op: "listen", Net: proto, Addr: netAddr(proto, ip, port), Err: err}
+func listenError(proto api.Proto, ip string, port int, err error) error {
+	err = &net.OpError{Op: "listen", Net: string(proto), Addr: netAddr(proto, ip, port), Err: err}
 	return explainPrivileged(err, port)
 }
 
-func sockType(proto string) int {
-	if strings.HasPrefix(proto, "udp") {
+func sockType(proto api.Proto) int {
+	if proto.Transport() == api.UDP {
 		return unix.SOCK_DGRAM
 	}
 	return unix.SOCK_STREAM
 }
 
 // resolve lists the addresses to bind.
-func resolve(proto, ip string) ([]netip.Addr, error) {
-	transport := strings.TrimRight(proto, "46")
-	if (transport != "tcp" && transport != "udp") || len(proto)-len(transport) > 1 {
-		return nil, net.UnknownNetworkError(proto)
+func resolve(proto api.Proto, ip string) ([]netip.Addr, error) {
+	if transport := proto.Transport(); transport != api.TCP && transport != api.UDP {
+		return nil, net.UnknownNetworkError(string(proto))
 	}
 	addr := netip.IPv6Unspecified()
 	if ip != "" {
@@ -88,12 +87,12 @@ func resolve(proto, ip string) ([]netip.Addr, error) {
 		addr = addr.Unmap()
 	}
 	mismatch := &net.AddrError{Err: "no suitable address found", Addr: ip}
-	switch family := proto[len(transport):]; {
-	case family == "" && addr.IsUnspecified():
+	switch family := proto.Family(); {
+	case family == 0 && addr.IsUnspecified():
 		return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, nil
-	case family == "4" && addr == netip.IPv6Unspecified():
+	case family == 4 && addr == netip.IPv6Unspecified():
 		return []netip.Addr{netip.IPv4Unspecified()}, nil
-	case family == "4" && !addr.Is4(), family == "6" && !addr.Is6():
+	case family == 4 && !addr.Is4(), family == 6 && !addr.Is6():
 		return nil, mismatch
 	}
 	return []netip.Addr{addr}, nil
@@ -185,7 +184,7 @@ func sockaddr(addr netip.Addr, port int) (unix.Sockaddr, int, error) {
 }
 
 // netAddr returns the address for errors, in the form in which it was asked for.
-func netAddr(proto, ip string, port int) net.Addr {
+func netAddr(proto api.Proto, ip string, port int) net.Addr {
 	addr, _ := netip.ParseAddr(ip)
 	if sockType(proto) == unix.SOCK_DGRAM {
 		return &net.UDPAddr{IP: addr.AsSlice(), Port: port, Zone: addr.Zone()}

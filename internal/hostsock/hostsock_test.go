@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/api"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/sockio"
@@ -39,7 +40,7 @@ func freePort(t *testing.T) int {
 }
 
 // listen opens sockets that are closed with the test.
-func listen(t *testing.T, proto, ip string, port int) []int {
+func listen(t *testing.T, proto api.Proto, ip string, port int) []int {
 	t.Helper()
 	fds, err := hostsock.Listen(proto, ip, port)
 	if err != nil {
@@ -88,7 +89,7 @@ func TestAddresses(t *testing.T) {
 			proto := transport + c.protoSuffix
 			t.Run(proto+" "+c.ip, func(t *testing.T) {
 				var got []string
-				for _, fd := range listen(t, proto, c.ip, freePort(t)) {
+				for _, fd := range listen(t, api.Proto(proto), c.ip, freePort(t)) {
 					got = append(got, localAddr(t, fd))
 				}
 				want := c.want
@@ -106,13 +107,14 @@ func TestAddresses(t *testing.T) {
 // The texts are those of package net, which reach clients of the API.
 func TestErrors(t *testing.T) {
 	taken := freePort(t)
-	for _, network := range []string{"tcp4", "udp4"} {
+	for _, network := range []api.Proto{"tcp4", "udp4"} {
 		listen(t, network, "127.0.0.1", taken)
 	}
 	for _, c := range []struct {
-		proto, ip string
-		port      int
-		want      string
+		proto api.Proto
+		ip    string
+		port  int
+		want  string
 	}{
 		{"tcp4", "127.0.0.1", taken, "listen tcp4 127.0.0.1:%d: bind: address already in use"},
 		{"tcp", "127.0.0.1", taken, "listen tcp 127.0.0.1:%d: bind: address already in use"},
@@ -153,7 +155,7 @@ func TestErrors(t *testing.T) {
 // same port again right after it was closed.
 func TestFamiliesCoexist(t *testing.T) {
 	port := freePort(t)
-	for _, transport := range []string{"tcp", "udp"} {
+	for _, transport := range []api.Proto{"tcp", "udp"} {
 		for range 2 {
 			v4, err := hostsock.Listen(transport+"4", "0.0.0.0", port)
 			if err != nil {
@@ -170,7 +172,7 @@ func TestFamiliesCoexist(t *testing.T) {
 
 // TestPartialFailure takes the IPv6 half away: the IPv4 socket must not stay.
 func TestPartialFailure(t *testing.T) {
-	for _, proto := range []string{"tcp", "udp"} {
+	for _, proto := range []api.Proto{"tcp", "udp"} {
 		port := freePort(t)
 		listen(t, proto+"6", "::1", port)
 		before := nstest.OpenFDs()
@@ -240,7 +242,7 @@ func TestAcceptsBothFamilies(t *testing.T) {
 }
 
 func TestSocketFlags(t *testing.T) {
-	for _, proto := range []string{"tcp", "udp"} {
+	for _, proto := range []api.Proto{"tcp", "udp"} {
 		for _, fd := range listen(t, proto, "", freePort(t)) {
 			fl, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 			fdFlags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/api"
 	"rootlesskit/internal/sockio"
 )
 
@@ -96,7 +97,7 @@ type Sockets struct {
 // the port's addresses instead of new ones. A port on all addresses uses the
 // inherited sockets and no others: an IPv6 socket for both families is enough,
 // and so is a socket of one family.
-func (in *Inherited) Listen(proto, ip string, port int) (Sockets, error) {
+func (in *Inherited) Listen(proto api.Proto, ip string, port int) (Sockets, error) {
 	sockets, err := in.Take(proto, ip, port)
 	if len(sockets.FDs) > 0 || err != nil {
 		return sockets, err
@@ -106,12 +107,12 @@ func (in *Inherited) Listen(proto, ip string, port int) (Sockets, error) {
 }
 
 // Take returns the inherited sockets for a port, if any.
-func (in *Inherited) Take(proto, ip string, port int) (Sockets, error) {
+func (in *Inherited) Take(proto api.Proto, ip string, port int) (Sockets, error) {
 	fds, err := in.take(proto, ip, port)
 	return Sockets{FDs: fds, Shared: true}, err
 }
 
-func (in *Inherited) take(proto, ip string, port int) ([]int, error) {
+func (in *Inherited) take(proto api.Proto, ip string, port int) ([]int, error) {
 	addrs, err := resolve(proto, ip)
 	if in == nil || err != nil {
 		return nil, nil // Listen returns the error

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/api"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/sockio"
 )
@@ -62,7 +63,8 @@ type socket struct{ network, ip string }
 // inheritedSockets are sockets that were inherited, and those of them that a port takes.
 var inheritedSockets = []struct {
 	inherited []socket
-	proto, ip string
+	proto     api.Proto
+	ip        string
 	taken     []int // indices of inherited; nil: a new socket, or the error
 	inUse     bool
 }{
@@ -143,7 +145,7 @@ func TestSeal(t *testing.T) {
 	first, second := freePort(t), freePort(t)
 	fds := []int{activated(t, "tcp4", "0.0.0.0", first), activated(t, "tcp4", "127.0.0.1", second)}
 	in := hostsock.NewInherited(fds)
-	listen := func(proto string, port int, ip string) error {
+	listen := func(proto api.Proto, port int, ip string) error {
 		sockets, err := in.Listen(proto, ip, port)
 		sockio.CloseAll(sockets.FDs)
 		return err

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/api"
 	"rootlesskit/internal/caps"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
@@ -29,7 +30,7 @@ import (
 // 1024 whatever the host has.
 func TestPrivilegedPort(t *testing.T) {
 	child := nstest.NewChild(t)
-	for proto, listen := range map[string]string{
+	for proto, listen := range map[api.Proto]string{
 		"tcp":  `listen tcp :81`,
 		"udp4": `listen udp4 :81`,
 		"tcp6": `listen tcp6 :81`,
@@ -47,7 +48,7 @@ func TestPrivilegedPort(t *testing.T) {
 // What a file capability gives is played inside a namespace, whose root has
 // CAP_NET_BIND_SERVICE over the namespace's ports.
 type restricted struct {
-	Proto     string
+	Proto     api.Proto
 	Permitted bool // CAP_NET_BIND_SERVICE stays in the permitted set
 	NoIPv6    bool // socket(AF_INET6) fails as with ipv6.disable=1
 	Port      int
@@ -145,7 +146,7 @@ func forbidIPv6Sockets() error {
 
 func TestPermittedCapabilityIsRaised(t *testing.T) {
 	child := nstest.NewChild(t)
-	for _, proto := range []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"} {
+	for _, proto := range []api.Proto{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"} {
 		fds, err := child.Call(t.Context(), restrictedMethod, restricted{Proto: proto, Permitted: true, Port: 80}, nil)
 		sockio.CloseAll(fds)
 		if err != nil {
@@ -161,7 +162,7 @@ func TestPermittedCapabilityIsRaised(t *testing.T) {
 
 func TestHostWithoutIPv6(t *testing.T) {
 	child := nstest.NewChild(t)
-	for _, proto := range []string{"tcp", "udp"} {
+	for _, proto := range []api.Proto{"tcp", "udp"} {
 		fds, err := child.Call(t.Context(), restrictedMethod, restricted{Proto: proto, NoIPv6: true, Port: 8080}, nil)
 		if err != nil {
 			t.Fatal(err)

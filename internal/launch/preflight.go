@@ -87,7 +87,7 @@ func tryPorts(ctx context.Context, cfg Config) error {
 type hostOnly struct{ driver.Ports }
 
 func (hostOnly) Info() api.PortDriverInfo {
-	return api.PortDriverInfo{Protos: []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"}}
+	return api.PortDriverInfo{Protos: []api.Proto{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"}}
 }
 
 func (hostOnly) Forward(_ context.Context, spec api.PortSpec) (io.Closer, error) {

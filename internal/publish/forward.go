@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -53,7 +52,7 @@ func (p *Ports) listen(spec api.PortSpec) (hostsock.Sockets, error) {
 // namespace. wrap, if not nil, wraps or replaces the router.
 func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock.Sockets, wrap func(relay.Router) relay.Router) (*Port, error) {
 	taken := false
-	udp := strings.HasPrefix(spec.Proto, "udp")
+	udp := spec.Proto.Transport() == api.UDP
 	var own *router
 	port, err := p.start(func() (forwarded, error) {
 		taken = true

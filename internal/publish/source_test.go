@@ -96,7 +96,7 @@ func (r *remoteTest) publish(t *testing.T, proto string, socket syscall.Conn, to
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := r.ports.ForwardOn(api.PortSpec{Proto: proto}, netip.MustParseAddrPort(to), hostsock.Sockets{FDs: []int{fd}}, nil)
+	port, err := r.ports.ForwardOn(api.PortSpec{Proto: api.Proto(proto)}, netip.MustParseAddrPort(to), hostsock.Sockets{FDs: []int{fd}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,6 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -161,7 +160,7 @@ func (p *Ports) Info() api.PortDriverInfo {
 
 // Forward implements driver.Ports.
 func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
-	if !strings.HasPrefix(spec.Proto, "tcp") {
+	if spec.Proto.Transport() != api.TCP {
 		return p.Ports.Forward(ctx, spec)
 	}
 	why := p.unavailable()

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"strings"
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
@@ -31,7 +30,7 @@ func (p *Ports) Handler() http.Handler { return p.containers.Handler() }
 
 // ForwardTo implements containers.Driver.
 func (p *Ports) ForwardTo(g containers.Guest, spec api.PortSpec, r relay.Router) (io.Closer, error) {
-	udp := strings.HasPrefix(spec.Proto, "udp")
+	udp := spec.Proto.Transport() == api.UDP
 	if !udp && spec.ProxyProtocol == "" {
 		return p.forwardBase(spec, guestTarget(spec), g, r)
 	}

@@ -11,7 +11,7 @@ import (
 
 // addresses are the tests of which address of the host leads to which of the
 // namespace, for tcp or udp with their strict forms.
-func (s *suite) addresses(transport string) func(t *testing.T) {
+func (s *suite) addresses(transport api.Proto) func(t *testing.T) {
 	return func(t *testing.T) {
 		if !s.has(transport) {
 			return
@@ -32,7 +32,7 @@ func (s *suite) addresses(transport string) func(t *testing.T) {
 
 type addressing struct {
 	*suite
-	transport string
+	transport api.Proto
 }
 
 // serve has a server on one address of the namespace, or on all, which answers
@@ -73,9 +73,9 @@ func (a addressing) expectNothing(t testing.TB, address string) {
 	}
 }
 
-func (a addressing) publish(t testing.TB, protoSuffix, ip string, childPort int) *published {
+func (a addressing) publish(t testing.TB, family api.Proto, ip string, childPort int) *published {
 	t.Helper()
-	return endpoint{a.suite, a.transport + protoSuffix, ip}.publish(t, childPort)
+	return endpoint{a.suite, a.transport + family, ip}.publish(t, childPort)
 }
 
 // testWildcard reaches a port by several addresses of both families. For UDP
@@ -148,7 +148,7 @@ func (a addressing) testWildcardInUse(t *testing.T) {
 // testPartlyInUse has one family taken: nothing of the other may stay behind.
 func (a addressing) testPartlyInUse(t *testing.T) {
 	spec := api.PortSpec{Proto: a.transport, ParentPort: FreePort(t), ChildPort: a.serve(t, "", "word")}
-	release := occupy(t, a.transport, fmt.Sprintf("[::1]:%d", spec.ParentPort))
+	release := occupy(t, string(a.transport), fmt.Sprintf("[::1]:%d", spec.ParentPort))
 	before := nstest.OpenFDs()
 	a.expectError(t, spec, fmt.Sprintf("listen %s :%d: bind: address already in use", a.transport, spec.ParentPort))
 	if leaked := nstest.LeakedFDs(before); len(leaked) > 0 {
@@ -176,8 +176,8 @@ func occupy(t testing.TB, transport, address string) (release func()) {
 }
 
 func (a addressing) testWrongFamily(t *testing.T) {
-	for suffix, ip := range map[string]string{"4": "::1", "6": "127.0.0.1"} {
-		proto := a.transport + suffix
+	for family, ip := range map[api.Proto]string{"4": "::1", "6": "127.0.0.1"} {
+		proto := a.transport + family
 		a.expectError(t, api.PortSpec{Proto: proto, ParentIP: ip, ParentPort: FreePort(t), ChildPort: 80},
 			fmt.Sprintf("listen %s: address %s: no suitable address found", proto, ip))
 	}

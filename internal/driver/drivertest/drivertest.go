@@ -137,7 +137,7 @@ type suite struct {
 	childPort int // the last one used
 }
 
-func (s *suite) has(proto string) bool { return slices.Contains(s.info.Protos, proto) }
+func (s *suite) has(proto api.Proto) bool { return slices.Contains(s.info.Protos, proto) }
 
 func (s *suite) can(a Ability) bool { return !slices.Contains(s.Lacks, a) }
 
@@ -154,7 +154,7 @@ func run(t *testing.T, name string, condition bool, f func(t *testing.T)) {
 
 // family runs the tests of a protocol that publish on an address, where the
 // driver has the protocol.
-func (s *suite) family(proto, ip string, tests func(t *testing.T, at endpoint)) func(t *testing.T) {
+func (s *suite) family(proto api.Proto, ip string, tests func(t *testing.T, at endpoint)) func(t *testing.T) {
 	return func(t *testing.T) {
 		if s.has(proto) {
 			tests(t, endpoint{s, proto, ip})

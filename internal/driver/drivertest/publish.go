@@ -19,7 +19,8 @@ const patience = 10 * time.Second
 // endpoint is where a test publishes its ports.
 type endpoint struct {
 	*suite
-	proto, ip string
+	proto api.Proto
+	ip    string
 }
 
 // published is a port of the driver.

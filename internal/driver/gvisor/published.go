@@ -79,7 +79,7 @@ func (p *Ports) Wait() error {
 func (p *Ports) Info() api.PortDriverInfo {
 	return api.PortDriverInfo{
 		Driver: "gvisor-tap-vsock",
-		Protos: []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"},
+		Protos: []api.Proto{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"},
 	}
 }
 
@@ -87,7 +87,7 @@ func (p *Ports) Info() api.PortDriverInfo {
 func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
 	if protos := p.Info().Protos; !slices.Contains(protos, spec.Proto) {
 		return nil, fmt.Errorf("protocol %q is not supported by the port driver gvisor-tap-vsock, choose one of %s",
-			spec.Proto, strings.Join(protos, " "))
+			spec.Proto, strings.Trim(fmt.Sprint(protos), "[]"))
 	}
 	child, err := p.childAddr(spec.ChildIP)
 	if err != nil {
@@ -103,7 +103,7 @@ func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, erro
 	if err != nil {
 		return nil, err
 	}
-	sockets, err := shareAll(listening.FDs, spec.Proto)
+	sockets, err := shareAll(listening.FDs, string(spec.Proto))
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (p *Ports) targets(child netip.Addr, port uint16, is6 bool) []netip.AddrPor
 
 // serve starts a port on its sockets.
 func (p *Ports) serve(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) io.Closer {
-	if strings.HasPrefix(spec.Proto, "udp") {
+	if spec.Proto.Transport() == api.UDP {
 		return p.serveUDP(spec, sockets, child)
 	}
 	return p.serveTCP(spec, sockets, child)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -113,7 +112,7 @@ func checkFree(spec api.PortSpec) error {
 	for _, fd := range fds {
 		unix.Close(fd)
 	}
-	if errors.Is(err, unix.EADDRINUSE) && strings.HasPrefix(spec.Proto, "udp") {
+	if errors.Is(err, unix.EADDRINUSE) && spec.Proto.Transport() == api.UDP {
 		// pasta keeps flows of a closed port in sockets that share the port; none of
 		// them listens.
 		servers, diagErr := netns.Listeners(unix.IPPROTO_UDP, uint16(spec.ParentPort))

@@ -78,7 +78,7 @@ func TestListener(t *testing.T) {
 		cfg := config()
 		cfg.IPv6 = tt.ipv6
 		p := &Ports{network: &Network{cfg: cfg}}
-		l := p.listener(api.PortSpec{Proto: tt.proto, ParentIP: tt.ip, ParentPort: 8080, ChildPort: 80})
+		l := p.listener(api.PortSpec{Proto: api.Proto(tt.proto), ParentIP: tt.ip, ParentPort: 8080, ChildPort: 80})
 		var want []netip.Addr
 		for _, s := range strings.Fields(tt.addrs) {
 			want = append(want, netip.MustParseAddr(s))

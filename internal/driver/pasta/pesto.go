@@ -56,7 +56,7 @@ func (p *Ports) Start(ctx context.Context, _ driver.Sandbox, _ driver.Link) erro
 func (p *Ports) Info() api.PortDriverInfo {
 	info := api.PortDriverInfo{
 		Driver:                  Pesto,
-		Protos:                  []string{"tcp", "tcp4", "udp", "udp4"},
+		Protos:                  []api.Proto{"tcp", "tcp4", "udp", "udp4"},
 		DisallowLoopbackChildIP: true,
 	}
 	if p.network.cfg.IPv6 {
@@ -67,7 +67,7 @@ func (p *Ports) Info() api.PortDriverInfo {
 
 // Check implements helper.Forwarder.
 func (p *Ports) Check(spec api.PortSpec, _ []api.PortSpec) error {
-	if addr, err := netip.ParseAddr(spec.ParentIP); err == nil && !addr.Unmap().Is4() && !p.network.cfg.IPv6 && !strings.HasSuffix(spec.Proto, "4") {
+	if addr, err := netip.ParseAddr(spec.ParentIP); err == nil && !addr.Unmap().Is4() && !p.network.cfg.IPv6 && spec.Proto.Family() != 4 {
 		return fmt.Errorf("publishing on %s needs --ipv6", addr)
 	}
 	addr, err := netip.ParseAddr(spec.ChildIP)
@@ -93,7 +93,7 @@ type listener struct {
 func (p *Ports) listener(spec api.PortSpec) listener {
 	l := listener{proto: unix.IPPROTO_TCP, port: uint16(spec.ParentPort)}
 	option := "--tcp-ports="
-	if strings.HasPrefix(spec.Proto, "udp") {
+	if spec.Proto.Transport() == api.UDP {
 		l.proto, option = unix.IPPROTO_UDP, "--udp-ports="
 	}
 	ports := fmt.Sprintf("%d:%d", spec.ParentPort, spec.ChildPort)
@@ -114,9 +114,9 @@ func (p *Ports) addrs(spec api.PortSpec) []netip.Addr {
 	switch {
 	case err == nil && !addr.IsUnspecified():
 		return []netip.Addr{addr}
-	case strings.HasSuffix(spec.Proto, "6"):
+	case spec.Proto.Family() == 6:
 		return []netip.Addr{v6}
-	case strings.HasSuffix(spec.Proto, "4"):
+	case spec.Proto.Family() == 4:
 		return []netip.Addr{v4}
 	case addr == v6:
 		return []netip.Addr{v6}

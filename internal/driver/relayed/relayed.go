@@ -65,7 +65,7 @@ func (p *Ports) Wait() error {
 func (p *Ports) Info() api.PortDriverInfo {
 	return api.PortDriverInfo{
 		Driver:         p.name,
-		Protos:         []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"},
+		Protos:         []api.Proto{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"},
 		ProxyProtocols: []string{api.ProxyProtocolV2},
 		Extra:          p.sourceExtra(),
 	}

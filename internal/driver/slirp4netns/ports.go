@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 	"path/filepath"
-	"strings"
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
@@ -60,7 +59,7 @@ func (p *Ports) Wait() error { return errors.Join(p.Forwards.Wait(), p.relay.Wai
 func (p *Ports) Info() api.PortDriverInfo {
 	return api.PortDriverInfo{
 		Driver:                  Name,
-		Protos:                  []string{"tcp", "tcp4", "udp", "udp4"},
+		Protos:                  []api.Proto{"tcp", "tcp4", "udp", "udp4"},
 		DisallowLoopbackChildIP: true,
 	}
 }
@@ -78,14 +77,14 @@ func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, erro
 	if err != nil {
 		return nil, err
 	}
-	spec.Proto, spec.ChildIP = fwd.Proto+"4", fwd.GuestAddr.String()
+	spec.Proto, spec.ChildIP = api.Proto(fwd.Proto+"4"), fwd.GuestAddr.String()
 	return p.relay.Forward(ctx, spec)
 }
 
 // Check implements helper.Forwarder.
 func (p *Ports) Check(spec api.PortSpec, open []api.PortSpec) error {
 	fwd, err := p.hostForward(spec)
-	if err != nil || fwd.Proto != "udp" {
+	if err != nil || fwd.Proto != api.UDP {
 		return err
 	}
 	if p.network.cfg.DisableHostLoopback && (fwd.HostAddr.IsLoopback() || fwd.HostAddr.IsUnspecified()) {
@@ -93,7 +92,7 @@ func (p *Ports) Check(spec api.PortSpec, open []api.PortSpec) error {
 	}
 	for _, o := range open {
 		other, err := p.hostForward(o)
-		if err == nil && other.Proto == "udp" && other.GuestAddr == fwd.GuestAddr && other.GuestPort == fwd.GuestPort {
+		if err == nil && other.Proto == api.UDP && other.GuestAddr == fwd.GuestAddr && other.GuestPort == fwd.GuestPort {
 			return errRelay
 		}
 	}
@@ -103,11 +102,11 @@ func (p *Ports) Check(spec api.PortSpec, open []api.PortSpec) error {
 // hostForward returns the request to slirp4netns for a port.
 func (p *Ports) hostForward(spec api.PortSpec) (hostForward, error) {
 	f := hostForward{
-		Proto:    strings.TrimRight(spec.Proto, "46"),
+		Proto:    spec.Proto.Transport(),
 		HostAddr: netip.IPv4Unspecified(), HostPort: spec.ParentPort,
 		GuestAddr: p.child, GuestPort: spec.ChildPort,
 	}
-	if addr, err := netip.ParseAddr(spec.ParentIP); err == nil && (f.Proto == spec.Proto || !addr.IsUnspecified()) {
+	if addr, err := netip.ParseAddr(spec.ParentIP); err == nil && (spec.Proto.Family() == 0 || !addr.IsUnspecified()) {
 		f.HostAddr = addr.Unmap() // with tcp4 and udp4, :: means 0.0.0.0
 	}
 	if addr, err := netip.ParseAddr(spec.ChildIP); err == nil && !addr.Unmap().IsUnspecified() {

@@ -32,7 +32,7 @@ func (d *Driver) Wait() error { return nil }
 
 // Info describes the driver.
 func (d *Driver) Info() api.PortDriverInfo {
-	return api.PortDriverInfo{Driver: "fake", Protos: []string{"tcp", "tcp4", "udp"}}
+	return api.PortDriverInfo{Driver: "fake", Protos: []api.Proto{"tcp", "tcp4", "udp"}}
 }
 
 // OpenPorts returns how many ports are open.

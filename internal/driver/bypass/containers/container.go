@@ -63,7 +63,7 @@ func (c *container) publish(specs []api.PortSpec) error {
 
 func (c *container) publishOne(spec api.PortSpec) error {
 	var port io.Closer
-	r := &router{container: c, spec: spec, udp: strings.HasPrefix(spec.Proto, "udp")}
+	r := &router{container: c, spec: spec, udp: spec.Proto.Transport() == api.UDP}
 	status, err := c.all.sb.Table.PublishBy(c.ctx, spec, func(context.Context, api.PortSpec) (_ io.Closer, err error) {
 		port, err = c.all.driver.ForwardTo(c, spec, r)
 		return port, err

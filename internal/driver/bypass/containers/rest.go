@@ -39,11 +39,11 @@ type spec struct {
 }
 
 type portMapping struct {
-	Protos     []string `json:"protos"`
-	ParentIP   string   `json:"parentIP,omitempty"`
-	ParentPort int      `json:"parentPort"`
-	ChildIP    string   `json:"childIP,omitempty"`
-	ChildPort  int      `json:"childPort"`
+	Protos     []api.Proto `json:"protos"`
+	ParentIP   string      `json:"parentIP,omitempty"`
+	ParentPort int         `json:"parentPort"`
+	ChildIP    string      `json:"childIP,omitempty"`
+	ChildPort  int         `json:"childPort"`
 }
 
 // status is the answer. PID is the launcher's: there is no process for the container.
