@@ -8,9 +8,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
-// datagrams sorts the connectionless traffic of the namespace: UDP and pings.
-// Plain packets come right from the link, unseen by the stack; the stack's
-// handlers bring the same of packets that it had to put together.
+// datagrams handles the connectionless traffic of the namespace: UDP and pings.
+// Plain packets come directly from the link and bypass the stack; the stack's
+// handlers pass on the packets that the stack had to reassemble.
 type datagrams struct {
 	plan      *plan
 	published *publishedUDP
@@ -42,7 +42,7 @@ func (d *datagrams) intercept(b []byte, segment int) bool {
 	return ok && d.published.refused(insideKey{source, target})
 }
 
-// udp takes a datagram of the namespace. It is not kept.
+// udp handles a datagram of the namespace. It does not keep the datagram.
 func (d *datagrams) udp(u datagram) {
 	switch {
 	case !u.src.Addr().IsValid() || u.src.Addr().IsUnspecified() || u.src.Addr().IsMulticast():
@@ -55,7 +55,7 @@ func (d *datagrams) udp(u datagram) {
 	}
 }
 
-// register makes the stack give what it put together.
+// register makes the stack pass on reassembled packets.
 func (d *datagrams) register(s *stack.Stack) {
 	s.SetTransportProtocolHandler(udp.ProtocolNumber, d.handleUDP)
 	s.SetTransportProtocolHandler(icmp.ProtocolNumber4, d.handleICMP)
@@ -74,7 +74,7 @@ func (d *datagrams) handleUDP(id stack.TransportEndpointID, pkt *stack.PacketBuf
 	return true
 }
 
-// handleICMP is false for what the stack is to answer itself.
+// handleICMP returns false for packets that the stack must answer itself.
 func (d *datagrams) handleICMP(_ stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	p := packet{
 		src:     netAddr(pkt.Network().SourceAddress()),
@@ -90,7 +90,7 @@ func (d *datagrams) handleICMP(_ stack.TransportEndpointID, pkt *stack.PacketBuf
 	return true
 }
 
-// ttlOf is the hop limit of a packet of the stack.
+// ttlOf returns the hop limit of a packet of the stack.
 func ttlOf(pkt *stack.PacketBuffer) uint8 {
 	b := pkt.NetworkHeader().Slice()
 	if header.IPVersion(b) == header.IPv6Version {
@@ -99,7 +99,7 @@ func ttlOf(pkt *stack.PacketBuffer) uint8 {
 	return header.IPv4(b).TTL()
 }
 
-// echoProtocol is ICMP's number in an IP version.
+// echoProtocol returns ICMP's protocol number for an IP version.
 func echoProtocol(is6 bool) tcpip.TransportProtocolNumber {
 	if is6 {
 		return header.ICMPv6ProtocolNumber

@@ -9,11 +9,11 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// networkError is an ICMP error that a socket of the host was sent, from its
-// queue of errors (IP_RECVERR in ip(7)).
+// networkError is an ICMP error that a socket of the host has received, from
+// its error queue (IP_RECVERR in ip(7)).
 type networkError struct {
 	kind, code byte
-	info       uint32     // the MTU, where that is the matter
+	info       uint32     // the MTU, for errors about it
 	offender   netip.Addr // who sent it
 }
 
@@ -30,8 +30,8 @@ const (
 	originICMP6 = 3 // SO_EE_ORIGIN_ICMP6
 )
 
-// parseNetworkError finds the error among the control messages of an entry.
-// It is false for errors of other origins.
+// parseNetworkError finds the error among the control messages of an entry. It
+// returns false for errors of other origins.
 func parseNetworkError(oob []byte) (networkError, bool) {
 	for h, data, rest := sockio.NextControl(oob); h != nil; h, data, rest = sockio.NextControl(rest) {
 		isError := h.Level == unix.SOL_IP && h.Type == unix.IP_RECVERR ||
@@ -51,7 +51,7 @@ func parseNetworkError(oob []byte) (networkError, bool) {
 	return networkError{}, false
 }
 
-// queueErrors makes a datagram socket queue the ICMP errors that it is sent.
+// queueErrors makes a datagram socket queue the ICMP errors that it receives.
 func queueErrors(fd, family int) error {
 	if family == unix.AF_INET {
 		return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVERR, 1)

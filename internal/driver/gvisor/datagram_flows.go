@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// flowTable holds what a connectionless protocol needs for each flow, up to a
+// flowTable has what a connectionless protocol needs for each flow, up to a
 // number of flows: the least recently used one makes room for a new one, so
-// that a flood of flows costs only the flood's own and those long idle.
+// that a flood of flows only removes its own and long idle ones.
 type flowTable[K comparable, V any] struct {
 	max    int
 	idle   time.Duration
 	retire func(K, V) // called without the lock, when a flow has left the table
 
 	mu     sync.Mutex
-	now    func() time.Time // tests have a clock of their own
+	now    func() time.Time // tests replace the clock
 	closed bool
 	m      map[K]*list.Element
 	lru    list.List // of *flowEntry[K, V], most recently used first
@@ -45,8 +45,8 @@ func (t *flowTable[K, V]) get(key K) (value V, ok bool) {
 	return entry.value, true
 }
 
-// add adds a flow. It is false, and the value is not retired, if there is a
-// flow of that key, or the table is closed.
+// add adds a flow. It returns false, and does not retire the value, if there is
+// a flow with that key, or the table is closed.
 func (t *flowTable[K, V]) add(key K, value V) bool {
 	t.mu.Lock()
 	if _, taken := t.m[key]; taken || t.closed {
@@ -65,7 +65,7 @@ func (t *flowTable[K, V]) add(key K, value V) bool {
 	return true
 }
 
-// unlink takes an element out, with the lock held.
+// unlink removes an element, with the lock held.
 func (t *flowTable[K, V]) unlink(e *list.Element) *flowEntry[K, V] {
 	entry := t.lru.Remove(e).(*flowEntry[K, V])
 	delete(t.m, entry.key)
@@ -85,7 +85,7 @@ func (t *flowTable[K, V]) remove(key K) {
 	t.retire(entry.key, entry.value)
 }
 
-// expire retires the flows that were idle for too long by now.
+// expire retires the flows that have been idle for too long.
 func (t *flowTable[K, V]) expire(now time.Time) {
 	t.retireBack(func(e *flowEntry[K, V]) bool { return now.Sub(e.used) >= t.idle })
 }

@@ -6,9 +6,9 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// hopLimit is the control message that sends a datagram with one hop less than
-// the namespace gave it, so that traceroute sees the routers of the world. It
-// is nil for the usual limit, which is left to the host.
+// hopLimit returns the control message for sending a datagram with one hop less
+// than the namespace gave it, so that traceroute sees the routers outside. It
+// returns nil for the usual limit, which is left to the host.
 func hopLimit(ttl uint8, is6 bool) []byte {
 	if ttl == defaultTTL || ttl <= 1 {
 		return nil

@@ -6,9 +6,9 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// sendSegments sends a payload as datagrams of the size of a segment, or as
-// one if that is 0. Where the kernel cannot cut it (UDP_SEGMENT in udp(7),
-// Linux 4.18: not if a segment needs fragmentation), they are sent one by one.
+// sendSegments sends a payload as datagrams of the segment size, or as one if
+// that is 0. If the kernel cannot split it (UDP_SEGMENT in udp(7), Linux 4.18,
+// does not if a segment needs fragmentation), it sends them one by one.
 func (d *dgramSocket) sendSegments(payload []byte, segment int, oob []byte, to *sockio.Addr) error {
 	if segment <= 0 || segment >= len(payload) {
 		return d.send(payload, oob, to)

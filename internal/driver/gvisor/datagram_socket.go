@@ -12,21 +12,21 @@ import (
 // dgramSocket is a datagram socket of the host.
 type dgramSocket struct {
 	*sharedFD
-	// queued is told of each entry of the socket's queue of errors; nil if the
+	// queued is called for each entry of the socket's error queue; nil if the
 	// socket does not queue errors.
 	queued func(received)
 }
 
-// received is a datagram, or an entry of the queue of errors, whose address is
-// where the datagram in question was sent. It is valid during a call only.
+// received is a datagram, or an entry of the error queue, whose address is the
+// destination of the datagram in question. It is only valid during a call.
 type received struct {
 	data []byte
 	from *sockio.Addr
 	oob  []byte
 }
 
-// openDatagrams makes a datagram socket that queues the ICMP errors it is
-// sent.
+// openDatagrams makes a datagram socket that queues the ICMP errors that it
+// receives.
 func openDatagrams(socket socketFunc, family, protocol int) (*dgramSocket, error) {
 	fd, err := socket(family, unix.SOCK_DGRAM, protocol)
 	if err != nil {
@@ -59,8 +59,8 @@ type dgramBuffers struct {
 	msgs [dgramBatch]sockio.Message
 }
 
-// dgramPool holds buffers for the sockets that have something to receive: an
-// idle socket needs none.
+// dgramPool has buffers for the sockets with something to receive: an idle
+// socket needs none.
 var dgramPool = sync.Pool{New: func() any { return new(dgramBuffers) }}
 
 // receive receives up to count datagrams.
@@ -74,7 +74,7 @@ func (b *dgramBuffers) receive(fd, count, flags int) (int, unix.Errno) {
 	return sockio.ReceiveAll(fd, b.msgs[:count], flags)
 }
 
-// at returns the datagram of an index.
+// at returns the datagram at an index.
 func (b *dgramBuffers) at(i int) received {
 	m := &b.msgs[i]
 	oob := m.Received(&b.from[i], b.oob[i][:])
@@ -94,7 +94,7 @@ func (d *dgramSocket) serve(handle func(received)) {
 					handle(b.at(i))
 				}
 				if n < dgramBatch {
-					return false // no more: the next one wakes up
+					return false // no more: the next one wakes it up
 				}
 			case unix.EAGAIN:
 				return false
@@ -106,7 +106,7 @@ func (d *dgramSocket) serve(handle func(received)) {
 	})
 }
 
-// drainErrors reads the queue of errors, after an error of the socket.
+// drainErrors reads the error queue, after an error of the socket.
 func (d *dgramSocket) drainErrors(fd int, b *dgramBuffers) {
 	if d.queued == nil {
 		return
@@ -119,7 +119,7 @@ func (d *dgramSocket) drainErrors(fd int, b *dgramBuffers) {
 	}
 }
 
-// send sends a datagram. A full buffer loses it, as a full queue of a router
+// send sends a datagram. A full buffer drops it, as the full queue of a router
 // would.
 func (d *dgramSocket) send(payload, oob []byte, to *sockio.Addr) error {
 	fd, ok := d.acquire()
@@ -127,8 +127,8 @@ func (d *dgramSocket) send(payload, oob []byte, to *sockio.Addr) error {
 		return unix.EBADF
 	}
 	defer d.release()
-	// The error of an earlier datagram is reported once, in place of sending
-	// this one; the queue of errors tells which it was.
+	// The error of an earlier datagram is reported once, instead of sending this
+	// one; the error queue shows which it was.
 	const attempts = 3
 	var errno unix.Errno
 	for range attempts {
@@ -147,8 +147,8 @@ func (d *dgramSocket) send(payload, oob []byte, to *sockio.Addr) error {
 	return errno
 }
 
-// explain reads the queue of errors where there is one, and is true if the
-// error may have been an earlier datagram's.
+// explain reads the error queue, if there is one, and returns true if an
+// earlier datagram may have caused the error.
 func (d *dgramSocket) explain(fd int) bool {
 	if d.queued == nil {
 		return false

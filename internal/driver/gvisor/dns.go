@@ -15,18 +15,18 @@ import (
 	"rootlesskit/internal/sockio"
 )
 
-// The embedded name server is no name server: it carries queries whole to
-// those of the host, and answers back. Over UDP each query has a socket of
-// its own, so that answers find their way back whatever their IDs, and a port
-// of its own, as RFC 5452 wants against forged answers. What does not fit a
-// datagram comes back truncated, and the client asks again over TCP, which is
-// relayed (outboundTCP.dialNameServer).
+// The embedded name server does not resolve names: it forwards queries
+// unchanged to the host's name servers, and returns the answers. Over UDP each
+// query has its own socket, so that answers can be assigned whatever their IDs,
+// and its own port, as RFC 5452 demands against forged answers. An answer that
+// does not fit into a datagram comes back truncated, and the client asks again
+// over TCP, which is relayed (outboundTCP.dialNameServer).
 
 const (
-	// maxQueries bounds the UDP queries under way.
+	// maxQueries bounds the UDP queries in progress.
 	maxQueries = 512
-	// queryTimeout is how long each of the host's name servers has to answer.
-	// A client asks again after 5 s, by default (resolv.conf(5)).
+	// queryTimeout is how long each of the host's name servers may take to answer.
+	// By default, a client asks again after 5 s (resolv.conf(5)).
 	queryTimeout = 4 * time.Second
 	// dnsHeader is the size of a DNS message's header.
 	dnsHeader = 12
@@ -47,8 +47,8 @@ func newDNSRelay(ctx context.Context, log *slog.Logger, socket socketFunc, r *re
 	return &dnsRelay{ctx: ctx, log: log, socket: socket, resolvers: r, frames: w, slots: make(chan struct{}, maxQueries)}
 }
 
-// query answers a query in its own time. It is lost, as datagrams may be, if
-// too many are under way.
+// query answers a query asynchronously. The query is lost, as datagrams may be,
+// if too many are in progress.
 func (r *dnsRelay) query(d datagram) {
 	if len(d.payload) < dnsHeader || r.ctx.Err() != nil {
 		return
@@ -76,7 +76,7 @@ func (r *dnsRelay) answer(client, server netip.AddrPort, query []byte) {
 	}
 }
 
-// ask sends a query and hands the answer of the same ID on.
+// ask sends a query and passes on the answer with the same ID.
 func (r *dnsRelay) ask(upstream netip.AddrPort, query []byte, handOn func(answer []byte)) error {
 	sa, family := sockio.Sockaddr(upstream)
 	fd, err := r.socket(family, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
@@ -127,5 +127,5 @@ func awaitAnswer(conn *os.File, query []byte, handOn func(answer []byte)) error 
 	return errors.Join(failure, err)
 }
 
-// wait waits for the queries under way, after the end of the context.
+// wait waits for the queries in progress, after the end of the context.
 func (r *dnsRelay) wait() { r.running.Wait() }

@@ -14,8 +14,8 @@ const (
 	dnsPort = 53
 	// maxNameServers is resolv.conf(5)'s MAXNS.
 	maxNameServers = 3
-	// resolvConfAge is how long the list of name servers is used without
-	// looking whether the file has changed.
+	// resolvConfAge is how long the list of name servers is used without checking
+	// whether the file has changed.
 	resolvConfAge = time.Second
 )
 
@@ -27,12 +27,12 @@ type resolvers struct {
 
 	mu      sync.Mutex
 	checked time.Time
-	file    os.FileInfo // that the list is of
+	file    os.FileInfo // the file of the list
 	list    []netip.AddrPort
 }
 
-// servers returns the name servers in the order to ask them in. As in
-// resolv.conf(5), it is the local host where none is named.
+// servers returns the name servers in the order in which to ask them. As in
+// resolv.conf(5), it is the local host if none is named.
 func (r *resolvers) servers() []netip.AddrPort {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -47,7 +47,7 @@ func (r *resolvers) servers() []netip.AddrPort {
 	}
 	content, err := os.ReadFile(r.path)
 	if err != nil && len(r.list) > 0 {
-		return r.list // being replaced: keep what was
+		return r.list // being replaced: keep the old list
 	}
 	r.file = info
 	r.list = parseResolvConf(content, r.port)
@@ -57,8 +57,8 @@ func (r *resolvers) servers() []netip.AddrPort {
 	return r.list
 }
 
-// unchanged tells whether the list is of this file as it is now. A link may lead to
-// another that was made at the same time.
+// unchanged reports whether the list matches the file as it is now. A link may lead
+// to another file with the same time stamp.
 func (r *resolvers) unchanged(now os.FileInfo) bool {
 	return r.file != nil && os.SameFile(r.file, now) && now.ModTime().Equal(r.file.ModTime()) && now.Size() == r.file.Size()
 }

@@ -1,6 +1,6 @@
-// Package gvisor is the network and port driver that needs no helper program:
-// a TCP/IP stack, gVisor's netstack, runs in the parent and speaks to the
-// child's network namespace over a TAP device.
+// Package gvisor has the network and port driver that need no helper program: a
+// TCP/IP stack, gVisor's netstack, runs in the parent and serves the child's
+// network namespace through a TAP device.
 //
 // # The way of the data
 //
@@ -19,19 +19,19 @@
 //	+-----------+   +------+              +----------+  queries     +-------------+
 //	            TAP            policy: what may be reached, and who is seen as whom
 //
-// TCP goes through the stack. A connection to the world ends at the stack, and a
-// second one, made by the host before the first is answered, carries its bytes on. A
-// published port is the same with the roles exchanged: the stack connects to the
-// namespace in the name of the client.
+// TCP goes through the stack. A connection to the outside ends at the stack, and a
+// second one, which the host makes before the first is accepted, carries its bytes
+// further. A published port is the same with the roles exchanged: the stack connects
+// to the namespace with the client's address.
 //
 // UDP and pings are carried packet by packet, without the stack. The gateway's
-// address stands for the host, and is where DNS is answered. ARP, neighbour
-// discovery, fragments, and whatever else there is, is the stack's.
+// address represents the host, and answers DNS queries. The stack handles ARP,
+// neighbour discovery, fragments, and everything else.
 //
 // # The rooms
 //
-// A file's first word says which it is in; the first file of a room, or the one that
-// the table names, explains it.
+// The first word of a file's name says which room it is in; the first file of a
+// room, or the one that the table names, explains the room.
 //
 //	gvisor     the drivers' registration, one network from its start to its end, upkeep
 //	link       frames from and to the TAP device: offloads (vnethdr), packets that need
@@ -51,7 +51,7 @@
 //
 // # Bounds
 //
-// Everything is bounded: connections, flows, queries, and what waits in buffers. What
-// exceeds a bound is lost like a packet on a busy network, or waits in a queue of the
-// kernel, where the peer knows of it.
+// Everything is bounded: connections, flows, queries, and buffered data. What exceeds
+// a bound is lost, like a packet on a busy network, or waits in a kernel queue, as
+// the peer can notice.
 package gvisor

@@ -46,8 +46,7 @@ type Network struct {
 	flags  driver.Flags
 	plan   plan
 	policy policy
-	// resolvConf and the rest of the host as the driver sees it; tests have
-	// another.
+	// The host, as the driver sees it; tests replace these.
 	resolvers *resolvers
 	socket    socketFunc
 
@@ -90,8 +89,8 @@ func (n *Network) Ports() driver.Ports {
 }
 
 // congestionInside is the congestion control of the namespace's connections. The
-// link loses nothing, and the way beyond is for the host's sockets to control: to
-// pace packets, as bbr does, only costs.
+// link loses nothing, and the host's sockets control the way beyond it: pacing
+// packets, as bbr does, would only cost time.
 const congestionInside = "reno"
 
 // Attach implements driver.Network.
@@ -159,8 +158,8 @@ func (n *Network) start(ctx context.Context, tap int) (err error) {
 	return nil
 }
 
-// run serves the link until the context ends or the device is gone, and takes
-// everything down.
+// run serves the link until the context ends or the device is gone, and then
+// stops everything.
 func (n *Network) run(ctx context.Context, cancel context.CancelFunc) {
 	defer close(n.done)
 	defer cancel()
@@ -183,7 +182,7 @@ func (n *Network) run(ctx context.Context, cancel context.CancelFunc) {
 	stopStack(n.stack)
 }
 
-// disconnect cuts all connections, while the link is still there to tell the
+// disconnect cuts all connections, while the link can still notify the
 // namespace.
 func (n *Network) disconnect() {
 	n.outbound.relays.close()

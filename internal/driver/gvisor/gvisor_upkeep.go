@@ -8,17 +8,17 @@ import (
 )
 
 const (
-	// upkeepInterval is how often idle flows and unused memory are looked for.
+	// upkeepInterval is how often the driver looks for idle flows and unused memory.
 	upkeepInterval = 3 * time.Second
-	// quietFrames is how many frames an interval has at most to count as quiet,
-	// beside one a connection, which answers probes.
+	// quietFrames is the most frames of a quiet interval, in addition to one per
+	// connection, for keep-alive probes.
 	quietFrames = 100
-	// busyFrames is how many frames leave memory behind that is worth giving
-	// back.
+	// busyFrames is the number of frames after which there is memory worth
+	// returning.
 	busyFrames = 2000
 )
 
-// upkeep ends idle flows, and gives memory back to the system when traffic has
+// upkeep ends idle flows, and returns memory to the system when traffic has
 // ended, until the context ends.
 func (n *Network) upkeep(ctx context.Context) {
 	tick := time.NewTicker(upkeepInterval)
@@ -34,8 +34,8 @@ func (n *Network) upkeep(ctx context.Context) {
 			n.datagrams.outbound.sources.expire(now)
 			n.datagrams.pinger.sources.expire(now)
 			if m.due(n.link.frames.Load(), n.buffers.count()) {
-				// Go alone would keep it for minutes: an idle process collects
-				// no garbage. Pools give theirs up in the second collection.
+				// Go alone would keep it for minutes, because an idle process collects no
+				// garbage. Pools release their memory in the second collection.
 				runtime.GC()
 				debug.FreeOSMemory()
 			}
@@ -43,7 +43,7 @@ func (n *Network) upkeep(ctx context.Context) {
 	}
 }
 
-// memoryKeeper finds the moments when much traffic has just ended.
+// memoryKeeper detects when much traffic has just ended.
 type memoryKeeper struct {
 	last, freed uint64 // the count of frames at the last look, and when last due
 }

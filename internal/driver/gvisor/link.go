@@ -2,20 +2,20 @@ package gvisor
 
 // Theory of operation.
 //
-// The link is the TAP device itself: one goroutine reads frames, and whoever
-// has a packet for the namespace writes it, straight to the device. A read or
-// write moves one frame, but with the offloads of the virtio-net header
-// (link_vnethdr.go) a frame holds up to 64 KiB, whatever the MTU.
+// The link is the TAP device itself: one goroutine reads frames, and any
+// goroutine with a packet for the namespace writes it directly to the device. A
+// read or write moves one frame, but with the offloads of the virtio-net header
+// (link_vnethdr.go) a frame has up to 64 KiB, whatever the MTU.
 //
-// Reading: the packet lands in a chunk of 64 KiB. Datagrams and pings are
-// handled right there (datagram.go), without the stack. Of the rest, a large
-// packet is handed to the stack with its chunk, and a small one is copied, so
-// that what waits in a receive queue does not hold 64 KiB of which it uses a
-// few; the copy costs less than a fresh chunk, which would have to be zeroed.
+// Reading: the packet is read into a chunk of 64 KiB. Datagrams and pings are
+// handled there (datagram.go), without the stack. Of the other packets, a large
+// one is passed to the stack with its chunk, and a small one is copied, so that
+// a packet in a receive queue does not occupy 64 KiB for a few bytes. The copy
+// costs less than a fresh chunk, which would have to be zeroed.
 //
-// The stack's addresses are the only neighbours on this wire, so the stack
-// does not resolve link addresses: frames go to the namespace's address, which
-// is followed should someone inside change it.
+// The stack's addresses are the only neighbours on this wire, so the stack does
+// not resolve link addresses: frames go to the namespace's address, and the
+// link follows if someone inside changes it.
 
 import (
 	"encoding/binary"
@@ -37,7 +37,7 @@ import (
 )
 
 const (
-	// maxPacket is the largest IP packet, and what one read has room for.
+	// maxPacket is the size of the largest IP packet, and of the buffer for a read.
 	maxPacket = 64 << 10
 	// copyLimit is the largest packet that is copied out of the read buffer.
 	copyLimit = 32 << 10
@@ -78,7 +78,8 @@ func macToUint64(b []byte) uint64 {
 	return uint64(binary.BigEndian.Uint16(b))<<32 | uint64(binary.BigEndian.Uint32(b[2:]))
 }
 
-// serve reads frames until the device is closed, which is nil, or gone.
+// serve reads frames until the device is closed, and then returns nil, or until
+// it is gone.
 func (l *link) serve() error {
 	r := reader{link: l, view: buffer.NewViewSize(maxPacket)}
 	defer func() { r.view.Release() }()
@@ -109,7 +110,7 @@ type reader struct {
 	iov  [2]unix.Iovec
 }
 
-// readBurst handles frames until there are none, which is true.
+// readBurst handles frames. It returns true if there are no more.
 func (r *reader) readBurst(fd int) (wait bool, err error) {
 	for range readBurst {
 		n, errno := r.read(fd)
@@ -182,7 +183,7 @@ func (l *link) putEther(b []byte, proto tcpip.NetworkProtocolNumber) {
 // takes very small writes, is flattened.
 const maxVectors = 32
 
-// vectors are the pieces of a frame to be written.
+// vectors are the pieces of a frame to write.
 type vectors struct {
 	iov [maxVectors]unix.Iovec
 	n   int
@@ -260,7 +261,7 @@ func (l *link) MTU() uint32 { return l.mtu.Load() }
 func (l *link) SetMTU(mtu uint32) { l.mtu.Store(mtu) }
 
 // MaxHeaderLength implements stack.NetworkLinkEndpoint. The frame's header is
-// written beside the packet, not into it.
+// written next to the packet, not into it.
 func (l *link) MaxHeaderLength() uint16 { return 0 }
 
 // LinkAddress implements stack.NetworkLinkEndpoint.
@@ -269,9 +270,9 @@ func (l *link) LinkAddress() tcpip.LinkAddress { return tcpip.LinkAddress(l.mac)
 // SetLinkAddress implements stack.NetworkLinkEndpoint: the address is fixed.
 func (l *link) SetLinkAddress(tcpip.LinkAddress) {}
 
-// Capabilities implements stack.NetworkLinkEndpoint. What comes from the
-// kernel over a TAP device cannot have been damaged on the way, and its
-// checksum need not even be filled in.
+// Capabilities implements stack.NetworkLinkEndpoint. A packet from the kernel
+// over a TAP device cannot have been damaged on the way, and its checksum may
+// not even be filled in.
 func (l *link) Capabilities() stack.LinkEndpointCapabilities {
 	return stack.CapabilityRXChecksumOffload
 }

@@ -2,18 +2,19 @@ package gvisor
 
 // Theory of operation.
 //
-// The stack acknowledges what it receives at once, in a packet of its own. Where
-// two programs take turns, request and reply, the next data would have carried
-// the acknowledgement a moment later, and that packet costs as much as one with
-// data. So it is held back for a few milliseconds, as RFC 1122 (4.2.3.2) has it:
-// data that is sent meanwhile takes its place, a second acknowledgement goes out
-// at once, and the rest goes when the time is up.
+// The stack acknowledges received data at once, in a separate packet, which
+// costs as much as one with data. If two programs take turns with requests and
+// replies, the next data would carry the acknowledgement a moment later. So it
+// is held back for a few milliseconds, as RFC 1122 (4.2.3.2) allows: data that
+// is sent in the meantime takes its place, a second acknowledgement is sent at
+// once, and otherwise it is sent when the time is up.
 //
-// A peer that does not send its next piece before the last one is acknowledged
-// (Nagle's algorithm) would be slowed down by that. So a connection has to have
-// taken a few turns, one acknowledgement between data and data, before one is
-// held back, and whatever breaks the pattern ends it: two acknowledgements in a
-// row, or one that waited in vain. Bulk traffic is never concerned.
+// This would slow down a peer that does not send its next piece before the last
+// one is acknowledged (Nagle's algorithm). So acknowledgements are only held
+// back after a connection has taken a few turns, with one acknowledgement
+// between data and data, and no longer once the pattern is broken by two
+// acknowledgements in a row, or by one that waited in vain. Bulk traffic is
+// never affected.
 
 import (
 	"hash/maphash"
@@ -25,15 +26,16 @@ import (
 )
 
 const (
-	// ackTick is the least time that an acknowledgement is held back, twice of
-	// it the longest: below the 10 ms after which Linux may probe for a lost one.
+	// ackTick is the least time for which an acknowledgement is held back, and
+	// twice this the longest: less than the 10 ms after which Linux may probe for
+	// a lost one.
 	ackTick = 4 * time.Millisecond
-	// ackTurns is how many turns a connection has to have taken.
+	// ackTurns is how many turns a connection must have taken.
 	ackTurns = 3
 	// maxHeldBytes is the most that may wait to be acknowledged.
 	maxHeldBytes = 16 << 10
-	// ackSlots is how many connections are known at a time. More share them, and
-	// hold back less.
+	// ackSlots is how many connections are tracked at a time. If there are more,
+	// they share the slots, and hold back less.
 	ackSlots = 256
 	// plainAckLen is a TCP header with timestamps and no further options, such
 	// as selective acknowledgements.
@@ -54,7 +56,7 @@ type ackHolder struct {
 // ackKey is the addresses and ports of a connection.
 type ackKey [2*header.IPv6AddressSize + 4]byte
 
-// ackFlow is what is known of a connection.
+// ackFlow is what is known about a connection.
 type ackFlow struct {
 	key   ackKey
 	acked uint32              // the last acknowledgement sent, or held
@@ -68,7 +70,8 @@ func newAckHolder(write func(*stack.PacketBuffer)) *ackHolder {
 	return &ackHolder{write: write, seed: maphash.MakeSeed()}
 }
 
-// hold looks at a packet that is about to be sent, and is true if it keeps it.
+// hold examines a packet that is about to be sent, and returns true if it keeps
+// the packet.
 func (a *ackHolder) hold(pkt *stack.PacketBuffer) bool {
 	if pkt.TransportProtocolNumber != header.TCPProtocolNumber {
 		return false
@@ -122,15 +125,15 @@ func (f *ackFlow) data() {
 	f.drop()
 }
 
-// ack is called for an acknowledgement alone, and is true if it may be held
-// back.
+// ack is called for an acknowledgement without data, and returns true if it may
+// be held back.
 func (f *ackFlow) ack() bool {
 	f.row++
 	f.drop()
 	return f.row == 1 && f.turns >= ackTurns
 }
 
-// drop forgets an acknowledgement whose place another packet takes.
+// drop drops an acknowledgement that another packet replaces.
 func (f *ackFlow) drop() {
 	if f.held != nil {
 		f.held.DecRef()
@@ -138,7 +141,7 @@ func (f *ackFlow) drop() {
 	}
 }
 
-// letGo sends what was held back.
+// letGo sends the held acknowledgement.
 func (a *ackHolder) letGo(f *ackFlow) {
 	if f.held != nil {
 		a.write(f.held)

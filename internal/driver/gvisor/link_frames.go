@@ -9,7 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// packet is a parsed IP packet. It refers to the bytes that it was parsed of.
+// packet is a parsed IP packet. It refers to the bytes that it was parsed from.
 type packet struct {
 	src, dst netip.Addr
 	proto    uint8
@@ -17,9 +17,8 @@ type packet struct {
 	payload  []byte
 }
 
-// parseIP reads an IP packet, if it is whole and plain: fragments, IPv4
-// options and IPv6 extension headers are left to the stack, as is everything
-// malformed.
+// parseIP parses an IP packet, if it is complete and plain: fragments, IPv4
+// options, IPv6 extension headers and malformed packets are left to the stack.
 func parseIP(b []byte) (packet, bool) {
 	if len(b) == 0 {
 		return packet{}, false
@@ -81,7 +80,7 @@ type datagram struct {
 	src, dst netip.AddrPort
 	ttl      uint8
 	payload  []byte
-	// segment, where it is not 0, cuts the payload into datagrams of that size.
+	// segment, if not 0, splits the payload into datagrams of that size.
 	segment int
 }
 
@@ -101,10 +100,10 @@ func parseUDP(p packet) (datagram, bool) {
 	}, true
 }
 
-// parseRefusedUDP tells the ends of the datagram that an ICMP port unreachable
-// message is about.
+// parseRefusedUDP returns the two ends of the datagram that an ICMP port
+// unreachable message is about.
 func parseRefusedUDP(p packet) (source, target netip.AddrPort, ok bool) {
-	const head = 8 // of the message, and what is quoted of the datagram at least
+	const head = 8 // of the message, and also the least that it quotes of the datagram
 	if len(p.payload) < head {
 		return source, target, false
 	}
@@ -131,7 +130,7 @@ func parseRefusedUDP(p packet) (source, target netip.AddrPort, ok bool) {
 // defaultTTL is Linux's.
 const defaultTTL = 64
 
-// frameWriter writes packets to the namespace that the stack has no part in.
+// frameWriter writes packets to the namespace without the stack.
 type frameWriter struct {
 	link *link
 	plan *plan
@@ -180,8 +179,8 @@ func (w *frameWriter) send(f *frame, payload []byte) {
 }
 
 // udp sends a datagram to the namespace. It may be larger than the MTU: the
-// device takes any packet, and the namespace need not put it together again.
-// The checksum is left to the kernel, which will not need it.
+// device takes any packet, and the namespace need not reassemble it. The
+// checksum is left to the kernel, which will not need it.
 func (w *frameWriter) udp(src, dst netip.AddrPort, payload []byte) {
 	size := header.UDPMinimumSize + len(payload)
 	var f frame
@@ -208,8 +207,8 @@ func (w *frameWriter) icmp(src, dst netip.Addr, message []byte) {
 	w.send(&f, message)
 }
 
-// icmpError sends an ICMP error about a packet of a flow, of which it quotes
-// what identifies it.
+// icmpError sends an ICMP error about a packet of a flow, and quotes what
+// identifies the flow.
 func (w *frameWriter) icmpError(from netip.Addr, kind, code byte, rest uint32, f flow, seq uint32) {
 	const head, quoted = 8, 8
 	var b [head + header.IPv6MinimumSize + quoted]byte
@@ -235,6 +234,6 @@ func putQuote(b []byte, f flow, seq uint32) {
 	default:
 		binary.BigEndian.PutUint16(b, f.src.Port())
 		binary.BigEndian.PutUint16(b[2:], f.dst.Port())
-		binary.BigEndian.PutUint32(b[4:], seq) // for UDP: length and checksum, which nobody looks at
+		binary.BigEndian.PutUint32(b[4:], seq) // for UDP: length and checksum, which no one checks
 	}
 }

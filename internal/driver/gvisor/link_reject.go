@@ -12,8 +12,8 @@ type verdictError verdict
 
 func (v verdictError) Error() string { return "closed by policy" }
 
-// errTimeExceeded is the end of a packet that may not be forwarded any
-// further: the gateway counts as a hop.
+// errTimeExceeded says that a packet must not be forwarded further: the gateway
+// counts as a hop.
 var errTimeExceeded = errors.New("time to live exceeded in transit")
 
 // icmpMessage is the type and code of an ICMP error.
@@ -36,8 +36,8 @@ var (
 	timeExceeded    = rejection{icmpMessage{byte(header.ICMPv4TimeExceeded), 0}, icmpMessage{byte(header.ICMPv6TimeExceeded), 0}}
 )
 
-// rejectionFor tells which ICMP error stands for a failure to send or connect.
-// For the rest there is silence: a timeout, or a shortage that may pass.
+// rejectionFor returns the ICMP error for a failure to send or connect. It
+// returns none for a timeout, or for a shortage that may be temporary.
 func rejectionFor(err error) (rejection, bool) {
 	switch {
 	case err == verdictError(refuse):
@@ -54,10 +54,10 @@ func rejectionFor(err error) (rejection, bool) {
 	return rejection{}, false
 }
 
-// reject tells the namespace why a packet of a flow could not be delivered.
-// The message comes from the gateway, or, if that is what refused, from the
-// destination. seq is the sequence number of a TCP segment or ping, by which
-// the namespace knows its own.
+// reject tells the namespace why a packet of a flow could not be delivered. The
+// message comes from the gateway or, if the destination refused, from there.
+// seq is the sequence number of the TCP segment or ping, by which the namespace
+// recognizes it.
 func (w *frameWriter) reject(err error, f flow, seq uint32) {
 	r, known := rejectionFor(err)
 	if !known {

@@ -11,9 +11,9 @@ import (
 
 // The virtio-net header (virtio 1.2, 5.1.6; struct virtio_net_hdr in
 // linux/virtio_net.h) stands before each frame of a TAP device with
-// IFF_VNET_HDR, in native byte order. It carries what a network card would do:
-// the checksum that is still to be filled in, and the size of the segments
-// that a large packet is to be cut into.
+// IFF_VNET_HDR, in native byte order. It describes the work of a network card:
+// the checksum to fill in, and the size of the segments into which to split a
+// large packet.
 const (
 	vnetLen  = 10
 	etherLen = header.EthernetMinimumSize
@@ -27,15 +27,16 @@ const (
 	gsoUDPL4 = 5 // Linux 6.2
 )
 
-// offloadSets are what to ask of the kernel, best first: USO is of Linux 6.2.
+// offloadSets are the offloads to request from the kernel, best first: USO
+// needs Linux 6.2.
 var offloadSets = []uint{
 	unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_USO4 | unix.TUN_F_USO6,
 	unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6,
 	unix.TUN_F_CSUM,
 }
 
-// segmentSize is the payload size of the UDP datagrams that a received packet
-// stands for, 0 if it is one datagram.
+// segmentSize returns the payload size of the UDP datagrams that a received
+// packet represents; 0 if it is one datagram.
 func segmentSize(vnet []byte) int {
 	if vnet[1] != gsoUDPL4 {
 		return 0
@@ -43,10 +44,11 @@ func segmentSize(vnet []byte) int {
 	return int(binary.NativeEndian.Uint16(vnet[4:]))
 }
 
-// completeChecksum fills a checksum in that the kernel has left to the device and
-// that is not the packet's own: of what a tunnel carries, since Linux 6.17. The
-// packet's own ends here, but this one is read at the tunnel's other end. The field
-// holds the pseudo header's sum (VIRTIO_NET_HDR_F_NEEDS_CSUM).
+// completeChecksum fills in a checksum that the kernel has left to the device and
+// that is not the packet's own, but that of a packet in a tunnel (since Linux
+// 6.17). The packet's own checksum is not used any further, but this one is checked
+// at the tunnel's other end. The field contains the sum of the pseudo header
+// (VIRTIO_NET_HDR_F_NEEDS_CSUM).
 func completeChecksum(vnet, packet []byte) {
 	if vnet[0]&vnetNeedsCsum == 0 || len(packet) == 0 {
 		return
@@ -62,7 +64,7 @@ func completeChecksum(vnet, packet []byte) {
 	}
 	sum := ^checksum.Checksum(packet[start:], 0)
 	if sum == 0 {
-		sum = 0xffff // which is the same, and for UDP not "none"
+		sum = 0xffff // the same value, but not "no checksum" for UDP
 	}
 	binary.BigEndian.PutUint16(packet[field:], sum)
 }

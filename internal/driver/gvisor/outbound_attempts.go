@@ -10,26 +10,26 @@ import (
 )
 
 // maxPending bounds the connection attempts from inside that wait for an answer
-// of the world, and a fraction of the places for connections does.
+// from outside; a fraction of the places for connections bounds them too.
 const (
 	maxPending      = 1024
 	pendingFraction = 4
 )
 
-// attempts are the connection attempts from inside under way. Those that wait in
-// vain, for addresses that never answer, do not keep others waiting: where there
-// are too many, the one that the namespace has been silent about for the longest
-// makes room. If it is still wanted, its SYN comes again.
+// attempts has the connection attempts from inside that are in progress.
+// Attempts that wait in vain, for addresses that never answer, do not hold up
+// others: if there are too many, the one whose last SYN is the oldest makes
+// room. If it is still wanted, its SYN will come again.
 type attempts struct {
 	max int
 
 	mu sync.Mutex
-	m  map[stack.TransportEndpointID]*attempt // with the canceled ones that have not ended yet
-	// waiting are those not canceled, the last whose SYN came in front.
+	m  map[stack.TransportEndpointID]*attempt // including canceled ones that have not ended yet
+	// waiting has those that are not canceled, starting with the one whose SYN came last.
 	waiting list.List
 }
 
-// attempt is one of them. ctx ends when it is given up.
+// attempt is a connection attempt. ctx ends when it is given up.
 type attempt struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -43,13 +43,13 @@ func newAttempts(places int) *attempts {
 	return &attempts{max: max(1, min(maxPending, places/pendingFraction)), m: map[stack.TransportEndpointID]*attempt{}}
 }
 
-// admit takes a SYN, and is false if it begins nothing: it is of an attempt under
-// way, or has to come again.
+// admit handles a SYN. It returns false if the SYN begins no attempt, because it
+// belongs to an attempt in progress, or has to come again.
 func (a *attempts) admit(ctx context.Context, id stack.TransportEndpointID, seq uint32, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if at := a.m[id]; at != nil {
-		if at.seq != seq { // the old one was given up inside
+		if at.seq != seq { // the namespace has given up the old one
 			a.give(at)
 		}
 		if at.place != nil {
@@ -58,7 +58,7 @@ func (a *attempts) admit(ctx context.Context, id stack.TransportEndpointID, seq 
 		}
 		return false
 	}
-	// The canceled ones end in their own time, which is short.
+	// Canceled attempts end on their own, soon.
 	if len(a.m) >= 2*a.max {
 		return false
 	}
@@ -98,7 +98,7 @@ func (a *attempts) forget(id stack.TransportEndpointID) {
 	}
 }
 
-// expire cancels the attempts that the namespace has given up by now.
+// expire cancels the attempts that the namespace has given up.
 func (a *attempts) expire(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -112,7 +112,7 @@ func (a *attempts) expire(now time.Time) {
 }
 
 // abandoned reports whether the SYN should have come again by now: each pause is
-// at most twice the one before, which at first is a second.
+// at most twice the one before, and the first is a second.
 func (at *attempt) abandoned(now time.Time) bool {
 	return now.Sub(at.last) > 2*at.last.Sub(at.first)+4*time.Second
 }

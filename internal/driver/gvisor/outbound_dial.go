@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// dialTimeout is shorter than the kernel's: the namespace goes on asking
-	// as long as it wants to wait, and each time is a new attempt.
+	// dialTimeout is shorter than the kernel's: the namespace repeats its SYN as
+	// long as it wants to wait, and each time is a new attempt.
 	dialTimeout = 30 * time.Second
 )
 
-// socketFunc makes a nonblocking socket of the host, as socket(2) does. Tests
-// have a host of their own.
+// socketFunc makes a nonblocking socket of the host, like socket(2). Tests
+// replace it.
 type socketFunc func(family, kind, protocol int) (int, error)
 
 func hostSocket(family, kind, protocol int) (int, error) {
@@ -49,7 +49,7 @@ func dialTCP(ctx context.Context, socket socketFunc, dst netip.AddrPort) (*os.Fi
 	return file, nil
 }
 
-// awaitConnected waits for the end of a connect(2) under way.
+// awaitConnected waits for the end of a connect(2) in progress.
 func awaitConnected(ctx context.Context, file *os.File) error {
 	raw, err := file.SyscallConn()
 	if err != nil {
@@ -78,8 +78,8 @@ func awaitConnected(ctx context.Context, file *os.File) error {
 	return file.SetWriteDeadline(time.Time{})
 }
 
-// connectState asks a socket how its connect(2) went. It is robust against
-// wake-ups for nothing.
+// connectState returns the result of a socket's connect(2). It is robust
+// against spurious wake-ups.
 func connectState(fd int) (pending bool, err error) {
 	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {

@@ -24,10 +24,9 @@ const (
 )
 
 // pinger carries pings out through the kernel's ping sockets (icmp(7)), which
-// need no privilege where net.ipv4.ping_group_range includes the user's group.
-// Where it does not, the namespace is told that ping is prohibited: nothing
-// here answers in the name of somebody else. The stack's own addresses answer
-// for themselves.
+// need no privilege if net.ipv4.ping_group_range includes the user's group. If
+// it does not, the namespace learns that ping is prohibited: pinger never
+// forges an answer. The stack answers for its own addresses.
 //
 // A ping socket chooses the identifier of its echo requests, so each
 // identifier of the namespace has a socket of its own.
@@ -64,7 +63,7 @@ func (g *pinger) close() {
 // echoLen is the size of the header of an echo message, of either version.
 const echoLen = 8
 
-// isEchoRequest tells the packets that pinger handles.
+// isEchoRequest reports whether pinger handles a packet.
 func isEchoRequest(p packet) bool {
 	if len(p.payload) < echoLen || p.payload[1] != 0 {
 		return false

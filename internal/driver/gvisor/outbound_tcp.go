@@ -17,9 +17,9 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// outboundTCP connects the namespace's TCP to the world. A SYN from inside is
-// answered only after the host has connected to the destination, so that what
-// refuses, or cannot be reached, looks so from inside too.
+// outboundTCP connects the namespace's TCP to the outside. A SYN from inside is
+// answered only after the host has connected to the destination, so a
+// destination that refuses or cannot be reached looks the same from inside.
 type outboundTCP struct {
 	ctx       context.Context
 	log       *slog.Logger
@@ -38,20 +38,20 @@ type outboundTCP struct {
 }
 
 // handshakeTimeout is how long the namespace may take to complete a handshake,
-// which an honest one does at once. The stack itself would wait for minutes.
+// which it normally does at once. The stack itself would wait for minutes.
 const handshakeTimeout = 3 * time.Second
 
 func (o *outboundTCP) register(s *stack.Stack) {
 	o.stack = s
 	o.pending = newAttempts(o.relays.max)
 	o.admission = newAdmission()
-	// The bound is kept by handle; the forwarder's own never strikes.
+	// handle enforces the bound; the forwarder's own is never reached.
 	o.forwarder = tcp.NewForwarder(s, 0, 4*maxPending, o.forward)
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, o.handle)
 }
 
-// handle takes the segments that belong to no endpoint. False is answered
-// with a reset by the stack.
+// handle handles segments that belong to no endpoint. If it returns false, the
+// stack answers with a reset.
 func (o *outboundTCP) handle(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	segment := header.TCP(pkt.TransportHeader().Slice())
 	if segment.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
@@ -95,7 +95,7 @@ func (o *outboundTCP) forward(req *tcp.ForwarderRequest) {
 	o.relays.run(r)
 }
 
-// dial connects to what the address means for the host.
+// dial connects to the address, as translated for the host.
 func (o *outboundTCP) dial(ctx context.Context, dst netip.AddrPort) (*os.File, error) {
 	if o.plan.isNameServer(dst) {
 		return o.dialNameServer(ctx)
@@ -130,7 +130,7 @@ func (o *outboundTCP) accept(ctx context.Context, req *tcp.ForwarderRequest, hos
 	}
 	defer o.admission.begin()()
 	wq := new(waiter.Queue)
-	id := req.ID() // Complete takes it from the request, and the timer may be late
+	id := req.ID() // Complete clears it in the request, and the timer may be late
 	giveUp := time.AfterFunc(handshakeTimeout, func() { o.abortHandshake(id) })
 	stop := context.AfterFunc(ctx, func() { o.abortHandshake(id) })
 	ep, tcpErr := req.CreateEndpoint(wq)
@@ -144,7 +144,7 @@ func (o *outboundTCP) accept(ctx context.Context, req *tcp.ForwarderRequest, hos
 	return &relay{host: host, raw: raw, ep: ep, wq: wq, bytesIn: &o.received, bytesOut: &o.sent}, nil
 }
 
-// abortHandshake gives up waiting for the namespace's part of a handshake.
+// abortHandshake stops waiting for the namespace's part of a handshake.
 func (o *outboundTCP) abortHandshake(id stack.TransportEndpointID) {
 	ep := o.stack.FindTransportEndpoint(networkProtocol(netAddr(id.LocalAddress)), tcp.ProtocolNumber, id, nicID)
 	if ep != nil {
@@ -152,8 +152,8 @@ func (o *outboundTCP) abortHandshake(id stack.TransportEndpointID) {
 	}
 }
 
-// fail tells the namespace why there is no connection, in the way that the
-// host was told.
+// fail tells the namespace why there is no connection, in the same way as the
+// host learned it.
 func (o *outboundTCP) fail(req *tcp.ForwarderRequest, id stack.TransportEndpointID, seq uint32, err error) {
 	if errors.Is(err, unix.ECONNREFUSED) || err == verdictError(refuse) {
 		req.Complete(true)

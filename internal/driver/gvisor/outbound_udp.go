@@ -21,13 +21,13 @@ const (
 	udpIdle = 2 * time.Minute
 )
 
-// outboundUDP carries datagrams from the namespace to the world and back.
+// outboundUDP carries datagrams from the namespace to the outside and back.
 //
 // Each sending address and port of the namespace has one socket in the host,
-// whatever it sends to: the mapping is independent of the endpoint, as RFC
-// 4787 (REQ-1) wants it for NAT traversal, and a scan of many ports costs one
-// socket. ICMP errors come back as ICMP errors. What the server of a published
-// port sends leaves from that port.
+// whatever its destinations: the mapping is independent of the endpoint, as RFC
+// 4787 (REQ-1) demands for NAT traversal, and a scan of many ports costs one
+// socket. ICMP errors come back as ICMP errors. Datagrams from the server of a
+// published port leave from that port.
 type outboundUDP struct {
 	log     *slog.Logger
 	plan    *plan
@@ -35,19 +35,19 @@ type outboundUDP struct {
 	frames  *frameWriter
 	socket  socketFunc
 	sources *flowTable[netip.AddrPort, *udpSource]
-	// published has the ports that what their servers send leaves from.
+	// published has the published ports, from which the datagrams of their servers leave.
 	published *publishedUDP
 	readers   sync.WaitGroup
 }
 
-// udpSource is a sending address and port of the namespace. The link's reader
-// alone sends through it.
+// udpSource is a sending address and port of the namespace. Only the link's
+// reader sends through it.
 type udpSource struct {
 	*outboundUDP
 	inside netip.AddrPort
 	socket *dgramSocket
 
-	lastDst netip.AddrPort // what lastTo stands for
+	lastDst netip.AddrPort // the address in lastTo
 	lastTo  sockio.Addr
 }
 
@@ -121,7 +121,7 @@ func (s *udpSource) send(d datagram, dst netip.AddrPort) error {
 	return s.socket.sendSegments(d.payload, d.segment, hopLimit(d.ttl, dst.Addr().Is6()), &s.lastTo)
 }
 
-// receive carries a datagram of the world in.
+// receive carries in a datagram from outside.
 func (s *udpSource) receive(r received) {
 	from := r.from.AddrPort()
 	if src, ok := s.policy.replySource(from.Addr()); ok {
@@ -129,15 +129,15 @@ func (s *udpSource) receive(r received) {
 	}
 }
 
-// failed carries an ICMP error in. The entry's address is where the datagram
-// was sent.
+// failed carries in an ICMP error. The entry's address is the destination of
+// the datagram.
 func (s *udpSource) failed(r received) {
 	to := r.from.AddrPort()
 	reportNetworkError(s.frames, s.policy, r.oob, flow{header.UDPProtocolNumber, s.inside, to}, 0)
 }
 
-// reportNetworkError carries an entry of a socket's queue of errors in, as the
-// ICMP error that it was. The flow's destination is the host's idea of it.
+// reportNetworkError carries in an entry of a socket's error queue, as the ICMP
+// error that it was. The flow's destination is as the host knows it.
 func reportNetworkError(w *frameWriter, p *policy, oob []byte, f flow, seq uint32) {
 	e, ok := parseNetworkError(oob)
 	if !ok {

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 )
 
-// verdict is what becomes of traffic from the namespace to an address.
+// verdict says what happens to traffic from the namespace to an address.
 type verdict int
 
 const (
@@ -17,20 +17,21 @@ const (
 
 // policy decides what of the host the namespace may reach.
 //
-//   - The gateway's address stands for the host's loopback address of the same
-//     family, unless --disable-host-loopback.
+//   - The gateway's address represents the host's loopback address of the same
+//     family, unless --disable-host-loopback is given.
 //   - Loopback, unspecified (which connect(2) takes for loopback), multicast
-//     and IPv4-mapped destinations never occur in honest packets. They are
-//     discarded, always: nothing but the gateway's address leads to the host's
-//     loopback interface.
+//     and IPv4-mapped destinations never occur in legitimate packets. They are
+//     always discarded: only the gateway's address leads to the host's loopback
+//     interface.
 //   - Other addresses of the link's own networks do not exist.
-//   - Link-local addresses are not loopback: the 169.254.169.254 where clouds
-//     serve metadata and credentials of the machine, and the fd00:ec2::/32 of
-//     the same purpose, are open unless --disable-link-local. IPv6 link-local
-//     addresses mean the TAP itself and are never forwarded.
-//   - Everything else is the world. That includes the host's own non-loopback
-//     addresses, as with slirp4netns: what listens there is open to the host's
-//     neighbours anyway.
+//   - Link-local addresses are not loopback: 169.254.169.254, where clouds
+//     serve metadata and credentials of the machine, and fd00:ec2::/32, which
+//     serves the same purpose, are reachable unless --disable-link-local is
+//     given. IPv6 link-local addresses belong to the TAP itself and are never
+//     forwarded.
+//   - Everything else is outside. That includes the host's own non-loopback
+//     addresses, as with slirp4netns: servers there are reachable for the
+//     host's neighbours anyway.
 type policy struct {
 	plan           *plan
 	hostLoopback   bool
@@ -53,7 +54,7 @@ func newPolicy(p *plan, disableHostLoopback, disableLinkLocal bool) policy {
 	}
 }
 
-// outbound translates the address that the namespace asked for into the one
+// outbound translates the address that the namespace connects to into the one
 // that the host connects to.
 func (p *policy) outbound(dst netip.Addr) (netip.Addr, verdict) {
 	switch {
@@ -74,7 +75,8 @@ func (p *policy) outbound(dst netip.Addr) (netip.Addr, verdict) {
 	return dst, allow
 }
 
-// isThisNetwork tells 0.0.0.0/8, of which Linux routes what it will.
+// isThisNetwork reports whether an address is in 0.0.0.0/8, of which Linux may
+// route parts.
 func isThisNetwork(a netip.Addr) bool { return a.Is4() && a.As4()[0] == 0 }
 
 func (p *policy) ownAddress(dst netip.Addr) (netip.Addr, verdict) {
@@ -87,10 +89,10 @@ func (p *policy) ownAddress(dst netip.Addr) (netip.Addr, verdict) {
 	return p.loopback4, allow
 }
 
-// inboundSource is the source that the namespace sees of a peer of the host:
-// the peer's own address where it means the same thing inside, else the
-// gateway's. It is never a loopback address, never one of the link, and of the
-// family of the namespace's address.
+// inboundSource returns the source address that the namespace sees for a peer
+// of the host: the peer's own address if it means the same inside, and
+// otherwise the gateway's. It is never a loopback address or another one of the
+// link, and has the family of the namespace's address.
 func (p *policy) inboundSource(peer netip.Addr, is6 bool) netip.Addr {
 	peer = peer.Unmap()
 	if peer.Is6() != is6 || peer.IsLoopback() || peer.IsUnspecified() || peer.IsLinkLocalUnicast() ||
@@ -100,8 +102,8 @@ func (p *policy) inboundSource(peer netip.Addr, is6 bool) netip.Addr {
 	return peer
 }
 
-// replySource is the source that the namespace sees of a datagram that came
-// back from a host address: the inverse of outbound.
+// replySource returns the source address that the namespace sees for a datagram
+// from an address of the host: the inverse of outbound.
 func (p *policy) replySource(from netip.Addr) (netip.Addr, bool) {
 	from = from.Unmap()
 	if !from.IsLoopback() {

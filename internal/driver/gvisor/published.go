@@ -23,10 +23,10 @@ import (
 // namespace sees a client's own address as the source of its connections and
 // datagrams; clients on the host's loopback interface appear as the gateway.
 //
-// What comes by the link reaches no loopback address, nor a container that a userland
-// proxy listens for: container engines drop what comes to one from another interface
-// than its bridge. So ports whose child address is given as one of the namespace's own
-// are the relay's, which connects from inside, and leads past such proxies.
+// Packets from the link reach no loopback address, and no container behind a userland
+// proxy: container engines drop packets to a container from interfaces other than its
+// bridge. So if a port's child address is given as one of the namespace's own, the
+// relay serves the port: it connects from inside, and bypasses such proxies.
 //
 // It is a driver.Ports. The Closers of Forward are driver.Detailers.
 type Ports struct {
@@ -44,7 +44,7 @@ type Ports struct {
 	done   chan struct{}
 }
 
-// errClosed is what is asked of a driver that has ended.
+// errClosed is the error of a driver that has ended.
 var errClosed = errors.New("the gvisor-tap-vsock driver has ended")
 
 // Start implements driver.Ports.

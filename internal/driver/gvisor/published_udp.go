@@ -58,7 +58,7 @@ type udpFlow struct {
 	client clientKey
 	inside insideKey
 	to     sockio.Addr
-	oob    []byte // makes answers come from the local address
+	oob    []byte // makes answers leave from the local address
 }
 
 func newPublishedUDP(w *frameWriter, p *policy) *publishedUDP {
@@ -70,8 +70,8 @@ func newPublishedUDP(w *frameWriter, p *policy) *publishedUDP {
 	}
 }
 
-// reply carries a datagram of the namespace back to a client, and is false if
-// it does not belong to a flow.
+// reply carries a datagram of the namespace back to a client. It returns false
+// if the datagram does not belong to a flow.
 func (p *publishedUDP) reply(d datagram) bool {
 	f, ok := p.flows.get(insideKey{source: d.dst, target: d.src})
 	if !ok {
@@ -84,12 +84,12 @@ func (p *publishedUDP) reply(d datagram) bool {
 	return true
 }
 
-// begin carries a datagram of the namespace that belongs to no flow out of the
-// port that its sender is published on, and is false if there is none. An answer
-// begins a flow. dst is the destination as the host knows it.
+// begin sends a datagram of the namespace that belongs to no flow from the port
+// on which its sender is published. It returns false if there is none. An answer
+// will begin a flow. dst is the destination as the host knows it.
 func (p *publishedUDP) begin(d datagram, dst netip.AddrPort) bool {
 	if p.policy.inboundSource(dst.Addr(), d.src.Addr().Is6()) != d.dst.Addr() {
-		return false // the answer would come from another address
+		return false // the datagram would leave from another address
 	}
 	p.mu.Lock()
 	origins := p.origins[d.src]
@@ -99,8 +99,8 @@ func (p *publishedUDP) begin(d datagram, dst netip.AddrPort) bool {
 			continue
 		}
 		to := sockio.AddrOf(dst)
-		// It fails where the port's address has no way there, a loopback one for
-		// example.
+		// It fails if there is no route from the port's address, such as a loopback
+		// address.
 		if o.socket.sendSegments(d.payload, d.segment, hopLimit(d.ttl, o.is6), &to) == nil {
 			o.port.counters.bytesOut.Add(uint64(len(d.payload)))
 			return true
@@ -127,8 +127,8 @@ func (p *publishedUDP) shut(port *udpPort) {
 	}
 }
 
-// refused ends a flow whose datagram the namespace has refused, and is false if
-// there is none. A client of a UDP port cannot be told.
+// refused ends a flow whose datagram the namespace has refused. It returns
+// false if there is no such flow. The client cannot be notified.
 func (p *publishedUDP) refused(key insideKey) bool {
 	f, ok := p.flows.get(key)
 	if !ok {
@@ -153,8 +153,8 @@ type udpPort struct {
 	clients map[clientKey]*udpFlow
 }
 
-// serve carries datagrams of one socket in. target is where to, and wildcard
-// says that the socket has no address of its own.
+// serve carries in the datagrams of one socket. target is their destination,
+// and wildcard says that the socket has no specific address.
 func (p *udpPort) serve(socket *dgramSocket, target netip.AddrPort) {
 	socket.serve(func(r received) {
 		info := sockio.ParseInfo(r.oob)
@@ -168,7 +168,7 @@ func (p *udpPort) serve(socket *dgramSocket, target netip.AddrPort) {
 	})
 }
 
-// flow returns the flow of a client, nil if there cannot be one.
+// flow returns the flow of a client; nil if there cannot be one.
 func (p *udpPort) flow(socket *dgramSocket, key clientKey, from *sockio.Addr, info *sockio.Info, target netip.AddrPort) *udpFlow {
 	p.mu.Lock()
 	f := p.clients[key]
@@ -212,7 +212,7 @@ func (p *publishedUDP) add(f *udpFlow, target netip.AddrPort) bool {
 	return false
 }
 
-// forget drops a flow that has left the table of flows.
+// forget removes a flow that has left the table of flows.
 func (p *udpPort) forget(f *udpFlow) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -247,7 +247,7 @@ func (p *udpPort) active() uint64 {
 	return uint64(len(p.clients))
 }
 
-// counters are a published port's.
+// counters are the counters of a published port.
 type counters struct {
 	accepted, refused, bytesIn, bytesOut, acceptErrors atomic.Uint64
 	active                                             atomic.Int64

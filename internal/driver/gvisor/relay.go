@@ -6,19 +6,19 @@ package gvisor
 // namespace, an endpoint of the stack. Each direction is a goroutine that
 // waits until it can move bytes, so that it holds no buffer while it waits:
 //
-//   - down (host to namespace): when the socket is readable, the endpoint
-//     takes bytes right from it into the chunks of its send queue, as many as
-//     the queue has room for. What it has no room for stays in the socket,
-//     where TCP slows the peer down.
-//   - up (namespace to host): the endpoint's received chunks are written right
-//     to the socket. What the socket does not take stays in the endpoint's
-//     receive queue, where TCP slows the namespace down.
+//   - down (host to namespace): when the socket is readable, the endpoint reads
+//     bytes directly from it into the chunks of its send queue, as many as the
+//     queue has room for. The rest stays in the socket, where TCP slows the
+//     peer down.
+//   - up (namespace to host): the endpoint's received chunks are written
+//     directly to the socket. What the socket does not take stays in the
+//     endpoint's receive queue, where TCP slows the namespace down.
 //
 // The end of one direction is carried over as a FIN and leaves the other
 // running. A reset or failure on either side ends both with a reset on the
-// other side: the host's by SO_LINGER 0, the namespace's by Abort. A reset
-// that nobody is reading for is seen by the events of the endpoint, or by the
-// socket's error when it is waited for.
+// other side: the host's by SO_LINGER 0, the namespace's by Abort. If no one is
+// reading, a reset shows in the events of the endpoint, or in the socket's
+// error when it is waited for.
 
 import (
 	"errors"
@@ -41,7 +41,7 @@ type relay struct {
 	raw  syscall.RawConn
 	ep   tcpip.Endpoint
 	wq   *waiter.Queue
-	// bytesIn and bytesOut count towards and from the namespace.
+	// bytesIn and bytesOut count bytes to and from the namespace.
 	bytesIn, bytesOut *atomic.Uint64
 
 	buffers *socketBuffers
@@ -51,17 +51,17 @@ type relay struct {
 	reason    error // why it was aborted
 }
 
-// moderateStep is after how many bytes to adjust the receive buffer.
+// moderateStep is the number of bytes after which to adjust the receive buffer.
 const moderateStep = 64 << 10
 
 // past is a deadline that wakes up at once.
 var past = time.Unix(1, 0)
 
-// errReset is what a connection was reset for by the namespace.
+// errReset says that the namespace has reset a connection.
 var errReset = errors.New("connection reset by the namespace")
 
 // run moves bytes until both directions have ended, and closes both
-// connections. It returns why the relay was cut, nil if it was not.
+// connections. It returns why the relay was cut; nil if it was not.
 func (r *relay) run() error {
 	events := waiter.EventHUp | waiter.EventErr
 	reset := waiter.NewFunctionEntry(events, func(waiter.EventMask) {
@@ -234,7 +234,7 @@ func (r *relay) drain(fd int) (empty bool, err error) {
 	}
 }
 
-// waitError names the failure to wait for the socket.
+// waitError returns the error for a failed wait for the socket.
 func (r *relay) waitError(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return errReset

@@ -8,22 +8,22 @@ import (
 
 // Theory of operation.
 //
-// All connections share the processor with the transfers under way, in turns. Were
-// each one that comes let in at once, a storm of them would make the round so long
-// that a transfer, which moves a window of bytes in each round, stood still. So
-// few connections of a port shake hands with the namespace at a time, and the
-// others wait where they cost nothing and keep their order: in the kernel's queue
-// of the listener. The namespace's own connections wait for their turn when the
-// host has connected: a host that does not answer takes nobody's.
+// All connections share the processor, in turns, with the transfers in progress.
+// If every new connection were accepted at once, a storm of them would make the
+// round so long that a transfer, which moves a window of bytes in each round,
+// would stall. So only a few connections of a port shake hands with the namespace
+// at a time. The others wait where they cost nothing and keep their order: in the
+// listener's kernel queue. The namespace's own connections wait for their turn
+// after the host has connected, so a peer that does not answer takes no turn.
 //
-// What the namespace is slow to answer does not hold up the others for long.
+// A connection that the namespace is slow to answer does not hold up the others for long.
 
 const (
 	// maxTurns is how many connections shake hands with the namespace at a time:
-	// of each port, and of those that go out.
+	// for each port, and for outbound connections.
 	maxTurns = 16
-	// turnTime is when a connection that has no answer yet gives its turn to the
-	// next. It goes on waiting.
+	// turnTime is after how long a connection without an answer passes its turn to
+	// the next. It keeps waiting.
 	turnTime = 100 * time.Millisecond
 )
 
@@ -37,7 +37,7 @@ func newAdmission() *admission {
 	return &admission{places: make(chan struct{}, maxTurns), time: turnTime}
 }
 
-// wait waits for a place, and is false if the context ends first.
+// wait waits for a place. It returns false if the context ends first.
 func (a *admission) wait(ctx context.Context) bool {
 	select {
 	case a.places <- struct{}{}:
@@ -47,8 +47,8 @@ func (a *admission) wait(ctx context.Context) bool {
 	}
 }
 
-// begin begins the turn of a connection that has a place, and returns what ends
-// it. It ends by itself after some time.
+// begin begins the turn of a connection that has a place, and returns a
+// function that ends it. The turn ends by itself after some time.
 func (a *admission) begin() (end func()) {
 	leave := sync.OnceFunc(a.leave)
 	late := time.AfterFunc(a.time, leave)

@@ -25,15 +25,15 @@ func newRelayGroup(b *socketBuffers) *relayGroup {
 	return &relayGroup{buffers: b, max: min(maxRelays, fdlimit.Get()/2), relays: map[*relay]struct{}{}, ended: make(chan struct{})}
 }
 
-// room reports whether the group takes a connection now.
+// room reports whether the group accepts a connection now.
 func (g *relayGroup) room() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.closed || g.count < g.max
 }
 
-// enter takes a place in the group, which is given back by leave. It is false
-// when the group is full or closed.
+// enter takes a place in the group, which leave gives back. It returns false if
+// the group is full or closed.
 func (g *relayGroup) enter() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -54,7 +54,7 @@ func (g *relayGroup) leave() {
 	}
 }
 
-// run runs a relay to its end, which close brings about.
+// run runs a relay to its end; close ends it.
 func (g *relayGroup) run(r *relay) error {
 	r.buffers = g.buffers
 	g.mu.Lock()
@@ -72,8 +72,8 @@ func (g *relayGroup) run(r *relay) error {
 	return err
 }
 
-// close cuts the connections. Nothing enters any more, and ended is closed when
-// all have left.
+// close cuts the connections. From now on none can enter, and ended is closed
+// when all have left.
 func (g *relayGroup) close() {
 	g.mu.Lock()
 	if g.closed {

@@ -10,9 +10,9 @@ import (
 
 // socketReader lets an endpoint take bytes from a socket: a tcpip.Payloader.
 //
-// Most reads are small, and one system call is enough for them: it reads into
-// a small buffer. Only if that is filled, the rest is asked for, and read right
-// from the socket.
+// Most reads are small, and need only one system call, into a small buffer.
+// Only if that is full, the size of the rest is queried, and the rest is read
+// directly from the socket.
 type socketReader struct {
 	fd    int
 	count *atomic.Uint64 // bytes taken
@@ -26,8 +26,8 @@ const smallRead = 2 << 10
 
 var readerPool = sync.Pool{New: func() any { return new(socketReader) }}
 
-// Len implements tcpip.Payloader: how much can be taken without blocking.
-// Where that is nothing, err says why.
+// Len implements tcpip.Payloader: it returns how much can be read without
+// blocking. If that is 0, err says why.
 func (s *socketReader) Len() int {
 	if len(s.head) > 0 {
 		return len(s.head)
@@ -80,7 +80,7 @@ type socketWriter struct {
 
 // Write implements io.Writer. It writes what the socket takes.
 func (s *socketWriter) Write(b []byte) (int, error) {
-	s.count.Add(uint64(len(b))) // before the peer can have them
+	s.count.Add(uint64(len(b))) // before the peer can get them
 	done := 0
 	for done < len(b) {
 		n, errno := sockio.Write(s.fd, b[done:])

@@ -9,8 +9,7 @@ import (
 )
 
 // prepareEndpoint is sockio.PrepareTCP for the stack's side of a relay. Both sides
-// ask whether the peer is there, since the probes of the applications end at the
-// stack.
+// probe their peer, since keep-alive probes of applications end at the stack.
 func prepareEndpoint(ep tcpip.Endpoint) {
 	setKeepAlive(ep, sockio.KeepAliveIdle*time.Second, sockio.KeepAliveInterval*time.Second, sockio.KeepAliveCount)
 	ep.SocketOptions().SetKeepAlive(true)

@@ -30,8 +30,8 @@ func newStack(l *link, p *plan) (*stack.Stack, error) {
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4},
 	}
 	if p.hasIPv6() {
-		// The zero options leave out duplicate address detection: nobody else
-		// gives addresses on this wire.
+		// The zero options leave out duplicate address detection: no one else assigns
+		// addresses on this wire.
 		opts.NetworkProtocols = append(opts.NetworkProtocols, ipv6.NewProtocolWithOptions(ipv6.Options{}))
 		opts.TransportProtocols = append(opts.TransportProtocols, icmp.NewProtocol6)
 	}
@@ -50,7 +50,7 @@ func configureStack(s *stack.Stack, l *link, p *plan) error {
 	if err := s.CreateNIC(nicID, l); err != nil {
 		return fmt.Errorf("the stack's interface: %s", err)
 	}
-	// Promiscuous, to answer for the whole world; spoofing, to speak for it.
+	// Promiscuous, to receive for any address; spoofing, to send from any address.
 	if err := s.SetPromiscuousMode(nicID, true); err != nil {
 		return fmt.Errorf("promiscuous mode: %s", err)
 	}
@@ -101,15 +101,15 @@ func setTCPOptions(s *stack.Stack) error {
 
 // stopStack ends all connections of the stack, and its goroutines.
 //
-// It is not stack.Destroy, which would wait for the end of endpoints that may
-// be made meanwhile.
+// It does not use stack.Destroy, which would wait for the end of endpoints that
+// may be made in the meantime.
 func stopStack(s *stack.Stack) {
 	s.Close()
 	s.TransportProtocolInstance(tcp.ProtocolNumber).Wait()
 }
 
-// abortEndpoints resets all connections of the stack, and ends the handshakes
-// under way.
+// abortEndpoints resets all connections of the stack, and ends handshakes in
+// progress.
 func abortEndpoints(s *stack.Stack) {
 	for _, e := range s.RegisteredEndpoints() {
 		e.Abort()

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// socketBufferBudget is what the connections may hold in each direction,
-	// all together, before a connection's share falls to the least.
+	// socketBufferBudget is what all connections together may buffer in each
+	// direction, before a connection's share falls to the minimum.
 	socketBufferBudget = 128 << 20
 	minSocketBuffer    = 32 << 10
 	maxSocketBuffer    = 4 << 20
@@ -36,7 +36,7 @@ func (b *socketBuffers) add(n int) {
 	before := socketBufferSize(b.open)
 	b.open += n
 	if after := socketBufferSize(b.open); after != before {
-		_ = setSocketBuffers(b.stack, after) // fails for invalid sizes alone
+		_ = setSocketBuffers(b.stack, after) // only fails for invalid sizes
 	}
 }
 

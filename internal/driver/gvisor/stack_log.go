@@ -13,7 +13,7 @@ type discardLog struct{}
 func (discardLog) Emit(int, log.Level, time.Time, string, ...any) {}
 
 // silenceLibrary keeps the stack's library from writing to standard error,
-// which is the command's. It logs about packets that the namespace sends, and
+// which belongs to the command. It logs about packets from the namespace, and
 // nothing that a user could act on.
 func silenceLibrary() {
 	log.SetLevel(log.Warning) // some of its loggers keep the first target

@@ -8,7 +8,7 @@ import (
 	"rootlesskit/internal/driver"
 )
 
-// plan is who has which address on the link between the child and the stack.
+// plan assigns the addresses on the link between the child and the stack.
 //
 // IPv4 is laid out in the network of --cidr (10.0.2.0/24 by default): .1 is
 // the gateway and name server, .3 a second address of the name server, .100
@@ -108,23 +108,23 @@ func (p *plan) own() []netip.Prefix {
 	return own
 }
 
-// isOwn says whether the stack itself has the address.
+// isOwn reports whether the stack itself has the address.
 func (p *plan) isOwn(a netip.Addr) bool {
 	return a == p.gateway4 || a == p.dns4 || (p.hasIPv6() && a == p.gateway6)
 }
 
-// isNameServer says whether a datagram or connection to dst is for the
+// isNameServer reports whether a datagram or connection to dst is for the
 // embedded name server.
 func (p *plan) isNameServer(dst netip.AddrPort) bool {
 	return dst.Port() == dnsPort && p.isOwn(dst.Addr())
 }
 
-// onLink says whether the address belongs to the link's own networks.
+// onLink reports whether the address belongs to the link's own networks.
 func (p *plan) onLink(a netip.Addr) bool {
 	return p.child4.Masked().Contains(a) || (p.hasIPv6() && p.child6.Masked().Contains(a))
 }
 
-// gateway is the gateway of the address's family.
+// gateway returns the gateway of the address's family.
 func (p *plan) gateway(is6 bool) netip.Addr {
 	if is6 {
 		return p.gateway6

@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// sharedFD is a nonblocking descriptor that some goroutines use by number, at
-// the price of an uncontended lock, while another may close it.
+// sharedFD is a nonblocking descriptor that some goroutines use by number while
+// another may close it, at the cost of an uncontended lock.
 type sharedFD struct {
 	file *os.File
 	raw  syscall.RawConn // to wait for readiness
@@ -39,14 +39,14 @@ func (s *sharedFD) acquire() (int, bool) {
 
 func (s *sharedFD) release() { s.mu.RUnlock() }
 
-// closed says whether close was called.
+// closed reports whether close was called.
 func (s *sharedFD) closed() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.fd < 0
 }
 
-// close closes the descriptor and wakes up who waits for it.
+// close closes the descriptor and wakes up goroutines that wait for it.
 func (s *sharedFD) close() {
 	s.mu.Lock()
 	open := s.fd >= 0
