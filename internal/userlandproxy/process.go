@@ -26,13 +26,20 @@ func socketLink(inode uint64) string { return fmt.Sprintf("socket:[%d]", inode) 
 // findProxy returns the proxy that has a socket of the calling thread's network
 // namespace. It returns false if there is none.
 func findProxy(proto int, port uint16, inode uint64) (holder, commandLine, bool) {
-	for _, pid := range numbers("/proc") {
+	own, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		return holder{}, commandLine{}, false
+	}
+	for _, pid := range ownProcesses() {
+		if network, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err != nil || network != own {
+			continue // in another one, a container's address would mean something else
+		}
 		text, err := readBounded(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err != nil {
 			continue // it has ended
 		}
 		c, ok := parseCommandLine(text)
-		if !ok || c.proto != proto || c.hostPort != port || !inThisNetwork(pid) {
+		if !ok || c.proto != proto || c.hostPort != port {
 			continue
 		}
 		if h, ok := findDescriptor(pid, inode); ok {
@@ -51,15 +58,18 @@ func findDescriptor(pid int, inode uint64) (holder, bool) {
 	return holder{}, false
 }
 
-// inThisNetwork reports whether a process is in the calling thread's network
-// namespace. In another one, a container's address would mean something else.
-func inThisNetwork(pid int) bool {
-	its, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
-	if err != nil {
-		return false
+// ownProcesses returns those of this process's user, as engines and their proxies are. A
+// client waits for it, and the host may have many others: asking for their owner is
+// the cheapest way to skip them.
+func ownProcesses() (own []int) {
+	user := uint32(os.Geteuid())
+	var info unix.Stat_t
+	for _, pid := range numbers("/proc") {
+		if unix.Stat("/proc/"+strconv.Itoa(pid), &info) == nil && info.Uid == user {
+			own = append(own, pid)
+		}
 	}
-	ours, err := os.Stat("/proc/thread-self/ns/net")
-	return err == nil && os.SameFile(its, ours)
+	return own
 }
 
 // numbers returns the names in a directory of /proc that are numbers.
