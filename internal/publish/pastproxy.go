@@ -110,7 +110,20 @@ func (r *pastProxy) Resolve(client, local netip.AddrPort) relay.Route {
 	if _, refused := r.refused.LoadAndDelete(client); refused {
 		return r.router.way(client, local)
 	}
-	w := r.ask(r.valid)
+	if w := r.valid(); w != nil {
+		return r.along(w, client, local)
+	}
+	// Both questions at once, as mostly there is no proxy: a client waits for them.
+	ahead := make(chan relay.Route, 1)
+	go func() { ahead <- r.router.way(client, local) }()
+	if w := r.ask(r.valid); w.past != nil {
+		return r.along(w, client, local)
+	}
+	return <-ahead
+}
+
+// along is the route of a client where the way is known.
+func (r *pastProxy) along(w *way, client, local netip.AddrPort) relay.Route {
 	if w.past == nil {
 		return r.router.way(client, local)
 	}

@@ -76,7 +76,7 @@ check_overlay() {
 	expect 'TCP 1-2' "I am $p2, you are $a1" in_pod "$p1" /pod send tcp "$a2:8080"
 	expect 'TCP 2-1' "I am $p1, you are $a2" in_pod "$p2" /pod send tcp "$a1:8080"
 	expect 'UDP 2-1' "I am $p1, you are $a2" in_pod "$p2" /pod send udp "$a1:8080"
-	expect 'TCP 1-2, 50 MB there and back' ': enough' in_pod "$p1" /pod send tcp "$a2:8081" 50000000
+	LIMIT=300 expect 'TCP 1-2, 50 MB there and back' ': enough' in_pod "$p1" /pod send tcp "$a2:8081" 50000000
 	expect 'UDP 1-2, 500 of full MTU' ': enough' in_pod "$p1" /pod send udp "$a2:8081" $((MTU - 78)) 500
 	expect 'UDP 2-1, 200 in fragments' ': enough' in_pod "$p2" /pod send udp "$a1:8081" 60000 200
 }

@@ -114,7 +114,7 @@ func send(proto, to string, args []string) {
 	c, err := net.DialTimeout(proto, to, 5*time.Second)
 	check(err)
 	start := time.Now()
-	c.SetDeadline(start.Add(60 * time.Second))
+	c.SetDeadline(start.Add(5 * time.Minute))
 	switch {
 	case size == 0:
 		c.SetDeadline(start.Add(5 * time.Second))
