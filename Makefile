@@ -39,7 +39,7 @@ TOOL      = $(GO) tool -modfile=tools/go.mod
 
 ARCHS    := amd64 arm64 arm 386 riscv64 ppc64le s390x loong64
 
-.PHONY: all build modules test test-bare test-clients test-podman test-compat test-kubernetes vet-all test-kernels mutants lint fmt demo bench install dist clean help
+.PHONY: all build modules test test-bare test-clients test-podman test-compat test-kubernetes vet-all test-kernels mutants lint fmt demo bench bench-kubernetes install dist clean help
 
 all: build
 
@@ -59,6 +59,9 @@ UPSTREAM ?= $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/rootlesskit-upstre
 test-compat: $(UPSTREAM)/rootlesskit ## compare with the original RootlessKit, probe by probe
 	scripts/test-host
 	ROOTLESSKIT_UPSTREAM=$(UPSTREAM) $(GO) test -count=1 -timeout=15m -parallel=8 $(TESTFLAGS) ./test/compat
+
+bench-kubernetes: $(UPSTREAM)/rootlesskit ## measure pods and NodePorts of a rootless Kubernetes against the original; needs root
+	UPSTREAM=$(UPSTREAM) test/kubernetes/run bench
 
 $(UPSTREAM)/rootlesskit:
 	CGO_ENABLED=0 GOFLAGS= GOBIN=$(UPSTREAM) $(GO) install github.com/rootless-containers/rootlesskit/v3/cmd/...@v3.3.0

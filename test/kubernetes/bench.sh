@@ -1,21 +1,64 @@
 # shellcheck shell=bash
 # Measures a cluster on this launcher, and on another one in the same run.
 
-# bench measures the launcher of BIN_DIR or of this tree, and that of UPSTREAM.
+# bench measures the launcher of BIN_DIR or of this tree, and that of UPSTREAM, in turn,
+# ROUNDS times, and prints a table.
 bench() {
-	local dir name
+	local round name results=${RESULTS:-$CACHE/bench.tsv}
+	: "${UPSTREAM:?the directory of another launcher to compare with}"
 	CHILD=own # which the other one needs
-	for name in this upstream; do
-		dir=${BIN_DIR:-}
-		[ "$name" = this ] || dir=${UPSTREAM:?the directory of another launcher to compare with}
+	mkdir -p "$CACHE"
+	: >"$results"
+	for round in $(seq "${ROUNDS:-1}"); do
+		for name in this upstream; do
+			step "round $round: $name"
+			bench_one "$name" | tee -a "$results"
+		done
+	done
+	table "$results"
+}
+
+# bench_one NAME measures one launcher, and prints nothing but its figures.
+bench_one() {
+	local dir=${BIN_DIR:-}
+	[ "$1" = this ] || dir=$UPSTREAM
+	{
 		BIN_DIR=$dir build
 		up
 		until_true 180 ready || true
 		k apply -f work.yaml >/dev/null
 		wait_pods
-		measure "$name" | tee -a "${RESULTS:-/dev/stdout}"
-		down
-	done
+	} >&2
+	measure "$1"
+	down >&2
+}
+
+# table FILE prints the medians: of seconds where much was sent, else of the first
+# answer's and of the usual one's milliseconds.
+table() {
+	awk -F'\t' '
+	function median(key,   n, i, j, t, v) {
+		n = split(values[key], v, " ")
+		for (i = 2; i <= n; i++) for (j = i; j > 1 && v[j-1] + 0 > v[j] + 0; j--) { t = v[j]; v[j] = v[j-1]; v[j-1] = t }
+		return n ? v[int((n + 1) / 2)] : "-"
+	}
+	function note(figure, value) {
+		if (!(figure in known)) { known[figure]; order[++figures] = figure }
+		values[$1, figure] = values[$1, figure] " " value
+	}
+	{
+		if (split($3, w, " ") == 6 && w[1] == "first") { note($2 ", the first (ms)", w[2]); note($2 " (ms)", w[5]) }
+		else if (match($3, / in [0-9.]+ s: enough/)) { split(substr($3, RSTART), w, " "); note($2 " (s)", w[2]) }
+		else failed[$1]++
+	}
+	END {
+		print "| Figure | this | upstream |\n|---|---|---|"
+		for (i = 1; i <= figures; i++) {
+			f = order[i]
+			printf "| %s | %s | %s |\n", f, median("this" SUBSEP f), median("upstream" SUBSEP f)
+		}
+		printf "| samples that failed | %d | %d |\n", failed["this"], failed["upstream"]
+	}' "$1"
 }
 
 # measure prints the figures of the cluster that is up.
