@@ -64,6 +64,7 @@ check() {
 	check_outbound
 	check_api
 	check_flows
+	check_renew 2
 	for n in 2 1; do check_kill "$n"; done
 	step "$fails of $checks failed"
 	[ "$fails" = 0 ]
@@ -145,6 +146,23 @@ check_flows() {
 			"$(find "/proc/$pid/fd" -type l | wc -l) descriptors; all of the node" \
 			"$(ps -o rss= -u "$(user_of "$n")" | awk '{s+=$1} END{print int(s/1024)}') MiB"
 	done
+}
+
+# check_renew N takes a node out of the cluster, ends its launcher, and has another one
+# join in its place, as for an upgrade.
+check_renew() {
+	local n=$1
+	LIMIT=120 expect "drain of node $n" "node/node$n drained" k drain "node$n" --ignore-daemonsets --delete-emptydir-data --force --timeout=100s
+	expect "node $n is deleted" "\"node$n\" deleted|not found" k delete node "node$n"
+	kill "$(cat "$RUN/node$n/pid")"
+	end_of "$n" || true
+	expect "SIGTERM to node $n's launcher leaves nothing" '^0$' sh -c "pgrep -u $(user_of "$n") | wc -l"
+	node "$n"
+	until_true 180 ready || true
+	k uncordon "node$n" >/dev/null 2>&1 || true
+	expect 'both nodes are ready again' "node$n +Ready" k get nodes
+	wait_pods
+	check_published "$n"
 }
 
 # check_kill N kills a node's launcher, starts it again, and waits until all is as it was.
