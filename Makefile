@@ -51,7 +51,7 @@ modules:
 
 test: modules ## run all tests; as root, first make this machine fit for them
 	scripts/test-host
-	$(GO) run ./test/progress $(PACKAGES) -- -count=1 -timeout=30m -parallel=6 $(TESTFLAGS)
+	$(GO) run ./test/progress $(PACKAGES) -- -count=1 -timeout=60m -parallel=6 $(TESTFLAGS)
 
 # The original's programs, which test-compat compares with; kept from run to run.
 UPSTREAM ?= $(abspath $(or $(XDG_CACHE_HOME),$(HOME)/.cache))/rootlesskit-upstream-v3.3.0

@@ -40,7 +40,10 @@ func startEngine(t *testing.T, serve string, flags ...string) *engine {
 	if e.detached {
 		command = []string{"sh", "-c", `exec nsenter --net=$ROOTLESSKIT_STATE_DIR/netns sh "$0"`, script}
 	}
-	e.kit = newKit(t, append(append([]string{"--net=gvisor-tap-vsock", "--ipv6", "--disable-host-loopback"}, flags...), command...)...)
+	if !slices.Contains(flags, "--net=pasta") {
+		flags = append(flags, "--net=gvisor-tap-vsock")
+	}
+	e.kit = newKit(t, append(append([]string{"--ipv6", "--disable-host-loopback"}, flags...), command...)...)
 	e.kit.Env = append(os.Environ(), "PEERS="+testdata(t, "peers.py"), "SERVE="+serve)
 	e.launch(t, e.kit)
 	poll(t, "the containers", func() bool { return strings.Count(e.output.String(), "peers: ready") == 2 })
@@ -136,7 +139,7 @@ const (
 // TestUserlandProxy: a container sees its clients, though its engine has a userland
 // proxy listen in its place.
 func TestUserlandProxy(t *testing.T) {
-	for _, flags := range [][]string{{"--port-driver=builtin"}, {"--port-driver=builtin", "--detach-netns"}, {"--port-driver=bypass4netns"}, {"--port-driver=gvisor-tap-vsock"}} {
+	for _, flags := range [][]string{{"--port-driver=builtin"}, {"--port-driver=builtin", "--detach-netns"}, {"--port-driver=bypass4netns"}, {"--port-driver=gvisor-tap-vsock"}, {"--net=pasta", "--port-driver=pesto"}} {
 		t.Run(strings.Join(flags, " "), func(t *testing.T) {
 			t.Parallel()
 			e := startEngine(t, "", flags...)

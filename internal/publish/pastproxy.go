@@ -110,7 +110,7 @@ func (r *pastProxy) Resolve(client, local netip.AddrPort) relay.Route {
 	if _, refused := r.refused.LoadAndDelete(client); refused {
 		return r.router.way(client, local)
 	}
-	if w := r.valid(); w != nil {
+	if w, ok := r.valid(); ok {
 		return r.along(w, client, local)
 	}
 	// Both questions at once, as mostly there is no proxy: a client waits for them.

@@ -19,6 +19,7 @@ import (
 
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/helper"
+	"rootlesskit/internal/driver/relayed"
 )
 
 // The names of the network driver and of its port drivers on the command line.
@@ -37,10 +38,10 @@ const (
 func Driver() driver.Driver {
 	return driver.Driver{
 		Name: Name,
-		Flags: []driver.Flag{
+		Flags: append([]driver.Flag{
 			{Name: binaryFlag, Kind: driver.File, Default: "pasta", Usage: "path of the pasta binary"},
 			{Name: pestoFlag, Kind: driver.File, Default: "pesto", Usage: "path of the pesto binary for --port-driver=pesto"},
-		},
+		}, relayed.Flags()...),
 		Network: &driver.NetworkRole{
 			MTU: 65520, Ifname: "tap0", CIDR: true, IPv6: true, TUN: true, PortDrivers: []string{Implicit, Pesto}, New: New,
 			Auto: driver.Auto{Rank: 3, Why: "present"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/helper"
+	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/netns"
 )
 
@@ -24,11 +26,14 @@ import (
 // the port is open, or closed.
 //
 // pesto cannot choose the address of the namespace that a port leads to: it is
-// the namespace's own.
+// the namespace's own. With --ipv6, the relay serves ports whose child address is
+// on loopback: dockerd asks for both families then, and would otherwise have only
+// one address for them, where its userland proxies can listen only once.
 type Ports struct {
 	*helper.Forwards
 	network *Network
 	binary  *helper.Binary
+	relay   *relayed.Ports
 }
 
 func newPorts(n *Network, flags driver.Flags) (*Ports, error) {
@@ -42,14 +47,31 @@ func newPorts(n *Network, flags driver.Flags) (*Ports, error) {
 	if lacks := binary.Lacks("--add", "--delete", "--tcp-ports", "--udp-ports"); lacks != "" {
 		return nil, fmt.Errorf("%s has no %s: it is not a pesto that can publish ports", binary.Path, lacks)
 	}
-	p := &Ports{network: n, binary: binary}
+	if err := relayed.CheckFlags(flags); err != nil {
+		return nil, err
+	}
+	p := &Ports{network: n, binary: binary, relay: relayed.New(Pesto, flags)}
 	p.Forwards = helper.NewForwards(p)
 	return p, nil
 }
 
 // Start implements driver.Ports.
-func (p *Ports) Start(ctx context.Context, _ driver.Sandbox, _ driver.Link) error {
+func (p *Ports) Start(ctx context.Context, sb driver.Sandbox, link driver.Link) error {
+	if err := p.relay.Start(ctx, sb, link); err != nil {
+		return err
+	}
 	return p.Forwards.Start(ctx, p.network.program)
+}
+
+// Wait implements driver.Ports.
+func (p *Ports) Wait() error { return errors.Join(p.Forwards.Wait(), p.relay.Wait()) }
+
+// Forward implements driver.Ports.
+func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, error) {
+	if addr, err := netip.ParseAddr(spec.ChildIP); err == nil && addr.Unmap().IsLoopback() && p.network.cfg.IPv6 {
+		return p.relay.Forward(ctx, spec)
+	}
+	return p.Forwards.Forward(ctx, spec)
 }
 
 // Info implements driver.Ports.
@@ -57,7 +79,7 @@ func (p *Ports) Info() api.PortDriverInfo {
 	info := api.PortDriverInfo{
 		Driver:                  Pesto,
 		Protos:                  []api.Proto{"tcp", "tcp4", "udp", "udp4"},
-		DisallowLoopbackChildIP: true,
+		DisallowLoopbackChildIP: !p.network.cfg.IPv6,
 	}
 	if p.network.cfg.IPv6 {
 		info.Protos = append(info.Protos, "tcp6", "udp6")
@@ -77,7 +99,7 @@ func (p *Ports) Check(spec api.PortSpec, _ []api.PortSpec) error {
 	case err != nil, addr.IsUnspecified(), slices.Contains(own, addr):
 		return nil
 	case addr.IsLoopback():
-		return fmt.Errorf("child IP %s: the port driver pesto cannot reach loopback addresses of the namespace; leave it out, or use --net=slirp4netns --port-driver=builtin", addr)
+		return fmt.Errorf("child IP %s: the port driver pesto cannot reach loopback addresses of the namespace without --ipv6; leave it out, or use --net=slirp4netns --port-driver=builtin", addr)
 	}
 	return fmt.Errorf("child IP %s: the port driver pesto can only forward to the namespace's own address %s", addr, own[0])
 }

@@ -7,10 +7,11 @@ import (
 
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/driver/relayed"
 	"rootlesskit/internal/nstest"
 )
 
-func TestMain(m *testing.M) { nstest.Main(m) }
+func TestMain(m *testing.M) { nstest.Main(m, relayed.Handlers) }
 
 // flags are the driver's own flags at their defaults, unless set.
 func flags(set map[string]string) driver.Flags { return driver.FlagValues(Driver().Flags, set) }
@@ -42,7 +43,7 @@ func attach(t *testing.T, cfg driver.NetworkConfig) (*Network, drivertest.Setup)
 	})
 	return network.(*Network), drivertest.Setup{
 		Ports: network.(*Network).Ports(), Sandbox: sb, Child: child, Link: link,
-		Lacks: []drivertest.Ability{drivertest.Cut, drivertest.CutFlows, drivertest.CrossingEnds},
+		Lacks: []drivertest.Ability{drivertest.Cut, drivertest.CutFlows, drivertest.CrossingEnds, drivertest.SameLoopback},
 	}
 }
 
