@@ -1,5 +1,5 @@
-// Package question has one question asked for all who ask it at about the same
-// time.
+// Package question asks a question once for all callers that ask it at about
+// the same time.
 package question
 
 import (
@@ -7,34 +7,35 @@ import (
 	"time"
 )
 
-// Shared is a question to which the answer may change. Whoever asks takes turns:
-// the first asks indeed, and the others take that answer, but only where it was
-// asked for after they came. An answer that was under way before could be older
-// than what they know.
+// Shared is a question whose answer may change. Callers take turns: the first
+// one really asks, and the others use its answer, but only if it was asked for
+// after they came. An answer that was already in progress could be older than
+// what they know.
 type Shared[A any] struct {
-	turn   chan struct{} // a semaphore; what follows is its holder's
+	turn   chan struct{} // a semaphore, which guards the fields below
 	latest A
 	since  time.Time // when latest was asked for; zero: never
 	closed bool
 }
 
-// New returns a question that was never asked.
+// New returns a question that has not been asked.
 func New[A any]() *Shared[A] { return &Shared[A]{turn: make(chan struct{}, 1)} }
 
-// Source is where the answers of one caller come from.
+// Source provides the answers for one caller.
 type Source[A any] struct {
-	// Known is an answer that has become known before it was the caller's turn; nil
-	// and false: none has.
+	// Known returns an answer that has become known before the caller's turn. If
+	// Known is nil or returns false, there is none.
 	Known func() (A, bool)
-	// Holds reports whether an answer to another caller serves this one too; nil: it
-	// does.
+	// Holds reports whether an answer to another caller is valid for this one too;
+	// nil means that it is.
 	Holds func(A) bool
-	// Ask asks. It gets the latest answer, which its own takes the place of.
+	// Ask asks the question. It gets the latest answer, and returns the one that
+	// replaces it.
 	Ask func(latest A) A
 }
 
-// Ask returns an answer. It reports false where ctx has ended before the caller's
-// turn, or the question is closed.
+// Ask returns an answer. It returns false if ctx ends before the caller's turn,
+// or if the question is closed.
 func (q *Shared[A]) Ask(ctx context.Context, from Source[A]) (answer A, ok bool) {
 	came := time.Now()
 	select {
@@ -60,8 +61,8 @@ func (q *Shared[A]) Ask(ctx context.Context, from Source[A]) (answer A, ok bool)
 	return q.latest, true
 }
 
-// Close waits for the turn of whoever asks, and lets nobody ask any more. It
-// returns the latest answer.
+// Close waits for the current turn to end, and then prevents further questions.
+// It returns the latest answer.
 func (q *Shared[A]) Close() A {
 	q.turn <- struct{}{}
 	defer func() { <-q.turn }()

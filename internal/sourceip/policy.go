@@ -141,7 +141,7 @@ func (p *Policy) Port(proto int, target netip.AddrPort, kind Kind) *Port {
 	return port
 }
 
-// fixed tells whether clients on loopback have the same way as long as that serves them.
+// fixed reports whether clients on loopback keep the same way as long as it serves them.
 func (p *Port) fixed() bool {
 	return p.proto == unix.IPPROTO_TCP && !p.kind.implied(p.target.Addr()) && p.kind != Own
 }
