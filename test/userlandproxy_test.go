@@ -2,6 +2,7 @@ package test
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -231,18 +232,20 @@ func TestUserlandProxyOfOtherFamily(t *testing.T) {
 // TestUserlandProxyStays: where it may not, or cannot, be looked through, it is the way.
 func TestUserlandProxyStays(t *testing.T) {
 	for name, c := range map[string]struct {
-		flag, serve, container, to, via string
-		protos                          []string
+		driver, flag, serve, container, to, via string // driver: builtin without one
+		protos                                  []string
 	}{
-		"switched off":              {flag: "--source-ip-transparent=false", container: "172.17.0.2:80", protos: []string{"tcp", "udp"}},
-		"command line to elsewhere": {container: "10.0.2.2:80", to: "172.17.0.2:80", via: "userland proxy", protos: []string{"tcp", "udp"}},
-		"command line to loopback":  {container: "127.0.0.1:80", to: "172.17.0.2:80", via: "userland proxy", protos: []string{"tcp", "udp"}},
+		"switched off":                                {flag: "--source-ip-transparent=false", container: "172.17.0.2:80", protos: []string{"tcp", "udp"}},
+		"command line to elsewhere":                   {container: "10.0.2.2:80", to: "172.17.0.2:80", via: "userland proxy", protos: []string{"tcp", "udp"}},
+		"command line to loopback":                    {container: "127.0.0.1:80", to: "172.17.0.2:80", via: "userland proxy", protos: []string{"tcp", "udp"}},
+		"command line to elsewhere, gvisor-tap-vsock": {driver: "gvisor-tap-vsock", container: "10.0.2.2:80", to: "172.17.0.2:80", via: "userland proxy", protos: []string{"tcp", "udp"}},
+		"command line to the namespace's own address": {driver: "bypass4netns", container: "172.17.0.1:80", to: "172.17.0.2:80", via: "userland proxy", protos: []string{"tcp", "udp"}},
 		// Who cannot be answered by the container is carried on as the bridge.
 		"no answer": {serve: "ip route del default", container: "172.17.0.2:80", via: "userland proxy", protos: []string{"tcp"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			flags := []string{"--port-driver=builtin"}
+			flags := []string{"--port-driver=" + cmp.Or(c.driver, "builtin")}
 			if c.flag != "" {
 				flags = append(flags, c.flag)
 			}

@@ -178,27 +178,55 @@ restart() {
 		docker restart -t 1 web >/dev/null && get web 10.77.0.1:8080 lan
 }
 
-# restarts asks while the container restarts, ten times, and another one takes its
-# address each time, if it can. Each answer is the container's that was asked, and it
-# sees who asks once it has answered.
+# restarts asks all the time while the container restarts, ten times, and another one takes
+# its address each time, if it can: 300 answers and more. Each is the container's that was
+# asked, which sees who asks, and none is missing but while nobody listened.
 restarts() {
-	local i answers=0 wrong=0 refused=0 answer
+	local i asking rc=0
+	: >"$WORK/asked" && : >"$WORK/down"
 	serve rival -p 8084:80 || return
+	while :; do
+		echo "$(now) $(answer 10.77.0.1:8080 lan || true) $(now)"
+	done >"$WORK/asked" 2>/dev/null &
+	asking=$!
 	for i in {1..10}; do
-		docker stop -t 1 web >/dev/null && docker restart -t 0 rival >/dev/null && docker start web >/dev/null &&
-			get web 10.77.0.1:8080 lan >/dev/null || break
-		for _ in {1..30}; do
-			answer=$(answer 10.77.0.1:8080 lan)
-			case $answer in
-			'web 10.77.0.2:'*) answers=$((answers + 1)) ;;
-			'') refused=$((refused + 1)) ;;
-			*) wrong=$((wrong + 1)) ;;
-			esac
-		done
+		restarted && wait_for 60 "$((30 * i)) answers" answered $((30 * i)) || rc=1
 	done
-	echo "$answers of 300 answered, $refused refused, $wrong of another: $answer"
-	[ "$answers" -eq 300 ]
-	remove_after $? rival
+	kill "$asking"
+	wait "$asking" 2>/dev/null
+	all_answered || rc=1
+	remove_after "$rc" rival
+}
+
+now() { date +%s.%N; }
+
+# restarted restarts the container, and notes how long it was down.
+restarted() {
+	local since
+	since=$(now)
+	docker stop -t 1 web >/dev/null && docker restart -t 0 rival >/dev/null && docker start web >/dev/null &&
+		get web 10.77.0.1:8080 lan >/dev/null && echo "$since $(now)" >>"$WORK/down"
+}
+
+answered() { [ "$(grep -c ' web ' "$WORK/asked")" -ge "$1" ]; }
+
+# all_answered judges the answers: lines of "BEGIN [NAME CLIENT] END".
+all_answered() {
+	awk '
+		function down() {
+			for (i = 1; i <= n; i++)
+				if ($1 <= until[i] && $NF >= since[i])
+					return 1
+			return 0
+		}
+		FNR == NR { since[++n] = $1; until[n] = $2; next }
+		NF == 2 { if (down()) refused++; else lost++; next }
+		NF == 4 && $2 == "web" && ($3 ~ /^10\.77\.0\.2:/ || down()) { good++; next }
+		NF > 2 { wrong++; which = $0 }
+		END {
+			printf "%d answered, %d refused while nobody listened, %d lost, %d wrong %s\n", good, refused, lost, wrong, which
+			exit !(n == 10 && good >= 300 && lost + wrong == 0)
+		}' "$WORK/down" "$WORK/asked"
 }
 
 # build uses the builder that is docker's default, with a network.
