@@ -16,6 +16,7 @@ func Catalog() []driver.Known {
 			Flags: []driver.Flag{
 				{Name: "pasta-binary", Kind: driver.File, Default: "pasta"},
 				{Name: "pesto-binary", Kind: driver.File, Default: "pesto"},
+				sourceIP, sourceIPBackend,
 			}},
 		{Name: "slirp4netns", Tag: "no_slirp4netns", Summary: "slirp4netns",
 			Network: true, Ports: []string{"slirp4netns"},
