@@ -252,19 +252,22 @@ killed() {
 # begins again, whatever launcher they run on. That is no failure of this one where it
 # happens on the original too.
 killed_dockerd() {
-	local try
+	local try original=$WORK/original.log rc=1 how='unlike on the original'
 	killed dockerd && return
-	grep -q 'could not delete stale containerd task object' "$LOG" || return 1
+	cannot_start "$LOG" || return 1
 	for try in {1..20}; do
-		LAUNCHER_DIR=$WORK/original PORT_DRIVER=${PORT_DRIVER/bypass4netns/builtin} killed_once && continue
-		killed_once prepare_only
-		echo "no start of the container, as on the original at try $try"
-		return "$skipped"
+		: >"$original"
+		LOG=$original LAUNCHER_DIR=$WORK/original PORT_DRIVER=${PORT_DRIVER/bypass4netns/builtin} killed_once && continue
+		cannot_start "$original" || continue # it failed in another way
+		rc=$skipped how='as on the original'
+		break
 	done
 	killed_once prepare_only
-	echo "no start of the container, unlike on the original in $try tries"
-	return 1
+	echo "no start of the container, $how at $try tries"
+	return "$rc"
 }
+
+cannot_start() { grep -q 'could not delete stale containerd task object' "$1"; }
 
 # killed_once begins afresh, and kills dockerd unless that is only to be prepared.
 killed_once() {

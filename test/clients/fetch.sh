@@ -60,8 +60,7 @@ fetch_docker() {
 
 # built_docker MODULE MAJOR builds the engine of a release that Debian does not have, with
 # its own script, beside Debian's client and containerd, and with a runc that knows what
-# its builds ask for. The module proxy does not tell
-# the release's number.
+# its builds ask for. The module proxy does not tell the release's number.
 built_docker() {
 	local dir moby=github.com/moby/moby/v2
 	ensure_packages gcc libc6-dev libseccomp-dev pkg-config >&2 || return
