@@ -10,11 +10,11 @@ const (
 	// server is found.
 	Default Kind = iota
 	// PublishedAt is the address on which the port is published in the host: the port
-	// leads there where the namespace has that address too, and to the loopback
-	// address where it has not.
+	// leads there if the namespace has that address too, and to the loopback address
+	// otherwise.
 	PublishedAt
-	// Given is an address that was asked for: the port never leads to a server of
-	// the other address family alone.
+	// Given is an address that was requested: the port never leads to a server
+	// that only has the other address family.
 	Given
 	// Own is any of the namespace's own addresses, or none: the port leads to servers
 	// on all of them, but not to those on loopback alone. No client is shown as
