@@ -205,6 +205,11 @@ type fallbackPort struct {
 	why error
 }
 
+var (
+	_ driver.Detailer = (*fallbackPort)(nil)
+	_ driver.Detailer = (*port)(nil)
+)
+
 // Details implements driver.Detailer.
 func (p *fallbackPort) Details() api.PortDetails {
 	d := p.Port.Details()

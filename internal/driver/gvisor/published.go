@@ -225,6 +225,12 @@ func (p *published) Close() error {
 	return p.Closer.Close()
 }
 
+var (
+	_ driver.Detailer = (*published)(nil)
+	_ driver.Detailer = (*tcpPort)(nil)
+	_ driver.Detailer = (*udpPort)(nil)
+)
+
 // Details implements driver.Detailer.
 func (p *published) Details() api.PortDetails { return p.Closer.(driver.Detailer).Details() }
 

@@ -26,6 +26,8 @@ type Ports struct {
 	ended          chan struct{} // closed when everything is
 }
 
+var _ driver.Detailer = (*publish.Port)(nil) // of Forward
+
 // Handlers returns the handlers that the ports need inside the child.
 func Handlers(ctx context.Context, ns *netns.Namespace) wire.Handlers {
 	all := sourceip.Handlers(ctx, ns)

@@ -84,6 +84,8 @@ func (p *port) Close() error {
 
 type countingPort struct{ *port }
 
+var _ driver.Detailer = countingPort{}
+
 func (p countingPort) Details() api.PortDetails {
 	return api.PortDetails{Accepted: uint64(p.spec.ParentPort)}
 }
