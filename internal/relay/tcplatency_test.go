@@ -3,6 +3,7 @@ package relay
 import (
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 )
@@ -111,5 +112,26 @@ func TestBulkOverALongWay(t *testing.T) {
 	}()
 	if n, err := io.Copy(io.Discard, c); n != size || err != nil {
 		t.Errorf("%d of %d bytes came back: %v", n, size, err)
+	}
+}
+
+func TestSmallMessagesAreNotDelayed(t *testing.T) {
+	_, addr := forward(t, serve(t, echo))
+	c := dial(t, addr)
+	var times []time.Duration
+	for range 500 {
+		start := time.Now()
+		// Two small writes in a row are what Nagle's algorithm and delayed
+		// acknowledgements hold back, by 40 to 200 ms.
+		_, _ = io.WriteString(c, "a")
+		_, _ = io.WriteString(c, "b")
+		if _, err := io.ReadFull(c, make([]byte, 2)); err != nil {
+			t.Fatal(err)
+		}
+		times = append(times, time.Since(start))
+	}
+	slices.Sort(times)
+	if p99 := times[len(times)*99/100]; p99 > 30*time.Millisecond {
+		t.Errorf("99%% of the exchanges took up to %v", p99)
 	}
 }
