@@ -33,22 +33,7 @@ func TestRetarget(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer port.Close()
-	exchange := func() (net.Conn, net.Conn) {
-		t.Helper()
-		_ = server.SetDeadline(time.Now().Add(time.Minute))
-		client, err := net.Dial("tcp", "127.0.0.1:18080")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { client.Close() })
-		accepted, err := server.AcceptTCP()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { accepted.Close() })
-		return client, accepted
-	}
-	client, accepted := exchange()
+	client, accepted := acceptedBy(t, server, "127.0.0.1:18080")
 	for i, own := range []string{"10.0.2.100", "10.89.1.5", "fd00::100", "0.0.0.0"} {
 		if own == "10.89.1.5" {
 			if err := netns.Configure(t.Context(), r.child, netns.LinkRequest{Name: "tap0", Addrs: []netip.Prefix{netip.MustParsePrefix("10.89.1.5/24")}}); err != nil {
@@ -56,7 +41,7 @@ func TestRetarget(t *testing.T) {
 			}
 		}
 		r.ports.Retarget(netip.MustParseAddr(own))
-		_, accepted := exchange()
+		_, accepted := acceptedBy(t, server, "127.0.0.1:18080")
 		if ip := peerOf(accepted); ip.IsLoopback() {
 			t.Errorf("after %s a client of the host's loopback appears as %s", own, ip)
 		} else if own == "10.89.1.5" && ip.String() != own {
@@ -78,6 +63,23 @@ func TestRetarget(t *testing.T) {
 	if string(buf) != want {
 		t.Errorf("got %q", buf)
 	}
+}
+
+// acceptedBy is a connection to an address, and the server's end of it.
+func acceptedBy(t *testing.T, server *net.TCPListener, address string) (client, accepted net.Conn) {
+	t.Helper()
+	_ = server.SetDeadline(time.Now().Add(time.Minute))
+	client, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	accepted, err = server.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { accepted.Close() })
+	return client, accepted
 }
 
 func peerOf(c net.Conn) netip.Addr {

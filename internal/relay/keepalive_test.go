@@ -77,15 +77,7 @@ func TestVanishedPeers(t *testing.T) {
 			for range conns {
 				dialIn(t, outside, addr)
 			}
-			until(t, "all connections", func() bool {
-				open := 0
-				eachConn(t, p, func(c *tcpConn) {
-					if c.opening == nil {
-						open++
-					}
-				})
-				return open == conns
-			})
+			until(t, "all connections", func() bool { return opened(t, p) == conns })
 			eachConn(t, p, func(c *tcpConn) {
 				for i, name := range []string{client: "client", child: "server"} {
 					if got := keepAliveOf(int(c.side[i].fd)); got != "1 15 15 9" {
@@ -103,6 +95,17 @@ func TestVanishedPeers(t *testing.T) {
 			until(t, "no connection is left", func() bool { return p.Details().Active == 0 })
 		})
 	}
+}
+
+// opened counts the connections that the server has accepted.
+func opened(t *testing.T, p *TCPPort) (n int) {
+	t.Helper()
+	eachConn(t, p, func(c *tcpConn) {
+		if c.opening == nil {
+			n++
+		}
+	})
+	return n
 }
 
 // dupListener returns a listener's socket as a port takes it.

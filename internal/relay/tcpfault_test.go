@@ -286,13 +286,11 @@ func TestShortageOfDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := netip.MustParseAddrPort(server.Addr().String())
 	fd, addr := listenFD(t)
-	var conns []*net.TCPConn
-	for range clients {
-		c := dial(t, addr)
-		_ = c.SetLinger(0)
-		conns = append(conns, c)
+	conns := make([]*net.TCPConn, clients)
+	for i := range conns {
+		conns[i] = dial(t, addr)
+		_ = conns[i].SetLinger(0)
 	}
 	e := newEngine(t)
 	pool := plainPool(t, unix.AF_INET)
@@ -300,10 +298,9 @@ func TestShortageOfDescriptors(t *testing.T) {
 	var warnings atomic.Int64
 	restore := limitDescriptors(t, room)
 	p, err := e.ForwardTCP(TCPConfig{
-		Listeners: []int{fd},
-		Pool:      func(int) *Pool { return pool },
-		Router:    routes{route: func(netip.AddrPort, netip.AddrPort) Route { return Route{Target: target} }},
-		Log:       slog.New(lines{slog.DiscardHandler, &warnings}),
+		Listeners: []int{fd}, Pool: func(int) *Pool { return pool },
+		Router: routes{route: routeTo(netip.MustParseAddrPort(server.Addr().String()))},
+		Log:    slog.New(lines{slog.DiscardHandler, &warnings}),
 	})
 	if err != nil {
 		t.Fatal(err)

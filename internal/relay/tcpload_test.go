@@ -68,19 +68,9 @@ func TestPartOfAWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = e.Close() })
-	small := func(fd int) {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<10)
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	pool := NewPool(ctx, 1, func(context.Context, int) ([]int, error) {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		small(fd)
-		return []int{fd}, err
-	}, nil)
-	t.Cleanup(func() { cancel(); pool.Wait() })
+	pool := poolOfSmallBuffers(t)
 	serverFD, target := listenFD(t)
-	small(serverFD)
+	smallBuffers(serverFD)
 	t.Cleanup(func() { unix.Close(serverFD) })
 	fd, addr := listenFD(t)
 	// What the client sends has to fit while the relay does not read. Older kernels
@@ -89,28 +79,17 @@ func TestPartOfAWrite(t *testing.T) {
 	p, err := e.ForwardTCP(TCPConfig{
 		Listeners: []int{fd},
 		Pool:      func(int) *Pool { return pool },
-		Router: routes{route: func(netip.AddrPort, netip.AddrPort) Route {
-			return Route{Target: netip.MustParseAddrPort(target)}
-		}},
+		Router:    routes{route: routeTo(netip.MustParseAddrPort(target))},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.Close() })
 	client := dial(t, addr)
-	server := -1
-	until(t, "the server's connection", func() bool {
-		server, _, err = unix.Accept4(serverFD, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-		return err == nil
-	})
-	t.Cleanup(func() { unix.Close(server) })
+	server := acceptOn(t, serverFD)
 	until(t, "an idle connection", func() bool { return p.Details().Active == 1 })
 
-	held, released := make(chan struct{}), make(chan struct{})
-	release := sync.OnceFunc(func() { close(released) })
-	t.Cleanup(release) // before those of above, which wait for the loop
-	go e.loops[0].call(func() { close(held); <-released })
-	<-held
+	release := hold(t, e.loops[0]) // it ends before those of above, which wait for the loop
 	if _, err := client.Write(make([]byte, size)); err != nil {
 		t.Fatal(err)
 	}
@@ -127,6 +106,44 @@ func TestPartOfAWrite(t *testing.T) {
 		got += max(n, 0)
 		return got == size
 	})
+}
+
+// hold has a loop do nothing until the returned function is called.
+func hold(t *testing.T, l *loop) (release func()) {
+	held, released := make(chan struct{}), make(chan struct{})
+	release = sync.OnceFunc(func() { close(released) })
+	t.Cleanup(release)
+	go l.call(func() { close(held); <-released })
+	<-held
+	return release
+}
+
+// acceptOn accepts a connection.
+func acceptOn(t *testing.T, listener int) (fd int) {
+	t.Helper()
+	until(t, "the server's connection", func() bool {
+		var err error
+		fd, _, err = unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		return err == nil
+	})
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+func smallBuffers(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<10)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10)
+}
+
+func poolOfSmallBuffers(t *testing.T) *Pool {
+	ctx, cancel := context.WithCancel(context.Background())
+	pool := NewPool(ctx, 1, func(context.Context, int) ([]int, error) {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		smallBuffers(fd)
+		return []int{fd}, err
+	}, nil)
+	t.Cleanup(func() { cancel(); pool.Wait() })
+	return pool
 }
 
 // outQueue is how much the peer has not acknowledged.

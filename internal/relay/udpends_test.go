@@ -150,27 +150,9 @@ func TestUDPCloseUnderLoad(t *testing.T) {
 	server, addr := udpServer(t, "127.0.0.1:0")
 	var echoing sync.WaitGroup
 	echoing.Go(func() { udpEcho(server) })
-	stop := make(chan struct{})
-	var clients sync.WaitGroup
 	fd := boundUDP(t, loopback4)
 	sa, _ := unix.Getsockname(fd)
-	for range 4 {
-		c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: sa.(*unix.SockaddrInet4).Port})
-		if err != nil {
-			t.Fatal(err)
-		}
-		clients.Go(func() {
-			defer c.Close()
-			for msg := make([]byte, 1000); ; {
-				select {
-				case <-stop:
-					return
-				default:
-					_, _ = c.Write(msg)
-				}
-			}
-		})
-	}
+	quiet := floodUDP(t, sa.(*unix.SockaddrInet4).Port)
 	pools, endPools := endingPools(localSockets)
 	for range 10 {
 		p, err := e.ForwardUDP(UDPConfig{Sockets: []int{fd}, Pool: pools, Router: routes{route: routeTo(addr)}})
@@ -186,8 +168,7 @@ func TestUDPCloseUnderLoad(t *testing.T) {
 		}
 		fd = boundUDP(t, sa) // free at once
 	}
-	close(stop)
-	clients.Wait()
+	quiet()
 	endPools()
 	server.Close()
 	echoing.Wait()
@@ -195,6 +176,32 @@ func TestUDPCloseUnderLoad(t *testing.T) {
 	if leaked := nstest.LeakedFDs(before); len(leaked) > 0 {
 		t.Errorf("left open: %v", leaked)
 	}
+}
+
+// floodUDP has clients send to a port without a pause, until the returned function is
+// called.
+func floodUDP(t *testing.T, port int) (quiet func()) {
+	t.Helper()
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for range 4 {
+		c, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients.Go(func() {
+			defer c.Close()
+			for msg := make([]byte, 1000); ; {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = c.Write(msg)
+				}
+			}
+		})
+	}
+	return func() { close(stop); clients.Wait() }
 }
 
 func TestUDPCloseAfterTheEngine(t *testing.T) {

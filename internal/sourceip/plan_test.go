@@ -26,7 +26,17 @@ func fullView(udp bool, target string, listeners ...string) view {
 
 const tcp, udp = false, true
 
-func TestChoose(t *testing.T) {
+// choice is what follows from a view.
+type choice struct {
+	view   view
+	v4, v6 string // what Real is
+	plain4 string // what Plain of V4 is
+	marks  bool
+	silent bool
+}
+
+// choices are views, and what follows from them.
+func choices() map[string]choice {
 	noCarry := func(v view) view { v.v4.carry, v.v6.carry = false, false; return v }
 	noMarks := func(v view) view { v.v4.marks, v.v6.marks = false, false; return noCarry(v) }
 	paid := func(v view) view { v.paid = true; return v }
@@ -34,13 +44,7 @@ func TestChoose(t *testing.T) {
 	noRoute := func(v view) view { v.v4.routed, v.v6.routed = false, false; return v }
 	nat := func(v view) view { v.nat, v.tracked = true, true; return v }
 	asked := func(v view) view { v.asked = true; return v }
-	for name, c := range map[string]struct {
-		view   view
-		v4, v6 string // what Real is
-		plain4 string // what Plain of V4 is
-		marks  bool
-		silent bool
-	}{
+	return map[string]choice{
 		"TCP on all":                  {fullView(tcp, "127.0.0.1", "0.0.0.0", "::"), "127.0.0.1", "::1", "10.0.2.100", false, false},
 		"TCP on loopback":             {fullView(tcp, "127.0.0.1", "127.0.0.1"), "127.0.0.1", "", "127.0.0.1", false, false},
 		"TCP on another loopback":     {fullView(tcp, "127.0.0.2", "127.0.0.2"), "127.0.0.2", "", "127.0.0.2", false, false},
@@ -72,7 +76,11 @@ func TestChoose(t *testing.T) {
 		"TCP, marks are there":        {paid(fullView(tcp, "127.0.0.1", "0.0.0.0")), "10.0.2.100", "", "10.0.2.100", true, false},
 		"... and do not answer":       {deaf(paid(fullView(tcp, "127.0.0.1", "0.0.0.0")), "10.0.2.100"), "127.0.0.1", "", "127.0.0.1", false, false},
 		"IPv6 target, IPv4 server":    {fullView(tcp, "::1", "127.0.0.1"), "127.0.0.1", "", "127.0.0.1", false, false},
-	} {
+	}
+}
+
+func TestChoose(t *testing.T) {
+	for name, c := range choices() {
 		t.Run(name, func(t *testing.T) {
 			p, marks := choose(c.view)
 			if got := text(p.V4.Real); got != c.v4 {

@@ -74,21 +74,24 @@ func TestClientOfTheOtherFamily(t *testing.T) {
 	}
 }
 
+// connectedServers are servers that connect a socket to a client, which is one of the same family.
+var connectedServers = []struct {
+	listen string
+	client netip.AddrPort
+}{
+	{"0.0.0.0:1001", client4},
+	{"127.0.0.1:1002", client4},
+	{"10.0.2.100:1003", client4},
+	{"[::]:1004", client6},
+	{"[::1]:1005", client6},
+	{"[fd00::100]:1006", client6},
+}
+
 // A server may answer from a socket of its own for each client, as those of
 // DTLS and OpenVPN do.
 func TestConnectedUDPServer(t *testing.T) {
 	w := newWorld(t, own)
-	for i, c := range []struct {
-		listen string
-		client netip.AddrPort
-	}{
-		{"0.0.0.0:1001", client4},
-		{"127.0.0.1:1002", client4},
-		{"10.0.2.100:1003", client4},
-		{"[::]:1004", client6},
-		{"[::1]:1005", client6},
-		{"[fd00::100]:1006", client6},
-	} {
+	for i, c := range connectedServers {
 		t.Run(c.listen, func(t *testing.T) {
 			server := w.listenUDP(t, c.listen)
 			client := clientFor(c.client, i)

@@ -13,22 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// silentServers are servers that speak when conntrack has forgotten the client.
+var silentServers = []struct {
+	listen, target string
+	client         netip.AddrPort
+	inside         bool // a container
+}{
+	{"0.0.0.0:1001", "127.0.0.1:1001", client4, false},
+	{"10.0.2.100:1001", "10.0.2.100:1001", client4, false},
+	{"[::]:1001", "[::1]:1001", client6, false},
+	{"0.0.0.0:80", "127.0.0.1:8080", client4, true},
+	{"0.0.0.0:80", "172.17.0.2:80", client4, true},
+	{"[::]:80", "[::1]:8080", client6, true},
+}
+
 // TestServerSpeaksAfterSilence: what a UDP server sends gets to its client however
 // long both were silent, before the first reply and after it. conntrack's patience
 // with UDP is made short, so that the test need not have more.
 func TestServerSpeaksAfterSilence(t *testing.T) {
-	for _, c := range []struct {
-		listen, target string
-		client         netip.AddrPort
-		inside         bool // a container
-	}{
-		{"0.0.0.0:1001", "127.0.0.1:1001", client4, false},
-		{"10.0.2.100:1001", "10.0.2.100:1001", client4, false},
-		{"[::]:1001", "[::1]:1001", client6, false},
-		{"0.0.0.0:80", "127.0.0.1:8080", client4, true},
-		{"0.0.0.0:80", "172.17.0.2:80", client4, true},
-		{"[::]:80", "[::1]:8080", client6, true},
-	} {
+	for _, c := range silentServers {
 		t.Run(fmt.Sprintf("%s at %s, container %t", c.listen, c.target, c.inside), func(t *testing.T) {
 			w := newWorld(t, own)
 			at := w
