@@ -23,8 +23,13 @@ type opening struct {
 const poolTimeout = 5 * time.Second
 
 // answerTimeout is how long a server may take to accept or refuse. It is on this
-// machine, and the kernel answers for it.
-const answerTimeout = time.Second
+// machine, and the kernel answers for it. Behind NAT it may be a container, and the
+// first packet lost while its link comes up: the kernel repeats it after a second
+// (RFC 6298), for which guessTimeout has room.
+const (
+	answerTimeout = time.Second
+	guessTimeout  = 2500 * time.Millisecond
+)
 
 // accepted starts a connection for a client's socket fd; socket is in the
 // namespace, and of the port's family.
@@ -127,7 +132,11 @@ func (c *tcpConn) connect(fd int) {
 		}
 	}
 	if o := c.opening; o != nil && o.deadline == nil && !c.dead {
-		o.deadline = c.part.loop.after(answerTimeout, c.unanswered)
+		patience := answerTimeout
+		if route.Guess {
+			patience = guessTimeout
+		}
+		o.deadline = c.part.loop.after(patience, c.unanswered)
 	}
 }
 
