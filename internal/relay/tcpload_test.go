@@ -77,9 +77,8 @@ func TestPartOfAWrite(t *testing.T) {
 	// offer half of the buffer, and no more for a loaded loopback.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4*size)
 	p, err := e.ForwardTCP(TCPConfig{
-		Listeners: []int{fd},
-		Pool:      func(int) *Pool { return pool },
-		Router:    routes{route: routeTo(netip.MustParseAddrPort(target))},
+		Listeners: []int{fd}, Pool: func(int) *Pool { return pool },
+		Router: routes{route: routeTo(netip.MustParseAddrPort(target))},
 	})
 	if err != nil {
 		t.Fatal(err)
