@@ -127,17 +127,21 @@ func (e *Engine) ForwardTCP(cfg TCPConfig) (*TCPPort, error) {
 			_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, localCongestion)
 		}
 	}
+	started := make(chan error, len(e.loops)) // all at once: each takes a wake-up
 	for _, l := range e.loops {
 		part := &tcpPart{port: p, loop: l}
 		p.parts = append(p.parts, part)
-		var err error
-		if !l.call(func() { err = part.listen() }) {
-			err = errors.New("the engine is closed")
+		if !l.post(func() { started <- part.listen() }) {
+			started <- errors.New("the engine is closed")
 		}
-		if err != nil {
-			_ = p.Close()
-			return nil, err
-		}
+	}
+	var err error
+	for range p.parts {
+		err = errors.Join(err, <-started)
+	}
+	if err != nil {
+		_ = p.Close()
+		return nil, err
 	}
 	return p, nil
 }
