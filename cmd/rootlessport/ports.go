@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
+	"golang.org/x/sync/errgroup"
+
+	"rootlesskit/api"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/publish"
@@ -27,13 +31,32 @@ func publishAll(ctx context.Context, ns *netns.Namespace, cfg *config) (*publish
 		handlers[name] = h
 	}
 	ports := publish.Open(ctx, wire.Local{Handlers: handlers}, publish.Config{Own: own, Backend: "auto", Log: newLog()})
-	for _, spec := range specs {
-		if _, err := ports.Forward(spec); err != nil {
-			ports.Close()
-			return nil, privileged(err)
-		}
+	if err := forwardAll(ports, specs); err != nil {
+		ports.Close()
+		return nil, privileged(err)
 	}
 	return ports, nil
+}
+
+// concurrency is how many ports are opened at a time. Each waits for event loops to
+// wake up, so that a thousand, one after another, would take half a second.
+const concurrency = 32
+
+// forwardAll opens ports, and returns the error of the first that cannot be opened.
+func forwardAll(ports *publish.Ports, specs []api.PortSpec) error {
+	errs := make([]error, len(specs))
+	var opening errgroup.Group
+	opening.SetLimit(concurrency)
+	for i, spec := range specs {
+		opening.Go(func() error {
+			_, errs[i] = ports.Forward(spec)
+			return errs[i]
+		})
+	}
+	if opening.Wait() == nil {
+		return nil
+	}
+	return errs[slices.IndexFunc(errs, func(err error) bool { return err != nil })]
 }
 
 // privileged is the error for a privileged port, in the words that Podman's

@@ -115,23 +115,42 @@ func (p *Ports) ForwardUDP(cfg relay.UDPConfig) (*Port, error) {
 // it is closed. retarget may be nil.
 func (p *Ports) start(forward func() (forwarded, error), retarget func(netip.Addr)) (*Port, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.startEngine(); err != nil {
+	own, err := p.own, p.startEngine()
+	if err == nil {
+		p.starting.Add(1)
+		defer p.starting.Done()
+	}
+	p.mu.Unlock()
+	if err != nil {
 		return nil, err
 	}
-	f, err := forward()
+	f, err := forward() // at the same time as others
 	if err != nil {
 		return nil, err
 	}
 	port := &Port{forwarded: f, of: p, retarget: retarget}
-	p.open[port] = struct{}{}
+	p.mu.Lock()
+	closed := p.closed
+	if !closed {
+		p.open[port] = struct{}{}
+		if retarget != nil && p.own != own {
+			retarget(p.own)
+		}
+	}
+	p.mu.Unlock()
+	if closed {
+		_ = f.Close()
+		return nil, errClosed
+	}
 	return port, nil
 }
+
+var errClosed = errors.New("no ports are published any more")
 
 // startEngine starts the engine with the first port.
 func (p *Ports) startEngine() (err error) {
 	if p.closed {
-		return errors.New("no ports are published any more")
+		return errClosed
 	}
 	if p.engine == nil {
 		p.engine, err = relay.New(relay.Options{Log: p.cfg.Log})

@@ -50,11 +50,12 @@ type Ports struct {
 	pools     *pools
 	cancel    context.CancelFunc
 
-	mu     sync.Mutex
-	own    netip.Addr    // Config.Own, as it is now
-	engine *relay.Engine // nil before the first port
-	open   map[*Port]struct{}
-	closed bool
+	mu       sync.Mutex
+	own      netip.Addr    // Config.Own, as it is now
+	engine   *relay.Engine // nil before the first port
+	open     map[*Port]struct{}
+	closed   bool
+	starting sync.WaitGroup // calls of start that opened a port, or will
 }
 
 // Open returns an empty set of ports, and starts nothing that takes resources.
@@ -100,6 +101,7 @@ func (p *Ports) Close() {
 		open = append(open, port)
 	}
 	p.mu.Unlock()
+	p.starting.Wait()
 	for _, port := range open {
 		port.Close()
 	}

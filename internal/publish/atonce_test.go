@@ -1,0 +1,37 @@
+package publish
+
+import (
+	"errors"
+	"sync"
+	"testing"
+
+	"rootlesskit/api"
+)
+
+// TestManyAtOnce opens ports at the same time, and closes all while the last of them
+// still open: nothing is left, which the end of the package's tests checks.
+func TestManyAtOnce(t *testing.T) {
+	r := newOwnTest(t)
+	const first, early, all = 21000, 50, 100
+	var opening sync.WaitGroup
+	opened := func(from, to int, allowed error) {
+		for i := from; i < to; i++ {
+			opening.Go(func() {
+				for _, proto := range []api.Proto{"tcp", "udp"} {
+					_, err := r.ports.Forward(api.PortSpec{Proto: proto, ParentIP: "127.0.0.1", ParentPort: first + i, ChildPort: 80})
+					if err != nil && (allowed == nil || !errors.Is(err, allowed)) {
+						t.Errorf("port %d: %v", first+i, err)
+					}
+				}
+			})
+		}
+	}
+	opened(0, early, nil)
+	opening.Wait()
+	opened(early, all, errClosed)
+	r.ports.Close()
+	opening.Wait()
+	if n := len(r.ports.open); n > 0 {
+		t.Errorf("%d ports are open", n)
+	}
+}
