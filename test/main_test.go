@@ -52,13 +52,17 @@ func TestMain(m *testing.M) {
 }
 
 // buildBinaries builds what is tested the way it is shipped, where every user
-// can execute it.
+// can execute it, and copies the files that tests use there: the sources of root may
+// be root's to read.
 func buildBinaries() (string, error) {
 	dir, err := os.MkdirTemp("", "rootlesskit-test-bin")
 	if err != nil {
 		return "", err
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.CopyFS(filepath.Join(dir, "testdata"), os.DirFS("testdata")); err != nil {
 		return "", err
 	}
 	for _, build := range []struct {

@@ -151,11 +151,11 @@ func (w *world) launchIn(t *testing.T, pid int, k *kit) {
 	k.awaitAPI(t)
 }
 
-// testdata is the path of a file of testdata, for those who are elsewhere.
+// testdata is the path of a file of testdata, for programs that run elsewhere.
 func testdata(t *testing.T, name string) string {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("testdata", name))
-	if err != nil {
+	path := bin(filepath.Join("testdata", name))
+	if _, err := os.Stat(path); err != nil {
 		t.Fatal(err)
 	}
 	return path
