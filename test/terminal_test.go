@@ -82,7 +82,7 @@ func TestCtrlCArrivesOnce(t *testing.T) {
 	// signal have become one.
 	const script = `
 import os, signal
-for name in "INT", "QUIT":
+for name in "INT", "QUIT", "USR1":
     signal.signal(getattr(signal, "SIG" + name), lambda *_, name=name: os.write(1, b"got %s\n" % name.encode()))
 os.write(1, b"ready\n")
 while True: signal.pause()`
@@ -93,15 +93,19 @@ while True: signal.pause()`
 		poll(t, "INT", func() bool { return strings.Contains(screen.String(), "got INT") })
 		typeKeys(t, keys, "\x1c")
 		poll(t, "QUIT", func() bool { return strings.Contains(screen.String(), "got QUIT") })
-		// A signal sent to the launcher alone arrives too. It also tells that
-		// whatever the keys caused has been through.
-		time.Sleep(200 * time.Millisecond) // nothing may come: there is no state to wait for
+		// A signal of a higher number comes last, so whatever the keys caused has been
+		// through.
+		if err := unix.Kill(cmd.Process.Pid, unix.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		poll(t, "USR1", func() bool { return strings.Contains(screen.String(), "got USR1") })
+		// One sent to the launcher alone arrives too.
 		if err := unix.Kill(cmd.Process.Pid, unix.SIGINT); err != nil {
 			t.Fatal(err)
 		}
 		poll(t, "the second INT", func() bool { return strings.Count(screen.String(), "got INT") >= 2 })
-		if n := strings.Count(screen.String(), "got"); n != 3 {
-			t.Errorf("%v: %d signals arrived, want 3: %q", flags, n, screen)
+		if n := strings.Count(screen.String(), "got"); n != 4 {
+			t.Errorf("%v: %d signals arrived, want 4: %q", flags, n, screen)
 		}
 	}
 }
