@@ -167,7 +167,9 @@ func (r *pastProxy) noAnswer(container, client netip.AddrPort) {
 		if now.Before(s.end) {
 			return // other connections have found out in the meantime
 		}
-		pause = min(2*s.pause, maxSilence)
+		if now.Before(s.end.Add(s.pause)) { // else it has answered since, and was restarted
+			pause = min(2*s.pause, maxSilence)
+		}
 	}
 	r.silent.Store(&silence{container, pause, now.Add(pause)})
 	r.ports.cfg.Log.Warn("a container does not answer a client's own address, its userland proxy is the way for a while",
