@@ -2,14 +2,16 @@ package publish
 
 import (
 	"errors"
+	"net/netip"
 	"sync"
 	"testing"
 
 	"rootlesskit/api"
 )
 
-// TestManyAtOnce opens ports at the same time, and closes all while the last of them
-// still open: nothing is left, which the end of the package's tests checks.
+// TestManyAtOnce opens ports at the same time, while the namespace's address changes, and
+// closes all while the last of them still open: nothing is left, which the end of the
+// package's tests checks.
 func TestManyAtOnce(t *testing.T) {
 	r := newOwnTest(t)
 	const first, early, all = 21000, 50, 100
@@ -27,6 +29,11 @@ func TestManyAtOnce(t *testing.T) {
 		}
 	}
 	opened(0, early, nil)
+	opening.Go(func() {
+		for _, own := range []string{"10.89.1.5", "fd00::100", "10.0.2.100"} {
+			r.ports.Retarget(netip.MustParseAddr(own))
+		}
+	})
 	opening.Wait()
 	opened(early, all, errClosed)
 	r.ports.Close()

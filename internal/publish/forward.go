@@ -54,9 +54,9 @@ func (p *Ports) ForwardOn(spec api.PortSpec, to netip.AddrPort, sockets hostsock
 	taken := false
 	udp := spec.Proto.Transport() == api.UDP
 	var own *router
-	port, err := p.start(func() (forwarded, error) {
+	port, err := p.start(func(at netip.Addr) (forwarded, error) {
 		taken = true
-		own = p.router(udp, spec, to)
+		own = p.router(udp, spec, to, at)
 		past := p.newPastProxy(udp, to, own)
 		if past == nil {
 			return p.forward(udp, sockets, to, own, wrap)
@@ -89,7 +89,7 @@ func (p *Ports) ForwardTCP(cfg relay.TCPConfig) (*Port, error) {
 			sockio.CloseAll(cfg.Listeners)
 		}
 	}()
-	return p.start(func() (forwarded, error) {
+	return p.start(func(netip.Addr) (forwarded, error) {
 		taken = true
 		cfg.Log = p.cfg.Log
 		return p.engine.ForwardTCP(cfg)
@@ -104,16 +104,17 @@ func (p *Ports) ForwardUDP(cfg relay.UDPConfig) (*Port, error) {
 			sockio.CloseAll(cfg.Sockets)
 		}
 	}()
-	return p.start(func() (forwarded, error) {
+	return p.start(func(netip.Addr) (forwarded, error) {
 		taken = true
 		cfg.Log = p.cfg.Log
 		return p.engine.ForwardUDP(cfg)
 	}, nil)
 }
 
-// start calls forward once there is an engine, and keeps track of the result until
-// it is closed. retarget may be nil.
-func (p *Ports) start(forward func() (forwarded, error), retarget func(netip.Addr)) (*Port, error) {
+// start calls forward once there is an engine, with the namespace's own address of
+// Retarget, and keeps track of the result until it is closed. p.mu is not held
+// meanwhile. retarget may be nil.
+func (p *Ports) start(forward func(own netip.Addr) (forwarded, error), retarget func(netip.Addr)) (*Port, error) {
 	p.mu.Lock()
 	own, err := p.own, p.startEngine()
 	if err == nil {
@@ -124,7 +125,7 @@ func (p *Ports) start(forward func() (forwarded, error), retarget func(netip.Add
 	if err != nil {
 		return nil, err
 	}
-	f, err := forward() // at the same time as others
+	f, err := forward(own)
 	if err != nil {
 		return nil, err
 	}

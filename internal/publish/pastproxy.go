@@ -76,7 +76,7 @@ const (
 // newPastProxy returns a relay.Router for a port, which must be closed; nil if the port
 // need not look for proxies.
 func (p *Ports) newPastProxy(udp bool, at netip.AddrPort, asked *router) *pastProxy {
-	if !p.cfg.UserlandProxies || p.own.IsValid() || at.Addr().IsUnspecified() {
+	if !p.cfg.UserlandProxies || p.cfg.Own.IsValid() || at.Addr().IsUnspecified() {
 		return nil
 	}
 	r := &pastProxy{router: asked, ports: p, udp: udp, at: at, question: question.New[*way]()}

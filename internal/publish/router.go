@@ -33,13 +33,13 @@ func (p *Ports) newRouter(port *sourceip.Port, proxyHeader bool) *router {
 	return r
 }
 
-// router returns the router of a published port that leads to an address. The
-// caller must hold p.mu.
-func (p *Ports) router(udp bool, spec api.PortSpec, to netip.AddrPort) *router {
+// router returns the router of a published port that leads to an address, or to own, if
+// that is valid.
+func (p *Ports) router(udp bool, spec api.PortSpec, to netip.AddrPort, own netip.Addr) *router {
 	kind := sourceip.Default
 	switch {
-	case p.own.IsValid():
-		kind, to = sourceip.Own, netip.AddrPortFrom(p.own, to.Port())
+	case own.IsValid():
+		kind, to = sourceip.Own, netip.AddrPortFrom(own, to.Port())
 	case spec.ChildIP != "":
 		kind = sourceip.Given
 	case namesParent(spec):
