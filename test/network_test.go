@@ -111,7 +111,7 @@ func TestProgramsPublished(t *testing.T) {
 // name server listens on port 53.
 func TestDig(t *testing.T) {
 	script := fmt.Sprintf(`set -eu
-python3 -I testdata/nameserver.py &
+python3 -I %s &
 dir=$(mktemp -d)
 echo nameserver 127.0.0.1 >$dir/resolv.conf
 mount --bind $dir/resolv.conf /etc/resolv.conf
@@ -125,7 +125,7 @@ for how in +notcp +tcp; do
 	done
 done'
 kill $!
-`, bin("rootlesskit"))
+`, testdata(t, "nameserver.py"), bin("rootlesskit"))
 	r := runKit(t, "--net=none", "--pidns", "--copy-up=/etc", "bash", "-c", script)
 	var want strings.Builder
 	for _, how := range []string{"+notcp", "+tcp"} {
