@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// route applies the plan to a client. An address that refused is the last to try. The
-// target is invalid where there is no way.
+// route applies the plan to a client. An address that refused is tried last. The
+// target is invalid if there is no way.
 func (p *plan) route(client netip.AddrPort, port uint16, refused netip.Addr) Route {
 	return p.straight(client, port).avoiding(refused, p.behindNAT(client.Addr()))
 }
@@ -60,8 +60,8 @@ func (p *plan) paths(client netip.Addr) *paths {
 	return &p.V4
 }
 
-// genuine tells whether an address means the same client to the server as it
-// does outside.
+// genuine reports whether an address means the same client to the server as
+// outside.
 func (p *plan) genuine(ip netip.Addr) bool {
 	if !ip.IsGlobalUnicast() && !(ip.Is4() && ip.IsLinkLocalUnicast()) {
 		return false
