@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,8 +63,25 @@ func TestFirewallsInside(t *testing.T) {
 // inside runs a shell's command in the namespace of a run, and returns what it prints.
 func (k *kit) inside(t *testing.T, stdin, command string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "nsenter", "-U", "--preserve-credentials", "-n", "-t", k.childPID(t),
-		"sh", "-c", "PATH=$PATH:/usr/sbin; "+command)
+	return k.enter(t, stdin, command, "-n", "-t", k.childPID(t))
+}
+
+// inNetwork is inside for the network of a run, which may be detached.
+func (k *kit) inNetwork(t *testing.T, stdin, command string) string {
+	t.Helper()
+	path := filepath.Join(k.stateDir, "netns")
+	if _, err := os.Stat(path); err != nil {
+		return k.inside(t, stdin, command)
+	}
+	return k.enter(t, stdin, command, "-m", "-t", k.childPID(t), "nsenter", "--net="+path)
+}
+
+// enter runs a shell's command by nsenter, which enters the user namespace first, with
+// more arguments.
+func (k *kit) enter(t *testing.T, stdin, command string, args ...string) string {
+	t.Helper()
+	args = slices.Concat([]string{"-U", "--preserve-credentials"}, args, []string{"sh", "-c", "PATH=$PATH:/usr/sbin; " + command})
+	cmd := exec.CommandContext(t.Context(), "nsenter", args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	r := runCmd(t, cmd)
 	if r.code != 0 {

@@ -227,12 +227,7 @@ func httpLoad(url string) (stop func() int64) {
 // interfacesOf shows addresses and routes inside.
 func interfacesOf(t *testing.T, k *kit) string {
 	t.Helper()
-	r := runCmd(t, exec.CommandContext(t.Context(), "nsenter", "-U", "--preserve-credentials", "-n", "-t", k.childPID(t),
-		"sh", "-c", "ip -4 -o addr; ip -4 route"))
-	if r.code != 0 {
-		t.Fatalf("nsenter: %s", r.stderr)
-	}
-	return r.stdout
+	return k.inside(t, "", "ip -4 -o addr; ip -4 route")
 }
 
 // TestHelperEndsWithTheRun: however the launcher ends, nothing stays.

@@ -3,9 +3,6 @@ package test
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -105,23 +102,6 @@ func (w *world) nodePortNearby(t *testing.T, proto string, port uint16, v6 bool)
 	if seen, err := netip.ParseAddrPort(strings.TrimSpace(got)); err != nil || seen.Addr().IsLoopback() {
 		t.Errorf("%s client on loopback of port %d: got %q", proto, port, got)
 	}
-}
-
-// inNetwork runs a shell's command in the network of a run, which may be detached.
-func (k *kit) inNetwork(t *testing.T, stdin, command string) string {
-	t.Helper()
-	path := filepath.Join(k.stateDir, "netns")
-	if _, err := os.Stat(path); err != nil {
-		return k.inside(t, stdin, command)
-	}
-	cmd := exec.CommandContext(t.Context(), "nsenter", "-U", "--preserve-credentials", "-m", "-t", k.childPID(t),
-		"nsenter", "--net="+path, "sh", "-c", "PATH=$PATH:/usr/sbin; "+command)
-	cmd.Stdin = strings.NewReader(stdin)
-	r := runCmd(t, cmd)
-	if r.code != 0 {
-		t.Fatalf("%s: code %d: %s", command, r.code, r.stderr)
-	}
-	return r.stdout
 }
 
 // TestNodePortOfAddressAskedFor: with a child address that is the first way, and the

@@ -3,7 +3,6 @@ package test
 import (
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -193,11 +192,7 @@ func TestFlushedRules(t *testing.T) {
 		}
 	}
 	w.patience = time.Second
-	r := runCmd(t, exec.CommandContext(t.Context(), "nsenter", "-U", "--preserve-credentials", "-n", "-t", k.childPID(t),
-		"sh", "-c", "PATH=$PATH:/usr/sbin; nft flush ruleset; ip rule list >/dev/null"))
-	if r.code != 0 {
-		t.Fatalf("flushing: %s", r.stderr)
-	}
+	k.inside(t, "", "nft flush ruleset; ip rule list >/dev/null")
 	for _, proto := range []string{"tcp", "udp"} {
 		poll(t, proto+": the client is seen again", func() bool { return seen(proto) })
 	}
