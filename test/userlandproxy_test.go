@@ -319,6 +319,31 @@ func TestUserlandProxyBeforeContainer(t *testing.T) {
 	e.pollSeen(t)
 }
 
+// TestUserlandProxyWaitsForContainer: a client that comes just before the container can be
+// reached is its own client, not the proxy's. On a machine that is too busy for that to be
+// shown at once, another container is tried.
+func TestUserlandProxyWaitsForContainer(t *testing.T) {
+	e := startEngine(t, "", "--port-driver=builtin")
+	e.patience = 30 * time.Second
+	var got string
+	for n := 9; n < 19; n++ {
+		address := fmt.Sprintf("172.17.0.%d", n)
+		stop := e.proxy(t, "tcp", "127.0.0.1", address+":80")
+		client, answer := fmt.Sprintf("%s:%d", neighbour4, 42000+n), make(chan string, 1)
+		go func() { answer <- e.seen(t, "tcp", client, host4) }()
+		poll(t, "the connection to the container", func() bool {
+			return strings.Contains(runCmd(t, e.inside(t, "ip", "neigh", "show", address)).stdout, "INCOMPLETE")
+		})
+		e.shellInside(t, inContainer+"ip addr add "+address+"/16 dev eth0")
+		got = <-answer
+		stop()
+		if got == "container 3: "+client {
+			return
+		}
+	}
+	t.Errorf("ten clients that came before their container; the last answer: %q", got)
+}
+
 // TestUserlandProxyBeforeServer: clients come before the container's server.
 func TestUserlandProxyBeforeServer(t *testing.T) {
 	e := startEngine(t, "", "--port-driver=builtin")

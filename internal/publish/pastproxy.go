@@ -96,12 +96,14 @@ func (r *pastProxy) Route(client, local netip.AddrPort) relay.Route {
 		r.known.CompareAndSwap(w, nil)
 		return relay.Route{}
 	}
-	return direct(w.past.Route(client, local))
+	return r.direct(w.past.Route(client, local))
 }
 
-// direct marks a route that bypasses the proxy.
-func direct(route relay.Route) relay.Route {
+// direct marks a route that bypasses the proxy. An engine may publish a port before
+// its container can be reached: a connection waits for it, as the proxy's would.
+func (r *pastProxy) direct(route relay.Route) relay.Route {
 	route.Direct = route.Target.IsValid()
+	route.Guess = route.Guess || route.Direct && !r.udp
 	return route
 }
 
@@ -127,7 +129,7 @@ func (r *pastProxy) along(w *way, client, local netip.AddrPort) relay.Route {
 	if w.past == nil {
 		return r.router.way(client, local)
 	}
-	return direct(w.past.way(client, local))
+	return r.direct(w.past.way(client, local))
 }
 
 // way returns the route of a client, and asks the child if necessary.
@@ -153,7 +155,7 @@ func (r *pastProxy) Reroute(client, local netip.AddrPort, failed error) (relay.R
 		r.noAnswer(led.container, client)
 	} else if failed == unix.EADDRINUSE || failed == unix.EADDRNOTAVAIL {
 		route, ok := led.past.Reroute(client, local, failed)
-		return direct(route), ok
+		return r.direct(route), ok
 	}
 	r.known.Store(nil)
 	r.refused.Store(client, nil)
@@ -192,7 +194,7 @@ func (r *pastProxy) Look(flows []relay.Doubt) []relay.Route {
 			routes[i] = f.Route
 			routes[i].Unserved = false
 		default:
-			routes[i] = direct(w.past.way(f.Client, f.Local))
+			routes[i] = r.direct(w.past.way(f.Client, f.Local))
 		}
 	}
 	return routes

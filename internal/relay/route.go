@@ -58,7 +58,8 @@ type Route struct {
 	Target netip.AddrPort
 	// Unserved says that no server is known at the Target, which is the best guess.
 	// Guess says that there is another route, which Look returns if this one is
-	// refused; the datagrams that were sent are sent there again. UDP only.
+	// refused; the datagrams that were sent are sent there again. A connection waits
+	// longer for the answer of a guess, which may be a container that is starting.
 	Unserved, Guess bool
 	// Direct is for the Router only, which gets it back in a Doubt.
 	Direct bool
