@@ -156,14 +156,14 @@ func measureApart(ctx context.Context, opts options, t tools) (Results, error) {
 	return r, nil
 }
 
-// outputOf runs the measuring process: where root started it for the group
-// outbound, on a LAN.
+// outputOf runs the measuring process: on a LAN, where root started it for figures
+// that need one.
 func outputOf(ctx context.Context, opts options, t tools, cmd *exec.Cmd) (out []byte, err error) {
 	figures, _, err := opts.selection()
 	if err != nil {
 		return nil, err
 	}
-	if os.Geteuid() != 0 || !slices.ContainsFunc(figures, func(f Figure) bool { return f.Group == "outbound" }) {
+	if os.Geteuid() != 0 || !slices.ContainsFunc(figures, func(f Figure) bool { return f.LAN }) {
 		return cmd.Output()
 	}
 	cmd.Env = append(cmd.Environ(), lanEnv+"=1")

@@ -38,6 +38,9 @@ func dockerFigures() []Figure {
 		inward("docker-udp-echo-8", "docker", "docker run -p: UDP echo, 8 clients", Load{Kind: udpEcho, Clients: 8}, rate("/s")),
 	}
 	figures = append(figures, Figure{ID: "docker-start", Group: "docker", Title: "docker run -p: until the first answer", Metrics: []Metric{cost("time", "ms")}, Sample: startOfContainer})
+	out := toLAN("docker-lan-down", "", Load{Kind: download, Clients: 1}, rate("Gbit/s"))
+	out.Group, out.Title = "docker", "docker run: TCP from another host, 1 stream"
+	figures = append(figures, out)
 	for i := range figures {
 		figures[i].For = func(t Target) bool { return t.Engine != "" || t.Launcher == "" && figures[i].ID != "docker-start" }
 	}

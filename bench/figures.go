@@ -14,6 +14,8 @@ type Figure struct {
 	Metrics          []Metric
 	// For tells the targets that the figure makes sense for.
 	For func(Target) bool
+	// LAN says that the loads go to another host (lan.go).
+	LAN bool
 	// Repeat is how many samples a round takes of each target, alternating; the
 	// round's value is their median. MaxRounds bounds the rounds. 0 means 1
 	// sample, and no bound.

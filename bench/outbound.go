@@ -31,11 +31,11 @@ func outboundFigures() []Figure {
 }
 
 func toLAN(id, title string, load Load, metrics ...Metric) Figure {
-	return Figure{ID: id, Group: "outbound", Title: "to another host: " + title, Metrics: metrics, For: goesOut,
+	return Figure{ID: id, Group: "outbound", Title: "to another host: " + title, Metrics: metrics, For: goesOut, LAN: true,
 		Sample: func(ctx context.Context, r *runner, t Target) (Values, error) {
 			to := lanAddr()
 			if !to.IsValid() {
-				return nil, errors.New("the group outbound takes root, to make the namespace of another host")
+				return nil, errors.New("this figure takes root, to make the namespace of another host")
 			}
 			s, err := r.open(ctx, t)
 			if err != nil {
