@@ -61,7 +61,8 @@ test-compat: $(UPSTREAM)/rootlesskit ## compare with the original RootlessKit, p
 	ROOTLESSKIT_UPSTREAM=$(UPSTREAM) $(GO) test -count=1 -timeout=15m -parallel=8 $(TESTFLAGS) ./test/compat
 
 bench-kubernetes: $(UPSTREAM)/rootlesskit ## measure pods and NodePorts of a rootless Kubernetes against the original; needs root
-	UPSTREAM=$(UPSTREAM) test/kubernetes/run bench
+	UPSTREAM=$(UPSTREAM) TABLE=bench/kubernetes.md test/kubernetes/run bench
+	$(GO) run ./bench --render
 
 $(UPSTREAM)/rootlesskit:
 	CGO_ENABLED=0 GOFLAGS= GOBIN=$(UPSTREAM) $(GO) install github.com/rootless-containers/rootlesskit/v3/cmd/...@v3.3.0

@@ -55,7 +55,12 @@ func (o output) save(r Results) error {
 	if err := os.WriteFile(o.path("results.json"), append(data, '\n'), 0o644); err != nil {
 		return err
 	}
-	if err := os.WriteFile(o.path("RESULTS.md"), []byte(markdown(r)), 0o644); err != nil {
+	// make bench-kubernetes writes its part; see README.md.
+	cluster, err := os.ReadFile(o.path("kubernetes.md"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(o.path("RESULTS.md"), append([]byte(markdown(r)), cluster...), 0o644); err != nil {
 		return err
 	}
 	return os.WriteFile(o.path("results.svg"), []byte(chart(r)), 0o644)

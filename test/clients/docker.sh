@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # docker.sh PART: rootless Docker, as its own dockerd-rootless.sh starts it, with
-# each pair of drivers. To be run in the rig's world.
+# the PAIRS of drivers. To be run in a world of the rig.
 set -uo pipefail
 . ../../scripts/lib.sh
 . ./lib.sh
@@ -15,7 +15,7 @@ LOG=$WORK/dockerd.log
 
 main() {
 	local pair options
-	for pair in ${PAIRS:-${pairs[@]}}; do
+	for pair in $PAIRS; do
 		for options in $(options_of "$pair"); do
 			one_setup "${pair%+*}" "${pair#*+}" "$options"
 		done

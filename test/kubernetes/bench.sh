@@ -2,7 +2,7 @@
 # Measures a cluster on this launcher, and on another one in the same run.
 
 # bench measures the launcher of BIN_DIR or of this tree, and that of UPSTREAM, in turn,
-# ROUNDS times, and prints a table.
+# ROUNDS times, and prints a table, for TABLE too.
 bench() {
 	local round name results=${RESULTS:-$CACHE/bench.tsv}
 	: "${UPSTREAM:?the directory of another launcher to compare with}"
@@ -16,6 +16,15 @@ bench() {
 		done
 	done
 	table "$results"
+	[ -z "${TABLE:-}" ] || chapter "$results" >"../../$TABLE"
+}
+
+# chapter FILE is the table with what a reader of bench/RESULTS.md has to know.
+chapter() {
+	printf '\n## Kubernetes\n\nTwo nodes, on this launcher and on upstream'"'"'s in turn: medians of %s rounds (`make bench-kubernetes`),\n' "${ROUNDS:-1}"
+	printf '%s, commit %s, Linux %s, %s CPUs. How a node is made: [kubernetes.md](../docs/kubernetes.md).\n\n' \
+		"$(date -u +%F)" "$(git -C ../.. describe --always --dirty)" "$(uname -r)" "$(nproc)"
+	table "$1"
 }
 
 # bench_one NAME measures one launcher, and prints nothing but its figures.

@@ -109,9 +109,15 @@ check_published() {
 		expect "NodePort of host $n, Cluster" "I am $to" eight send tcp "$own:30081"
 	done
 	expect "hostPort of host $n" "I am $p, you are " send tcp "$own:30082"
-	expect "host $n, published later" '^[0-9]+$' setpriv --reuid "$(user_of "$n")" --regid "$(user_of "$n")" --init-groups \
-		"$BIN/rootlessctl" --socket "$RUN/node$n/state/api.sock" add-ports "$own:31080:${CHILD:+$own:}30080/tcp"
+	expect "host $n, published later" '^[0-9]+$' ctl "$n" add-ports "$own:31080:${CHILD:+$own:}30080/tcp"
 	expect "NodePort of host $n, published later" "I am $p, you are 10.99.0.100:" send tcp "$own:31080"
+	expect "host $n, no longer published" '^[0-9]+$' ctl "$n" remove-ports "$(ctl "$n" list-ports | awk '$4 == 31080 { print $1 }')"
+}
+
+# ctl N ARGUMENT... asks a node's launcher.
+ctl() {
+	setpriv --reuid "$(user_of "$1")" --regid "$(user_of "$1")" --init-groups \
+		"$BIN/rootlessctl" --socket "$RUN/node$1/state/api.sock" "${@:2}"
 }
 
 check_outbound() {
