@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/kernel"
 )
 
 const (
@@ -51,6 +52,10 @@ func (a *app) sharedNetworkConfig(c *cli.Command, network, ports string, log *sl
 	}
 	if cfg.IPv6 && (role == nil || !role.IPv6) {
 		log.Warn(fmt.Sprintf("--net=%s has no IPv6, ignoring --ipv6", network))
+	} else if cfg.IPv6 {
+		if err := kernel.IPv6.Check(); err != nil {
+			return cfg, fmt.Errorf("--ipv6: %w", err)
+		}
 	}
 	return cfg, nil
 }

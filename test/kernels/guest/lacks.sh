@@ -37,8 +37,10 @@ fi
 
 ### No IPv6
 check no-ipv6 1 "$([ -z "$v6" ] && echo 1)"
-check no-ipv6-network '@(*ran*|*[iI][pP]v6*)' "$(run --net=gvisor-tap-vsock --copy-up=/etc --ipv6 --disable-host-loopback echo ran)"
-check no-ipv6-port '*address family not supported*' "$(run --net=none --port-driver=builtin -p '[::]:8080:80/tcp' true)"
+check no-ipv6-network '*--ipv6: the kernel has no IPv6*' "$(run --net=gvisor-tap-vsock --copy-up=/etc --ipv6 --disable-host-loopback echo ran)"
+check no-ipv6-check '*--ipv6: the kernel has no IPv6*' "$(run --net=gvisor-tap-vsock --ipv6 --check)"
+check no-ipv6-port '*address family not supported*' "$(run --net=none --port-driver=builtin -p '[::]:8080:80/tcp6' true)"
+check all-addresses ran "$(run --net=none --port-driver=builtin -p '[::]:8080:80/tcp' echo ran)"
 
 ### No Landlock
 start no-landlock $gvisor --port-driver=bypass4netns --disable-host-loopback $tcp $peer serve 80
