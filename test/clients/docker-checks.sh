@@ -185,9 +185,7 @@ restarts() {
 	local i asking rc=0
 	: >"$WORK/asked" && : >"$WORK/down"
 	serve rival -p 8084:80 || return
-	while :; do
-		echo "$(now) $(answer 10.77.0.1:8080 lan || true) $(now)"
-	done >"$WORK/asked" 2>/dev/null &
+	ip netns exec lan "$WORK/image/bin/peer" watch 10.77.0.1:8080 >"$WORK/asked" & # not lan: its PID is needed
 	asking=$!
 	for i in {1..10}; do
 		restarted && wait_for 60 "$((30 * i)) answers" answered $((30 * i)) || rc=1

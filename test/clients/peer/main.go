@@ -1,26 +1,33 @@
 // Command peer is both ends of the rig's connections: the server in the
-// containers' image, and a client for UDP.
+// containers' image, and its clients.
 //
 //	peer serve ADDR...   answers HTTP and UDP on each address: "NAME CLIENT"
 //	peer udp ADDR [PORT] asks over UDP, from a port, until it is answered, and
 //	                     prints that
+//	peer watch ADDR      asks over HTTP all the time, each time on a connection of
+//	                     its own, and prints lines "BEGIN [ANSWER] END", the times
+//	                     in seconds
 //
 // NAME is the environment's, so that an answer says which container it is from.
 package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 )
 
 func main() {
-	err := fmt.Errorf("usage: peer serve ADDR... | peer udp ADDR [PORT]")
+	err := fmt.Errorf("usage: peer serve ADDR... | peer udp ADDR [PORT] | peer watch ADDR")
 	switch {
 	case len(os.Args) > 2 && os.Args[1] == "serve":
 		err = serve(os.Args[2:])
+	case len(os.Args) == 3 && os.Args[1] == "watch":
+		err = watch("http://" + os.Args[2] + "/")
 	case len(os.Args) == 3 && os.Args[1] == "udp":
 		err = ask(os.Args[2], "0")
 	case len(os.Args) == 4 && os.Args[1] == "udp":
@@ -89,3 +96,26 @@ func ask(addr, port string) error {
 	}
 	return err
 }
+
+const watchPause = 20 * time.Millisecond
+
+// watch ends when its output is closed.
+func watch(url string) error {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	for {
+		begin := time.Now()
+		answer := ""
+		if r, err := client.Get(url); err == nil {
+			if body, err := io.ReadAll(r.Body); err == nil && r.StatusCode == http.StatusOK {
+				answer = strings.TrimSpace(string(body)) + " "
+			}
+			r.Body.Close()
+		}
+		if _, err := fmt.Printf("%s %s%s\n", seconds(begin), answer, seconds(time.Now())); err != nil {
+			return err
+		}
+		time.Sleep(watchPause)
+	}
+}
+
+func seconds(t time.Time) string { return fmt.Sprintf("%.6f", float64(t.UnixMicro())/1e6) }
