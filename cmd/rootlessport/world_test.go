@@ -212,7 +212,8 @@ func dial(t *testing.T, from *nstest.Child, network, to string) (net.Conn, error
 	return net.FileConn(f)
 }
 
-// whoami returns what a server of the container calls a client at a port of the host.
+// whoami returns the address as which a server of the container sees a client at a port
+// of the host.
 func whoami(t *testing.T, from *nstest.Child, network, to string) (string, error) {
 	t.Helper()
 	c, err := dial(t, from, network, to)
@@ -220,64 +221,29 @@ func whoami(t *testing.T, from *nstest.Child, network, to string) (string, error
 		return "", err
 	}
 	defer c.Close()
+	return ask(c)
+}
+
+func ask(c net.Conn) (string, error) {
 	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 	if _, err := c.Write([]byte("?")); err != nil {
 		return "", err
 	}
 	buf := make([]byte, 100)
 	n, err := c.Read(buf)
-	return string(buf[:n]), err
+	if err != nil {
+		return "", err
+	}
+	seen, err := netip.ParseAddrPort(string(buf[:n]))
+	return seen.Addr().String(), err
 }
 
 // serve answers who the client is, in the container.
 func (w *world) serve(t *testing.T, network, address string) {
 	t.Helper()
 	if network == "udp" {
-		serveUDP(t, w.container.ListenUDP(t, network, address))
-		return
+		nstest.AnswerUDP(t, w.container.ListenUDP(t, network, address))
+	} else {
+		nstest.AnswerTCP(t, w.container.ListenTCP(t, network, address))
 	}
-	l := w.container.ListenTCP(t, network, address)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go answerAll(c)
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
-}
-
-func answerAll(c net.Conn) {
-	defer c.Close()
-	buf := make([]byte, 1)
-	for {
-		if _, err := c.Read(buf); err != nil {
-			return
-		}
-		fmt.Fprint(c, peer(c.RemoteAddr()))
-	}
-}
-
-func serveUDP(t *testing.T, c *net.UDPConn) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 100)
-		for {
-			_, from, err := c.ReadFromUDP(buf)
-			if err != nil {
-				return
-			}
-			_, _ = c.WriteToUDP([]byte(peer(from)), from)
-		}
-	}()
-	t.Cleanup(func() { c.Close(); <-done })
-}
-
-func peer(a net.Addr) string {
-	return netip.MustParseAddrPort(a.String()).Addr().Unmap().String()
 }

@@ -1,22 +1,22 @@
 package sourceip
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/nstest"
 )
 
 // serve runs a server that answers everything with the address of the peer.
 func (w *world) serve(t *testing.T, proto, address string) {
 	t.Helper()
 	if proto == "udp" {
-		serveUDP(t, w.listenUDP(t, address))
+		nstest.AnswerUDP(t, w.listenUDP(t, address))
 		return
 	}
 	f := w.bind(t, proto, address)
@@ -46,58 +46,7 @@ func serveTCP(t *testing.T, f *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var conns sync.WaitGroup
-	accepted := make(chan net.Conn, 64)
-	conns.Go(func() {
-		defer close(accepted)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-			conns.Go(func() { answerTCP(c) })
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		for c := range accepted {
-			c.Close()
-		}
-		conns.Wait()
-	})
-}
-
-func answerTCP(c net.Conn) {
-	buf := make([]byte, 64)
-	for {
-		if _, err := c.Read(buf); err != nil {
-			return
-		}
-		fmt.Fprintf(c, "%s", peer(c.RemoteAddr()))
-	}
-}
-
-func serveUDP(t *testing.T, pc net.PacketConn) {
-	t.Helper()
-	var loop sync.WaitGroup
-	loop.Go(func() {
-		buf := make([]byte, 64)
-		for {
-			_, from, err := pc.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			_, _ = pc.WriteTo([]byte(peer(from)), from)
-		}
-	})
-	t.Cleanup(func() { pc.Close(); loop.Wait() })
-}
-
-// peer writes an address without the mapping of dual-stack sockets.
-func peer(a net.Addr) string {
-	addr := netip.MustParseAddrPort(a.String())
-	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()).String()
+	nstest.AnswerTCP(t, l)
 }
 
 // dial goes a route, as the relay does.

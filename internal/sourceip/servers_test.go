@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"rootlesskit/internal/nstest"
 )
 
 var protos = []string{"tcp", "udp"}
@@ -110,7 +112,7 @@ func TestConnectedUDPServer(t *testing.T) {
 				}
 				buf := make([]byte, 64)
 				n, from, err := server.ReadFrom(buf)
-				if err != nil || string(buf[:n]) != message || peer(from) != client.String() {
+				if err != nil || string(buf[:n]) != message || nstest.Peer(from) != client.String() {
 					t.Fatalf("the server got %q from %v, %v; want %q from %v", buf[:n], from, err, message, client)
 				}
 				if message == "hello" { // from now on it is the new socket that hears

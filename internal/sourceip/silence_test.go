@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/nstest"
 )
 
 // silentServers are servers that speak when conntrack has forgotten the client.
@@ -49,7 +51,7 @@ func TestServerSpeaksAfterSilence(t *testing.T) {
 			}
 			buf := make([]byte, 64)
 			_, from, err := server.ReadFrom(buf)
-			if err != nil || peer(from) != c.client.String() {
+			if err != nil || nstest.Peer(from) != c.client.String() {
 				t.Fatalf("the server got something from %v, %v; want %s", from, err, c.client)
 			}
 			for _, words := range []string{"the first reply", "another"} {
