@@ -73,11 +73,11 @@ func (c combination) testSignals(t *testing.T) {
 	k := startKit(t, append(c.flags(), "sh", "-c", script)...)
 	poll(t, "ready", func() bool { return strings.Contains(k.output.String(), "ready\n") })
 	c.checkNamespaces(t, k)
-	child := k.childPID(t)
-	poll(t, "the orphans to be reaped", func() bool {
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%s/task/%s/children", child, child))
-		return len(strings.Fields(string(b))) == 1
-	})
+	child, err := strconv.Atoi(k.childPID(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "the orphans to be reaped", func() bool { return len(children(child)) == 1 })
 	for _, s := range []struct {
 		name   string
 		signal unix.Signal
@@ -147,14 +147,24 @@ func commandLine(pid int) string {
 // descendants lists the processes below one.
 func descendants(pid int) []int {
 	var below []int
+	for _, child := range children(pid) {
+		below = append(append(below, child), descendants(child)...)
+	}
+	return below
+}
+
+// children lists the children of all threads of a process: an orphan may become the child
+// of any of them.
+func children(pid int) []int {
+	var all []int
 	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/children", pid))
 	for _, f := range files {
 		b, _ := os.ReadFile(f)
 		for _, field := range strings.Fields(string(b)) {
 			if child, err := strconv.Atoi(field); err == nil {
-				below = append(append(below, child), descendants(child)...)
+				all = append(all, child)
 			}
 		}
 	}
-	return below
+	return all
 }
