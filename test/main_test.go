@@ -270,12 +270,18 @@ const waitLimit = time.Minute
 // poll waits until a condition holds.
 func poll(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	pollFor(t, waitLimit, what, holds)
+}
+
+// pollFor is poll with a limit of its own.
+func pollFor(t *testing.T, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if holds() {
 			return
 		}
 	}
-	t.Fatalf("still waiting for %s after %s", what, waitLimit)
+	t.Fatalf("still waiting for %s after %s", what, limit)
 }
 
 // processesWith lists the processes whose command line holds a string.

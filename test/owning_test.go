@@ -138,7 +138,9 @@ func forge(t *testing.T, kind string, s *secret, flags ...string) (answered int)
 	k.ExtraFiles = []*os.File{file}
 	k.start(t)
 	poll(t, "the attack", func() bool { return strings.Contains(k.output.String(), "forging") })
-	poll(t, "a hundred forged sockets", func() bool {
+	// The launcher waits a minute for the answer to what the child had read when it was
+	// stopped.
+	pollFor(t, 3*time.Minute, "a hundred forged sockets", func() bool {
 		c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			return false
