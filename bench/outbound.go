@@ -18,20 +18,21 @@ func outboundFigures() []Figure {
 	lossy := append(timed[:3:3], loss("lost", "%"))
 	gbits := rate("Gbit/s")
 	return []Figure{
-		toLAN("lan-conns-1", "connections a second, 1 worker", Load{Kind: connections, Clients: 1}, timed...),
-		toLAN("lan-conns-8", "connections a second, 8 workers", Load{Kind: connections, Clients: 8}, timed...),
-		toLAN("lan-rr-1", "requests a second, 1 connection", Load{Kind: requests, Clients: 1}, timed...),
-		toLAN("lan-rr-8", "requests a second, 8 connections", Load{Kind: requests, Clients: 8}, timed...),
-		toLAN("lan-udp-8", "UDP echo, 8 clients", Load{Kind: udpEcho, Clients: 8}, lossy...),
-		toLAN("lan-dns-1", "DNS queries, 1 client", Load{Kind: dnsQueries, Clients: 1}, lossy...),
-		toLAN("lan-dns-200", "DNS queries, 200 clients", Load{Kind: dnsQueries, Clients: 200}, lossy...),
-		toLAN("lan-up-1", "TCP, sending, 1 stream", Load{Kind: upload, Clients: 1}, gbits),
-		toLAN("lan-down-1", "TCP, receiving, 1 stream", Load{Kind: download, Clients: 1}, gbits),
+		toLAN("lan-conns-1", "outbound", "to another host: connections a second, 1 worker", Load{Kind: connections, Clients: 1}, timed...),
+		toLAN("lan-conns-8", "outbound", "to another host: connections a second, 8 workers", Load{Kind: connections, Clients: 8}, timed...),
+		toLAN("lan-rr-1", "outbound", "to another host: requests a second, 1 connection", Load{Kind: requests, Clients: 1}, timed...),
+		toLAN("lan-rr-8", "outbound", "to another host: requests a second, 8 connections", Load{Kind: requests, Clients: 8}, timed...),
+		toLAN("lan-udp-8", "outbound", "to another host: UDP echo, 8 clients", Load{Kind: udpEcho, Clients: 8}, lossy...),
+		toLAN("lan-dns-1", "outbound", "to another host: DNS queries, 1 client", Load{Kind: dnsQueries, Clients: 1}, lossy...),
+		toLAN("lan-dns-200", "outbound", "to another host: DNS queries, 200 clients", Load{Kind: dnsQueries, Clients: 200}, lossy...),
+		toLAN("lan-up-1", "outbound", "to another host: TCP, sending, 1 stream", Load{Kind: upload, Clients: 1}, gbits),
+		toLAN("lan-down-1", "outbound", "to another host: TCP, receiving, 1 stream", Load{Kind: download, Clients: 1}, gbits),
 	}
 }
 
-func toLAN(id, title string, load Load, metrics ...Metric) Figure {
-	return Figure{ID: id, Group: "outbound", Title: "to another host: " + title, Metrics: metrics, For: goesOut, LAN: true,
+// toLAN is a figure of a load that goes to another host.
+func toLAN(id, group, title string, load Load, metrics ...Metric) Figure {
+	return Figure{ID: id, Group: group, Title: title, Metrics: metrics, For: goesOut, LAN: true,
 		Sample: func(ctx context.Context, r *runner, t Target) (Values, error) {
 			to := lanAddr()
 			if !to.IsValid() {

@@ -5,13 +5,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/nstest"
 )
 
 // TestFrozen stops all processes of a run, as a suspended machine or a frozen cgroup
@@ -93,17 +94,7 @@ func (w *world) stillServed(t *testing.T, name string, conn net.Conn, seen strin
 
 // treeOf lists a process and all below it.
 func treeOf(pid int) []int {
-	all := []int{pid}
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, list := range lists {
-		b, _ := os.ReadFile(list)
-		for _, field := range strings.Fields(string(b)) {
-			var child int
-			if _, err := fmt.Sscan(field, &child); err == nil {
-				all = append(all, treeOf(child)...)
-			}
-		}
-	}
+	all := append(nstest.Descendants(pid), pid)
 	slices.Sort(all)
 	return all
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // helperPairs are the drivers backed by helper programs, and their flags.
@@ -33,14 +33,10 @@ var helperPairs = []struct {
 
 // helpersOf lists the processes that a run has started beside its child.
 func helpersOf(k *kit, program string) (pids []int) {
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", k.Process.Pid))
-	for _, list := range lists {
-		b, _ := os.ReadFile(list)
-		for _, field := range strings.Fields(string(b)) {
-			comm, _ := os.ReadFile("/proc/" + field + "/comm")
-			if pid, err := strconv.Atoi(field); err == nil && strings.HasPrefix(string(comm), program) {
-				pids = append(pids, pid)
-			}
+	for _, pid := range nstest.Children(k.Process.Pid) {
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if strings.HasPrefix(string(comm), program) {
+			pids = append(pids, pid)
 		}
 	}
 	return pids

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/nstest"
 )
 
 // TestMatrix: every network with every namespace and every reaper. What a run
@@ -77,7 +79,7 @@ func (c combination) testSignals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	poll(t, "the orphans to be reaped", func() bool { return len(children(child)) == 1 })
+	poll(t, "the orphans to be reaped", func() bool { return len(nstest.Children(child)) == 1 })
 	for _, s := range []struct {
 		name   string
 		signal unix.Signal
@@ -124,7 +126,7 @@ func (c combination) testKilledParent(t *testing.T) {
 	k := startKit(t, append(c.flags(), "sh", "-c", "setsid sleep 8640 & (setsid sleep 8640 &); exec sleep 8640")...)
 	var below []int
 	poll(t, "the command's processes", func() bool {
-		below = descendants(k.Process.Pid)
+		below = nstest.Descendants(k.Process.Pid)
 		return len(slices.DeleteFunc(slices.Clone(below), func(pid int) bool { return commandLine(pid) != "sleep 8640 " })) == 3
 	})
 	if err := k.Process.Kill(); err != nil {
@@ -142,29 +144,4 @@ func (c combination) testKilledParent(t *testing.T) {
 func commandLine(pid int) string {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return strings.ReplaceAll(string(b), "\x00", " ")
-}
-
-// descendants lists the processes below one.
-func descendants(pid int) []int {
-	var below []int
-	for _, child := range children(pid) {
-		below = append(append(below, child), descendants(child)...)
-	}
-	return below
-}
-
-// children lists the children of all threads of a process: an orphan may become the child
-// of any of them.
-func children(pid int) []int {
-	var all []int
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/children", pid))
-	for _, f := range files {
-		b, _ := os.ReadFile(f)
-		for _, field := range strings.Fields(string(b)) {
-			if child, err := strconv.Atoi(field); err == nil {
-				all = append(all, child)
-			}
-		}
-	}
-	return all
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/nstest"
 )
 
 // errorLine is the line of the launcher's error.
@@ -214,7 +216,7 @@ exec sleep 60`, began)...)
 			b, _ := os.ReadFile(began)
 			return len(b) == 5
 		})
-		poll(t, "the orphans' end", func() bool { return len(descendants(k.Process.Pid)) == 2 })
+		poll(t, "the orphans' end", func() bool { return len(nstest.Descendants(k.Process.Pid)) == 2 })
 	}
 }
 

@@ -329,13 +329,16 @@ func TestUserlandProxyWaitsForContainer(t *testing.T) {
 	for n := 9; n < 19; n++ {
 		address := fmt.Sprintf("172.17.0.%d", n)
 		stop := e.proxy(t, "tcp", "127.0.0.1", address+":80")
-		client, answer := fmt.Sprintf("%s:%d", neighbour4, 42000+n), make(chan string, 1)
-		go func() { answer <- e.seen(t, "tcp", client, host4) }()
+		client := fmt.Sprintf("%s:%d", neighbour4, 42000+n)
+		conn, err := e.dial(t, "tcp", netip.MustParseAddrPort(client), netip.AddrPortFrom(netip.MustParseAddr(host4), 8080))
+		if err != nil {
+			t.Fatal(err)
+		}
 		poll(t, "the connection to the container", func() bool {
 			return strings.Contains(runCmd(t, e.inside(t, "ip", "neigh", "show", address)).stdout, "INCOMPLETE")
 		})
 		e.shellInside(t, inContainer+"ip addr add "+address+"/16 dev eth0")
-		got = <-answer
+		got = e.exchange(conn)
 		stop()
 		if got == "container 3: "+client {
 			return

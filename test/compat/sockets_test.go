@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/nstest"
 )
 
 // TestSockets compares the sockets of a published port, on both sides, while a
@@ -42,7 +44,7 @@ func (s *subject) published(t *testing.T, flags []string) {
 	conn := s.converse("tcp", address)
 	udp := s.converse("udp", address)
 	port, _ := strconv.Atoi(ports.Replace("$PORT"))
-	for _, pid := range descendants(cmd.Process.Pid) {
+	for _, pid := range append(nstest.Descendants(cmd.Process.Pid), cmd.Process.Pid) {
 		s.saySockets(pid, port)
 	}
 	s.sayTimers(t, port)
@@ -130,21 +132,6 @@ func (s *subject) refused(address string) {
 func lastPart(err error) string {
 	parts := strings.Split(err.Error(), ": ")
 	return parts[len(parts)-1]
-}
-
-// descendants are a process and all below it.
-func descendants(pid int) []int {
-	all := []int{pid}
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/children", pid))
-	for _, f := range files {
-		b, _ := os.ReadFile(f)
-		for _, field := range strings.Fields(string(b)) {
-			if child, err := strconv.Atoi(field); err == nil {
-				all = append(all, descendants(child)...)
-			}
-		}
-	}
-	return all
 }
 
 // saySockets reports the options of a process's sockets that have to do with

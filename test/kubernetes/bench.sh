@@ -21,9 +21,14 @@ bench() {
 
 # chapter FILE is the table with what a reader of bench/RESULTS.md has to know.
 chapter() {
-	printf '\n## Kubernetes\n\nTwo nodes, on this launcher and on upstream'"'"'s in turn: medians of %s rounds (`make bench-kubernetes`),\n' "${ROUNDS:-1}"
-	printf '%s, commit %s, Linux %s, %s CPUs. How a node is made: [kubernetes.md](../docs/kubernetes.md).\n\n' \
-		"$(date -u +%F)" "$(git -C ../.. describe --always --dirty)" "$(uname -r)" "$(nproc)"
+	cat <<-END
+
+		## Kubernetes
+
+		Two nodes, on this launcher and on upstream's in turn: medians of ${ROUNDS:-1} rounds (\`make bench-kubernetes\`),
+		$(date -u +%F), commit $(git -C ../.. describe --always --dirty), Linux $(uname -r), $(nproc) CPUs. How a node is made: [kubernetes.md](../docs/kubernetes.md).
+
+	END
 	table "$1"
 }
 

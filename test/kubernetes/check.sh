@@ -115,10 +115,7 @@ check_published() {
 }
 
 # ctl N ARGUMENT... asks a node's launcher.
-ctl() {
-	setpriv --reuid "$(user_of "$1")" --regid "$(user_of "$1")" --init-groups \
-		"$BIN/rootlessctl" --socket "$RUN/node$1/state/api.sock" "${@:2}"
-}
+ctl() { (as_host "$1" "$BIN/rootlessctl" --socket "$RUN/node$1/state/api.sock" "${@:2}"); }
 
 check_outbound() {
 	local p server

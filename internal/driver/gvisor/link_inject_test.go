@@ -239,21 +239,18 @@ func TestPublishedUDPRefused(t *testing.T) {
 	for parent, client := range map[string]string{"198.51.100.7": "203.0.113.5:0", "2001:db8:7::7": "[2001:db8:113::5]:0"} {
 		p := s.published(api.PortSpec{Proto: "udp", ParentIP: parent, ParentPort: 8080, ChildPort: 9})
 		c := udpIn(t, s.host, client)
-		refused := func() bool {
+		var asked uint64
+		var again time.Time
+		eventually(t, "the counter", func() bool {
+			if now := time.Now(); now.After(again) { // a datagram may be lost
+				if _, err := c.WriteToUDPAddrPort([]byte("x"), addrPortOf(parent, 8080)); err != nil {
+					t.Fatal(err)
+				}
+				asked, again = asked+1, now.Add(5*time.Second)
+			}
 			d := details(p)
-			return d.Refused > 0 && d.Active == 0 && strings.Contains(d.LastError, "connection refused")
-		}
-		for asked := 0; !refused() && asked < 10; asked++ { // a datagram may be lost
-			if _, err := c.WriteToUDPAddrPort([]byte("x"), addrPortOf(parent, 8080)); err != nil {
-				t.Fatal(err)
-			}
-			for end := time.Now().Add(5 * time.Second); !refused() && time.Now().Before(end); {
-				time.Sleep(5 * time.Millisecond)
-			}
-		}
-		if d := details(p); !refused() {
-			t.Errorf("to %s: %+v", parent, d)
-		}
+			return d.Refused > 0 && d.Refused <= asked && d.Active == 0 && strings.Contains(d.LastError, "connection refused")
+		})
 	}
 }
 

@@ -99,7 +99,7 @@ func ask(addr, port string) error {
 
 const watchPause = 20 * time.Millisecond
 
-// watch ends when its output is closed.
+// watch asks until its process is ended.
 func watch(url string) error {
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for {
