@@ -164,7 +164,7 @@ func TestBypassRedis(t *testing.T) {
 			return false
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(time.Second))
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 		_, _ = io.WriteString(c, "CLIENT INFO\r\n")
 		answer := make([]byte, 1000)
 		n, _ := c.Read(answer)

@@ -72,7 +72,7 @@ func (w *world) get(t *testing.T, at netip.AddrPort, port uint16) (string, error
 }
 
 func request(c net.Conn) (string, error) {
-	_ = c.SetDeadline(time.Now().Add(15 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
 		return "", err
 	}

@@ -68,7 +68,7 @@ func startDockerProxy(t *testing.T, k *kit, env []string, args ...string) *docke
 // answer reads the status to its end, as dockerd does.
 func (p *dockerProxy) answer(t *testing.T) string {
 	t.Helper()
-	if err := p.status.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := p.status.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	b, err := io.ReadAll(p.status)

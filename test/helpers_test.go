@@ -78,7 +78,7 @@ func TestHelperSession(t *testing.T) {
 				if got := k.mustCtl(t, "remove-ports", "1"); got != "1\n" {
 					t.Errorf("remove-ports printed %q", got)
 				}
-				if _, err := net.DialTimeout("tcp4", fmt.Sprintf("127.0.0.1:%d", port), time.Second); !errors.Is(err, unix.ECONNREFUSED) {
+				if _, err := net.DialTimeout("tcp4", fmt.Sprintf("127.0.0.1:%d", port), time.Minute); !errors.Is(err, unix.ECONNREFUSED) {
 					t.Errorf("dialing the removed port: %v", err)
 				}
 			})

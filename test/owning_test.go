@@ -146,7 +146,7 @@ func forge(t *testing.T, kind string, s *secret, flags ...string) (answered int)
 			return false
 		}
 		defer c.Close()
-		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
 		if b, _ := io.ReadAll(c); len(b) > 0 {
 			answered++
 		}
@@ -277,7 +277,7 @@ func TestBypassFlood(t *testing.T) {
 	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port),
 		"python3", "-B", testdata(t, "binds.py"), "flood")
 	poll(t, "the flood", func() bool { return strings.Contains(k.output.String(), "flooding") })
-	const generous = 15 * time.Second // one bind after the other had to wait: a minute and more
+	const generous = 30 * time.Second // one bind after the other had to wait: a minute and more
 	for _, args := range [][]string{{"list-ports", "--wide"}, {"remove-ports", "1"}} {
 		start := time.Now()
 		k.mustCtl(t, args...)

@@ -30,7 +30,7 @@ func newServiceManager(t *testing.T, name string) serviceManager {
 func (m serviceManager) next(t *testing.T) string {
 	t.Helper()
 	b := make([]byte, 1000)
-	_ = m.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = m.SetReadDeadline(time.Now().Add(time.Minute))
 	n, err := m.Read(b)
 	if err != nil {
 		t.Fatal(err)

@@ -54,7 +54,7 @@ ip -6 route add default via 2001:db8:51::7`
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{outside: nstest.NewChild(t), patience: 30 * time.Second}
+	w := &world{outside: nstest.NewChild(t), patience: time.Minute}
 	w.host = w.startHost(t)
 	w.shell(t, w.outside.PID, outsideScript)
 	w.shell(t, w.host, hostScript)

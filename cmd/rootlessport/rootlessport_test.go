@@ -140,7 +140,7 @@ func (h *helper) ask(t *testing.T, packet string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Write([]byte(packet)); err != nil {
 		t.Fatal(err)
 	}

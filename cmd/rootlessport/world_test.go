@@ -225,7 +225,7 @@ func whoami(t *testing.T, from *nstest.Child, network, to string) (string, error
 }
 
 func ask(c net.Conn) (string, error) {
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Write([]byte("?")); err != nil {
 		return "", err
 	}

@@ -56,7 +56,7 @@ func TestHangingClientsHoldUpNobody(t *testing.T) {
 	if err := h.end(); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begin); took > defaultLimits.grace+5*time.Second {
+	if took := time.Since(begin); took > defaultLimits.grace+30*time.Second {
 		t.Errorf("the end took %v", took)
 	}
 }
@@ -75,13 +75,13 @@ func TestHangingClientsAreCut(t *testing.T) {
 }
 
 func TestIdleServerEndsAtOnce(t *testing.T) {
-	h := start(t)
+	h := start(t, func(h *harness) { h.server.limits.grace = time.Minute })
 	check(t, h, "GET", "/v1/ports", "", "200 []") // leaves an idle connection
 	begin := time.Now()
 	if err := h.end(); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begin); took >= defaultLimits.grace {
+	if took := time.Since(begin); took >= h.server.limits.grace {
 		t.Errorf("the end took %v", took)
 	}
 	if _, err := os.Lstat(h.socket); !errors.Is(err, os.ErrNotExist) {

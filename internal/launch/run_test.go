@@ -67,7 +67,7 @@ func testRun(t *testing.T, spoil func(*Config)) (int, error) {
 			t.Errorf("the state directory is left: %v", err)
 		}
 		return r.code, r.err
-	case <-time.After(30 * time.Second):
+	case <-time.After(3 * time.Minute):
 		t.Fatal("the run hangs")
 	}
 	return 0, nil

@@ -38,6 +38,11 @@ type LinkRequest struct {
 	// Congestion names the TCP congestion control of the default routes, if the
 	// kernel has it; empty: the namespace's default.
 	Congestion string `json:"congestion,omitempty"`
+	// Neighbours are the addresses of PeerMAC, which nobody has to ask for: the kernel
+	// gives a neighbour up (EHOSTUNREACH) if three questions in a row are lost, as they
+	// are in a flood.
+	Neighbours []netip.Addr     `json:"neighbours,omitempty"`
+	PeerMAC    net.HardwareAddr `json:"peerMAC,omitempty"`
 }
 
 const (
@@ -164,12 +169,27 @@ func configureLink(req LinkRequest) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bringing %q up: %w", req.Name, err)
 	}
+	for _, ip := range req.Neighbours {
+		if err := addNeighbour(link, ip, req.PeerMAC); err != nil {
+			return fmt.Errorf("neighbour %s: %w", ip, err)
+		}
+	}
 	for _, gw := range req.Gateways {
 		if err := addDefaultRoute(link, gw, req.Congestion); err != nil {
 			return fmt.Errorf("default route through %s: %w", gw, err)
 		}
 	}
 	return nil
+}
+
+func addNeighbour(link netlink.Link, ip netip.Addr, mac net.HardwareAddr) error {
+	family := unix.AF_INET
+	if ip.Is6() {
+		family = unix.AF_INET6
+	}
+	return netlink.NeighSet(&netlink.Neigh{
+		LinkIndex: link.Attrs().Index, Family: family, State: netlink.NUD_PERMANENT, IP: ip.AsSlice(), HardwareAddr: mac,
+	})
 }
 
 // addDefaultRoute leaves out a congestion control that the kernel does not know.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"net"
 	"rootlesskit/internal/netns"
 	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/wire"
@@ -90,8 +91,10 @@ func TestTAPWithAddressAndRoute(t *testing.T) {
 	defer unix.Close(tap)
 	err = netns.Configure(t.Context(), child, netns.LinkRequest{
 		Name: "tap0", MTU: 65520,
-		Addrs:    []netip.Prefix{netip.MustParsePrefix("10.0.2.100/24"), netip.MustParsePrefix("fd00::100/64")},
-		Gateways: []netip.Addr{netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00::2")},
+		Addrs:      []netip.Prefix{netip.MustParsePrefix("10.0.2.100/24"), netip.MustParsePrefix("fd00::100/64")},
+		Gateways:   []netip.Addr{netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00::2")},
+		Neighbours: []netip.Addr{netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00::2")},
+		PeerMAC:    net.HardwareAddr{2, 0, 0, 0, 0, 9},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -99,8 +102,9 @@ func TestTAPWithAddressAndRoute(t *testing.T) {
 	child.ListenTCP(t, "tcp4", "10.0.2.100:80")
 	child.ListenTCP(t, "tcp6", "[fd00::100]:80")
 	out, err := exec.CommandContext(t.Context(), "nsenter", "--preserve-credentials", "-U", "-n", "-t", strconv.Itoa(child.PID),
-		"sh", "-c", "ip -o link show tap0; ip route; ip -6 route").CombinedOutput()
-	for _, want := range []string{" mtu 65520 ", "default via 10.0.2.2 dev tap0", "default via fd00::2 dev tap0"} {
+		"sh", "-c", "ip -o link show tap0; ip route; ip -6 route; ip neigh").CombinedOutput()
+	for _, want := range []string{" mtu 65520 ", "default via 10.0.2.2 dev tap0", "default via fd00::2 dev tap0",
+		"10.0.2.2 dev tap0 lladdr 02:00:00:00:00:09 PERMANENT", "fd00::2 dev tap0 lladdr 02:00:00:00:00:09 PERMANENT"} {
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("no %q in %s (%v)", want, out, err)
 		}

@@ -153,7 +153,7 @@ func listenFD(req listenRequest) (int, error) {
 func (c *Child) listen(t testing.TB, network, address string) *os.File {
 	t.Helper()
 	fds, err := c.Call(t.Context(), listenMethod, listenRequest{network, address}, nil)
-	for deadline := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); err != nil && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if !strings.Contains(err.Error(), unix.EADDRINUSE.Error()) {
 			break
 		}

@@ -26,21 +26,25 @@ func OpenFDs() map[string]string {
 	return fds
 }
 
-// LeakedFDs returns descriptors that were not open before, after waiting a
-// moment for those that are being closed.
+// LeakedFDs returns descriptors that were not open before, after waiting for those
+// that are being closed.
 func LeakedFDs(before map[string]string) []string {
-	var leaked []string
-	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		leaked = leaked[:0]
-		for fd, target := range OpenFDs() {
-			if before[fd] != target && !runtimeOwned(target) {
-				leaked = append(leaked, fmt.Sprintf("%s -> %s", fd, target))
-			}
-		}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		leaked := NewFDs(before)
 		if len(leaked) == 0 || time.Now().After(deadline) {
 			return leaked
 		}
 	}
+}
+
+// NewFDs returns the descriptors that were not open before.
+func NewFDs(before map[string]string) (opened []string) {
+	for fd, target := range OpenFDs() {
+		if before[fd] != target && !runtimeOwned(target) {
+			opened = append(opened, fmt.Sprintf("%s -> %s", fd, target))
+		}
+	}
+	return opened
 }
 
 // runtimeOwned reports whether Go's runtime has opened the descriptor for a moment.

@@ -146,11 +146,23 @@ func TestIdleLoopUsesNoCPU(t *testing.T) {
 			do(t, l, func() {})
 		}
 	}
-	before := cpuTime(t)
-	time.Sleep(500 * time.Millisecond)
-	if used := cpuTime(t) - before; used > 20*time.Millisecond {
-		t.Errorf("idle loops used %v of CPU in 500ms", used)
+	expectIdle(t, "loops")
+}
+
+// expectIdle looks at the process's CPU time for a while, in which something else of it
+// may run for once, such as the garbage collector: it is idle if it is at one of ten tries.
+func expectIdle(t *testing.T, what string) {
+	t.Helper()
+	const window = 200 * time.Millisecond
+	used := window
+	for range 10 {
+		before := cpuTime(t)
+		time.Sleep(window)
+		if used = min(used, cpuTime(t)-before); used <= window/20 {
+			return
+		}
 	}
+	t.Errorf("idle %s use %v of CPU in %v, at best", what, used, window)
 }
 
 // TestLoopsProcessor: a loop has a processor of its own while there is traffic, and

@@ -88,7 +88,7 @@ func TestSmallWritesDoNotStall(t *testing.T) {
 
 func pingPong(t *testing.T, c *net.TCPConn) {
 	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	for range 2 {
 		if _, err := c.Write([]byte("x")); err != nil {
 			t.Fatal(err)
@@ -104,7 +104,7 @@ func pingPong(t *testing.T, c *net.TCPConn) {
 func TestBulkOverALongWay(t *testing.T) {
 	_, addr := forward(t, delayed(t, serve(t, echo), 200*time.Millisecond))
 	c := dial(t, addr)
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(3 * time.Minute))
 	const size = 32 << 20
 	go func() {
 		_, _ = c.Write(make([]byte, size))
@@ -118,8 +118,20 @@ func TestBulkOverALongWay(t *testing.T) {
 func TestSmallMessagesAreNotDelayed(t *testing.T) {
 	_, addr := forward(t, serve(t, echo))
 	c := dial(t, addr)
+	p99 := time.Hour
+	for range 10 { // on a busy machine, one that nothing else disturbs
+		if p99 = min(p99, slowestOf(t, c, 500)); p99 <= 30*time.Millisecond {
+			return
+		}
+	}
+	t.Errorf("99%% of the exchanges took up to %v", p99)
+}
+
+// slowestOf returns what 99 % of n exchanges took at most.
+func slowestOf(t *testing.T, c net.Conn, n int) time.Duration {
+	t.Helper()
 	var times []time.Duration
-	for range 500 {
+	for range n {
 		start := time.Now()
 		// Two small writes in a row are what Nagle's algorithm and delayed
 		// acknowledgements hold back, by 40 to 200 ms.
@@ -131,7 +143,5 @@ func TestSmallMessagesAreNotDelayed(t *testing.T) {
 		times = append(times, time.Since(start))
 	}
 	slices.Sort(times)
-	if p99 := times[len(times)*99/100]; p99 > 30*time.Millisecond {
-		t.Errorf("99%% of the exchanges took up to %v", p99)
-	}
+	return times[len(times)*99/100]
 }

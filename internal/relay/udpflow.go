@@ -57,7 +57,9 @@ type udpFlow struct {
 	prev, next *udpFlow      // in the flowList
 
 	round struct{ first, last int } // its slots in a listener's round; first -1: none
-	held  []heldDatagram            // datagrams that arrived while it waited
+
+	held      []heldDatagram // datagrams that arrived while it waited
+	heldBytes int
 }
 
 // flowKey identifies a flow. IPv4 addresses are in mapped form.

@@ -292,3 +292,22 @@ func TestUDPFlowsWaitForSockets(t *testing.T) {
 		t.Errorf("details: %+v", d)
 	}
 }
+
+// TestUDPFirstBurst: all that a client sends before its flow has a socket arrives.
+func TestUDPFirstBurst(t *testing.T) {
+	server, addr := udpServer(t, "127.0.0.1:0")
+	pools := newScarcePools(t)
+	p := forwardUDP(t, UDPConfig{Router: routes{route: routeTo(addr)}, Pool: pools.pool})
+	c := dialPort(t, p, "")
+	var sent [][]byte
+	for i := range 60 {
+		sent = append(sent, bytes.Repeat([]byte{byte(i)}, 1200))
+		send(t, c, string(sent[i]))
+	}
+	eventually(t, p, "held", func(api.PortDetails) (held bool) {
+		p.loop.call(func() { held = p.waiting.bytes == 60*1200 })
+		return held
+	})
+	close(pools.fill)
+	expect(t, server, sent)
+}

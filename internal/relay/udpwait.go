@@ -17,9 +17,12 @@ type waitingFlows struct {
 }
 
 const (
-	maxWaitingFlows  = 256     // of a port
-	maxHeldBytes     = 1 << 20 // of a port
-	maxHeldDatagrams = 16      // of a flow
+	maxWaitingFlows = 256     // of a port
+	maxHeldBytes    = 1 << 20 // of a port
+	// maxHeldDatagrams of a flow are as many as it can send at once, and
+	// maxHeldOfFlow about as much as a socket of its own would take.
+	maxHeldDatagrams = udpBatchSize
+	maxHeldOfFlow    = 256 << 10
 )
 
 // heldDatagram is a copy of a received message.
@@ -110,10 +113,11 @@ func (f *udpFlow) gotSocket(pool *Pool, fd int) {
 // It returns false if there is no room.
 func (f *udpFlow) hold(s *udpSlot) bool {
 	w := &f.port.waiting
-	if len(f.held) >= maxHeldDatagrams || w.bytes+s.len > maxHeldBytes {
+	if len(f.held) >= maxHeldDatagrams || f.heldBytes+s.len > maxHeldOfFlow || w.bytes+s.len > maxHeldBytes {
 		return false
 	}
 	w.bytes += s.len
+	f.heldBytes += s.len
 	f.held = append(f.held, heldDatagram{bytes.Clone(s.buf[:s.len]), s.info})
 	return true
 }
@@ -129,8 +133,8 @@ func (f *udpFlow) sendHeld() {
 	first := f.held
 	f.dropHeld()
 	if len(first) > 0 && f.guesses() {
-		f.held = first[:1:1]
-		f.port.waiting.bytes += len(first[0].data)
+		f.held, f.heldBytes = first[:1:1], len(first[0].data)
+		f.port.waiting.bytes += f.heldBytes
 	}
 	if b.tx.n > 0 {
 		f.owed = true
@@ -139,8 +143,6 @@ func (f *udpFlow) sendHeld() {
 }
 
 func (f *udpFlow) dropHeld() {
-	for _, d := range f.held {
-		f.port.waiting.bytes -= len(d.data)
-	}
-	f.held, f.holds = nil, false
+	f.port.waiting.bytes -= f.heldBytes
+	f.held, f.heldBytes, f.holds = nil, 0, false
 }

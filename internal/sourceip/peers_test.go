@@ -98,7 +98,7 @@ func ask(c net.Conn) (string, error) {
 	if _, err := c.Write([]byte("who am I?")); err != nil {
 		return "", err
 	}
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
 	buf := make([]byte, 128)
 	n, err := c.Read(buf)
 	return string(buf[:n]), err

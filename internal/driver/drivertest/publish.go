@@ -14,7 +14,7 @@ import (
 )
 
 // patience bounds every wait: what has not come by then does not come.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // endpoint is where a test publishes its ports.
 type endpoint struct {

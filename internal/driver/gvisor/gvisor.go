@@ -109,6 +109,7 @@ func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, e
 	err = netns.Configure(ctx, sb.Child, netns.LinkRequest{
 		Name: n.cfg.Ifname, MTU: n.cfg.MTU, MAC: n.plan.childMAC,
 		Addrs: n.plan.prefixes(), Gateways: n.plan.gateways(), Congestion: congestionInside,
+		Neighbours: n.plan.neighbours(), PeerMAC: n.plan.gatewayMAC,
 	})
 	if err != nil {
 		cancel()

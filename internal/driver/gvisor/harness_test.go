@@ -160,12 +160,12 @@ func (s *sandbox) attach() {
 	s.ports = ports.(*Ports)
 	s.t.Cleanup(func() {
 		cancel()
-		within(s.t, 10*time.Second, "the port driver's end", func() {
+		within(s.t, time.Minute, "the port driver's end", func() {
 			if err := s.ports.Wait(); err != nil {
 				s.t.Errorf("port driver: %v", err)
 			}
 		})
-		within(s.t, 10*time.Second, "the network driver's end", func() {
+		within(s.t, time.Minute, "the network driver's end", func() {
 			if err := s.network.Wait(); err != nil {
 				s.t.Errorf("network driver: %v", err)
 			}

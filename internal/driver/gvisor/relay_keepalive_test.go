@@ -124,11 +124,12 @@ func askOften(r *relay) {
 }
 
 // ipIn runs ip(8) in a namespace.
-func ipIn(t *testing.T, space *nstest.Child, args ...string) {
+func ipIn(t *testing.T, space *nstest.Child, args ...string) string {
 	t.Helper()
 	out, err := exec.Command("nsenter", append([]string{"--preserve-credentials", "--user", "--net",
 		fmt.Sprintf("--target=%d", space.PID), "/sbin/ip"}, args...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("ip %v: %v: %s", args, err, out)
 	}
+	return string(out)
 }

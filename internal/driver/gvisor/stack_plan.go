@@ -108,6 +108,14 @@ func (p *plan) own() []netip.Prefix {
 	return own
 }
 
+// neighbours are the hosts that the child has on the link: all are the stack.
+func (p *plan) neighbours() (all []netip.Addr) {
+	for _, own := range p.own() {
+		all = append(all, own.Addr())
+	}
+	return all
+}
+
 // isOwn reports whether the stack itself has the address.
 func (p *plan) isOwn(a netip.Addr) bool {
 	return a == p.gateway4 || a == p.dns4 || (p.hasIPv6() && a == p.gateway6)

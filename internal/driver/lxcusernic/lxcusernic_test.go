@@ -55,6 +55,7 @@ func attach(t *testing.T, f driver.Flags) (*Network, *nstest.Child, driver.Link,
 // TestLease: an address, a way to the bridge, a renewal, and another address
 // when the server refuses to renew.
 func TestLease(t *testing.T) {
+	begin := time.Now()
 	n, child, link, err := attach(t, flags(nil))
 	if err != nil {
 		t.Fatal(err)
@@ -63,14 +64,14 @@ func TestLease(t *testing.T) {
 		t.Errorf("the link is %+v", link)
 	}
 	reach(t, child, link.IPv4.Addr())
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for n.Link().IPv4 == link.IPv4 || !n.Link().IPv4.IsValid() {
 		if time.Now().After(deadline) {
 			t.Fatal("the address stays, though its lease was refused")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if d := time.Since(deadline.Add(-30 * time.Second)); d < leaseTime*3/4 {
+	if d := time.Since(begin); d < leaseTime*3/4 {
 		t.Errorf("another address after %v: the lease was not renewed before", d)
 	}
 	reach(t, child, n.Link().IPv4.Addr())
@@ -137,7 +138,7 @@ func reach(t *testing.T, child *nstest.Child, ip netip.Addr) {
 	t.Helper()
 	l := child.ListenTCP(t, "tcp4", ip.String()+":80")
 	defer l.Close()
-	c, err := net.DialTimeout("tcp4", ip.String()+":80", 5*time.Second)
+	c, err := net.DialTimeout("tcp4", ip.String()+":80", time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

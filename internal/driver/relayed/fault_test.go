@@ -31,7 +31,7 @@ func setup(t *testing.T) drivertest.Setup {
 	return drivertest.Setup{Ports: ports, Sandbox: sb, Child: child}
 }
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // bench is a running driver with a server in the namespace.
 type bench struct {
