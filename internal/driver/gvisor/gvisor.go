@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"rootlesskit/internal/driver"
@@ -51,6 +52,7 @@ type Network struct {
 	socket    socketFunc
 
 	log       *slog.Logger
+	loop      *loop
 	link      *link
 	stack     *stack.Stack
 	outbound  *outboundTCP
@@ -132,11 +134,17 @@ func openTAP(ctx context.Context, sb driver.Sandbox, ifname string) (fd int, err
 
 // start makes the parts of the network on a TAP device and joins them.
 func (n *Network) start(ctx context.Context, tap int) (err error) {
-	if n.link, err = newLink(tap, n.cfg.MTU, n.plan.gatewayMAC, n.plan.childMAC); err != nil {
+	n.link = newLink(tap, n.cfg.MTU, n.plan.gatewayMAC, n.plan.childMAC)
+	if n.loop, err = newLoop(); err != nil {
+		n.link.tap.close()
 		return err
 	}
-	if n.stack, err = newStack(n.link, &n.plan); err != nil {
+	if n.stack, err = newStack(n.link, &n.plan); err == nil {
+		_, err = n.loop.add(tap, unix.EPOLLIN, n.link)
+	}
+	if err != nil {
 		n.link.tap.close()
+		n.loop.close()
 		return err
 	}
 	frames := &frameWriter{link: n.link, plan: &n.plan}
@@ -149,14 +157,16 @@ func (n *Network) start(ctx context.Context, tap int) (err error) {
 		dns:       newDNSRelay(ctx, n.log, n.socket, n.resolvers, frames),
 		pinger:    newPinger(n.log, &n.plan, &n.policy, frames, n.socket),
 	}
-	n.outbound = &outboundTCP{
-		ctx: ctx, log: n.log, plan: &n.plan, policy: &n.policy, socket: n.socket,
-		resolvers: n.resolvers, frames: frames, relays: newRelayGroup(n.buffers),
-	}
-	n.link.intercept = n.datagrams.intercept
+	n.outbound = newOutboundTCP(n, frames)
+	n.link.intercept = n.intercept
 	n.datagrams.register(n.stack)
 	n.outbound.register(n.stack)
 	return nil
+}
+
+// intercept is link.intercept.
+func (n *Network) intercept(b []byte, segment int) bool {
+	return n.outbound.translator.Packet(b) || n.datagrams.intercept(b, segment)
 }
 
 // run serves the link until the context ends or the device is gone, and then
@@ -169,33 +179,34 @@ func (n *Network) run(ctx context.Context, cancel context.CancelFunc) {
 	workers.Go(func() { n.upkeep(ctx) })
 	workers.Go(func() {
 		<-ctx.Done()
-		n.disconnect()
-		n.link.tap.close()
+		n.loop.stop()
 	})
-	if err := n.link.serve(); err != nil {
+	if err := n.loop.run(n); err != nil {
 		n.err = fmt.Errorf("the embedded network has died: %w", err)
 	}
 	cancel()
 	workers.Wait()
+	n.outbound.translator.Close() // while the link can still notify the namespace
+	abortEndpoints(n.stack)
+	n.link.tap.close()
+	n.loop.close()
 	n.link.acks.close()
 	n.datagrams.close()
 	n.published.flows.close()
 	stopStack(n.stack)
 }
 
-// disconnect cuts all connections, while the link can still notify the
-// namespace.
-func (n *Network) disconnect() {
-	n.outbound.relays.close()
-	for {
-		abortEndpoints(n.stack)
-		select {
-		case <-n.outbound.relays.ended:
-			return
-		case <-time.After(10 * time.Millisecond): // for a handshake that has just begun
-		}
-	}
+// end implements rounds.
+func (n *Network) end() (more bool, err error) {
+	more, err = n.link.read()
+	return n.outbound.translator.EndRound() || more, err
 }
+
+// timeout implements rounds.
+func (n *Network) timeout() time.Duration { return n.outbound.translator.Timeout() }
+
+// fire implements rounds.
+func (n *Network) fire() { n.outbound.translator.Fire() }
 
 // Wait implements driver.Network.
 func (n *Network) Wait() error {

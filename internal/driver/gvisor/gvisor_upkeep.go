@@ -29,7 +29,6 @@ func (n *Network) upkeep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			n.outbound.pending.expire(now)
 			n.published.flows.expire(now)
 			n.datagrams.outbound.sources.expire(now)
 			n.datagrams.pinger.sources.expire(now)

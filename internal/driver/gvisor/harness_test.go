@@ -216,7 +216,7 @@ func dial(t *testing.T, from *nstest.Child, source netip.Addr, to netip.AddrPort
 	}
 	file := os.NewFile(uintptr(fd), "test")
 	defer file.Close()
-	if err := awaitConnected(t.Context(), file); err != nil {
+	if err := awaitConnected(file); err != nil {
 		return nil, err
 	}
 	conn, err := net.FileConn(file)
@@ -226,6 +226,24 @@ func dial(t *testing.T, from *nstest.Child, source netip.Addr, to netip.AddrPort
 	t.Cleanup(func() { conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(60 * time.Second))
 	return conn.(*net.TCPConn), nil
+}
+
+// awaitConnected waits for the end of a connect(2) in progress.
+func awaitConnected(file *os.File) error {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	_ = file.SetWriteDeadline(time.Now().Add(time.Minute))
+	var errno unix.Errno
+	err = raw.Write(func(fd uintptr) bool {
+		errno = connectState(int(fd))
+		return errno != unix.EINPROGRESS
+	})
+	if err == nil && errno != 0 {
+		err = errno
+	}
+	return err
 }
 
 func mustDial(t *testing.T, from *nstest.Child, source netip.Addr, to netip.AddrPort) *net.TCPConn {

@@ -2,7 +2,7 @@ package gvisor
 
 // Theory of operation.
 //
-// The link is the TAP device itself: one goroutine reads frames, and any
+// The link is the TAP device itself: the loop reads frames, and any
 // goroutine with a packet for the namespace writes it directly to the device. A
 // read or write moves one frame, but with the offloads of the virtio-net header
 // (link_vnethdr.go) a frame has up to 64 KiB, whatever the MTU.
@@ -19,10 +19,8 @@ package gvisor
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"runtime"
 	"sync/atomic"
 	"unsafe"
@@ -60,51 +58,43 @@ type link struct {
 	acks   *ackHolder
 
 	dispatcher stack.NetworkDispatcher
+	reader     reader
 }
 
-func newLink(fd int, mtu int, mac, peer net.HardwareAddr) (*link, error) {
-	tap, err := newSharedFD(fd, "tap")
-	if err != nil {
-		return nil, fmt.Errorf("the TAP device: %w", err)
-	}
-	l := &link{tap: tap, mac: mac}
+func newLink(fd int, mtu int, mac, peer net.HardwareAddr) *link {
+	l := &link{tap: &sharedFD{fd: fd}, mac: mac}
+	l.reader = reader{link: l, view: buffer.NewViewSize(maxPacket)}
 	l.acks = newAckHolder(l.writePacket)
 	l.mtu.Store(uint32(mtu))
 	l.peer.Store(macToUint64(peer))
-	return l, nil
+	return l
 }
 
 func macToUint64(b []byte) uint64 {
 	return uint64(binary.BigEndian.Uint16(b))<<32 | uint64(binary.BigEndian.Uint32(b[2:]))
 }
 
-// serve reads frames until the device is closed, and then returns nil, or until
-// it is gone.
-func (l *link) serve() error {
-	r := reader{link: l, view: buffer.NewViewSize(maxPacket)}
-	defer func() { r.view.Release() }()
-	var failure error
-	err := l.tap.raw.Read(func(fd uintptr) bool {
-		var wait bool
-		wait, failure = r.readBurst(int(fd))
-		for !wait && failure == nil && !l.tap.closed() {
-			runtime.Gosched() // a flood from inside must not stop the rest
-			wait, failure = r.readBurst(int(fd))
-		}
-		return !wait
-	})
-	if l.tap.closed() || errors.Is(err, os.ErrClosed) {
-		return nil
+// Ready implements translate.Watcher: the device has frames.
+func (l *link) Ready(uint32) { l.reader.more = true }
+
+// read handles some of the frames there are, and returns true if there may be more. It
+// fails if the device is gone.
+func (l *link) read() (more bool, err error) {
+	if !l.reader.more {
+		return false, nil
 	}
-	if failure == nil {
-		failure = err
+	wait, err := l.reader.readBurst(l.tap.fd)
+	l.reader.more = !wait
+	if err != nil {
+		err = fmt.Errorf("reading the TAP device: %w", err)
 	}
-	return fmt.Errorf("reading the TAP device: %w", failure)
+	return l.reader.more, err
 }
 
-// reader is the state of the reading goroutine.
+// reader is the state of the reading.
 type reader struct {
 	link *link
+	more bool // there may be frames
 	head [headLen]byte
 	view *buffer.View
 	iov  [2]unix.Iovec
@@ -211,6 +201,25 @@ func (l *link) write(v *vectors) {
 	}
 	defer l.tap.release()
 	_, _ = sockio.Writev(fd, v.iov[:v.n])
+}
+
+// Send implements translate.Link.
+func (l *link) Send(headers []byte, ip int, payload []byte, segment int) {
+	proto, gso := header.IPv4ProtocolNumber, byte(gsoTCPv4)
+	if ip != header.IPv4MinimumSize {
+		proto, gso = header.IPv6ProtocolNumber, gsoTCPv6
+	}
+	vnet := headers[:vnetLen]
+	clear(vnet)
+	putChecksumHeader(vnet, ip, header.TCPChecksumOffset)
+	if len(payload) > segment {
+		putSegments(vnet, gso, len(headers)-vnetLen, segment)
+	}
+	l.putEther(headers[vnetLen:], proto)
+	var v vectors
+	v.add(headers)
+	v.add(payload)
+	l.write(&v)
 }
 
 // WritePackets implements stack.LinkWriter.

@@ -88,11 +88,17 @@ func putPacketHeader(vnet []byte, pkt *stack.PacketBuffer) {
 	if pkt.Data().Size() <= int(gso.MSS) {
 		return
 	}
-	vnet[1] = gsoTCPv4
+	kind := byte(gsoTCPv4)
 	if gso.Type == stack.GSOTCPv6 {
-		vnet[1] = gsoTCPv6
+		kind = gsoTCPv6
 	}
-	headers := etherLen + int(gso.L3HdrLen) + len(pkt.TransportHeader().Slice())
+	putSegments(vnet, kind, etherLen+int(gso.L3HdrLen)+len(pkt.TransportHeader().Slice()), int(gso.MSS))
+}
+
+// putSegments writes the header for a packet that is to be cut into segments. headers
+// counts what stands before the payload, from the Ethernet header on.
+func putSegments(vnet []byte, kind byte, headers, size int) {
+	vnet[1] = kind
 	binary.NativeEndian.PutUint16(vnet[2:], uint16(headers))
-	binary.NativeEndian.PutUint16(vnet[4:], gso.MSS)
+	binary.NativeEndian.PutUint16(vnet[4:], uint16(size))
 }

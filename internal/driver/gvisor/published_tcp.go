@@ -36,6 +36,9 @@ type tcpPort struct {
 	accepting sync.WaitGroup
 }
 
+// dialTimeout is how long the namespace may take to answer a client.
+const dialTimeout = 30 * time.Second
+
 // How long to wait where the host is short of something.
 const (
 	minBackoff = 10 * time.Millisecond
@@ -247,4 +250,12 @@ func (p *tcpPort) Close() error {
 	p.relays.close()
 	<-p.relays.ended
 	return nil
+}
+
+// abortFile closes a TCP socket with a reset.
+func abortFile(f *os.File) {
+	if raw, err := f.SyscallConn(); err == nil {
+		resetOnClose(raw)
+	}
+	f.Close()
 }

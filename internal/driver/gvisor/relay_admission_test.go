@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,50 +96,6 @@ func TestAdmissionInOrder(t *testing.T) {
 	}
 	for range maxTurns - 1 {
 		p.admission.leave()
-	}
-}
-
-// TestOutboundAdmission: the namespace's connections come in by turns too, and hold
-// up none that was there before.
-func TestOutboundAdmission(t *testing.T) {
-	const clients = 50
-	s := newSandbox(t)
-	l := s.host.ListenTCP(t, "tcp", hostAddr4.String()+":80")
-	defer l.Close()
-	var came atomic.Int32
-	accepts(l, func(c *net.TCPConn) {
-		came.Add(1)
-		echo(c)
-	})
-	to := netip.AddrPortFrom(hostAddr4, 80)
-	first := mustDial(t, s.child, netip.Addr{}, to)
-	expectEcho(t, first, "here")
-	o := s.network.outbound
-	for range maxTurns {
-		o.admission.wait(t.Context())
-	}
-	dialed := make(chan *net.TCPConn, clients)
-	for range clients {
-		go func() {
-			c, err := dial(t, s.child, netip.Addr{}, to)
-			if err != nil {
-				t.Error(err)
-			}
-			dialed <- c
-		}()
-	}
-	eventually(t, "all connections in the host", func() bool { return came.Load() == 1+clients })
-	expectEcho(t, first, "still here")
-	if n := o.relays.running(); n != 1 || len(dialed) != 0 {
-		t.Errorf("%d connections run, and %d were made, beside one that was there", n-1, len(dialed))
-	}
-	for range maxTurns {
-		o.admission.leave()
-	}
-	for range clients {
-		if c := <-dialed; c != nil {
-			expectEcho(t, c, "here too")
-		}
 	}
 }
 

@@ -1,0 +1,188 @@
+package gvisor
+
+// Theory of operation.
+//
+// The loop is the goroutine of a network that reads the TAP device and waits for the
+// sockets of outbound connections, all in one epoll instance. It waits in Go's own
+// poller, for the instance to have events: then no thread is kept waiting, and the
+// goroutines of everything else run on the same processor (procs.Single).
+//
+//	wait -> frames and events -> end of the round (acknowledgements) -> timers
+//
+// All registrations are edge-triggered: whoever gets an event uses it up, or has the
+// loop come back.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/driver/gvisor/translate"
+)
+
+// loop waits for the device and for sockets. Only its goroutine may use it, but for stop.
+type loop struct {
+	file  *os.File // the epoll instance, in Go's poller
+	raw   syscall.RawConn
+	epfd  int
+	slots []loopSlot
+	free  []uint32
+
+	events  [128]unix.EpollEvent
+	wakefd  int
+	stopped atomic.Bool
+}
+
+// loopSlot is a registration. Its generation tells an event for it from one for the
+// descriptor that had the slot before.
+type loopSlot struct {
+	watcher    translate.Watcher // nil: not in use
+	generation uint32
+}
+
+// loopToken names a registration.
+type loopToken struct{ slot, generation uint32 }
+
+func newLoop() (*loop, error) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	_ = unix.SetNonblock(epfd, true) // otherwise Go's poller does not take it
+	l := &loop{file: os.NewFile(uintptr(epfd), "epoll"), epfd: epfd}
+	if l.raw, err = l.file.SyscallConn(); err != nil {
+		l.file.Close()
+		return nil, err
+	}
+	if l.wakefd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		l.file.Close()
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	if _, err := l.add(l.wakefd, unix.EPOLLIN, ignored{}); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// ignored is for events that only wake the loop up.
+type ignored struct{}
+
+// Ready implements translate.Watcher.
+func (ignored) Ready(uint32) {}
+
+func (l *loop) close() {
+	unix.Close(l.wakefd)
+	l.file.Close()
+}
+
+// add calls w for the events of a descriptor until it is removed.
+func (l *loop) add(fd int, events uint32, w translate.Watcher) (loopToken, error) {
+	if len(l.free) == 0 {
+		l.slots = append(l.slots, loopSlot{})
+		l.free = append(l.free, uint32(len(l.slots)-1))
+	}
+	i := l.free[len(l.free)-1]
+	t := loopToken{i, l.slots[i].generation + 1}
+	ev := unix.EpollEvent{Events: events | unix.EPOLLET, Fd: int32(t.slot), Pad: int32(t.generation)}
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(l.epfd), unix.EPOLL_CTL_ADD, uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
+	if errno != 0 {
+		return loopToken{}, fmt.Errorf("epoll_ctl: %w", errno)
+	}
+	l.free = l.free[:len(l.free)-1]
+	l.slots[i] = loopSlot{w, t.generation}
+	return t, nil
+}
+
+// remove ends a registration whose descriptor the caller closes now, which takes it out
+// of the epoll instance.
+func (l *loop) remove(t loopToken) {
+	if s := &l.slots[t.slot]; s.generation == t.generation && s.watcher != nil {
+		s.watcher = nil
+		l.free = append(l.free, t.slot)
+	}
+}
+
+// stop makes run return, soon. Any goroutine may call it, until run has returned.
+func (l *loop) stop() {
+	l.stopped.Store(true)
+	one := uint64(1)
+	unix.RawSyscall(unix.SYS_WRITE, uintptr(l.wakefd), uintptr(unsafe.Pointer(&one)), 8)
+}
+
+// yieldEvery is after how many rounds without a pause others may run.
+const yieldEvery = 8
+
+// rounds is what the loop runs.
+type rounds interface {
+	// end is called at the end of a round, and returns true if there is more to do
+	// without any event.
+	end() (more bool, err error)
+	// timeout is how long to wait at most; negative: for ever.
+	timeout() time.Duration
+	// fire does what is due.
+	fire()
+}
+
+// run serves until stop is called, or a round fails.
+func (l *loop) run(r rounds) (failure error) {
+	var deadline time.Time
+	for failure == nil && !l.stopped.Load() {
+		deadline = time.Time{}
+		if d := r.timeout(); d >= 0 {
+			deadline = time.Now().Add(d)
+		}
+		_ = l.file.SetReadDeadline(deadline)
+		err := l.raw.Read(func(uintptr) (done bool) {
+			failure = l.rounds(r)
+			return failure != nil || l.stopped.Load() || sooner(r.timeout(), deadline)
+		})
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		r.fire()
+	}
+	return failure
+}
+
+// sooner reports whether a timeout ends before the deadline.
+func sooner(timeout time.Duration, deadline time.Time) bool {
+	return timeout >= 0 && (deadline.IsZero() || time.Now().Add(timeout).Before(deadline))
+}
+
+// rounds goes on until there is nothing more to do.
+func (l *loop) rounds(r rounds) error {
+	for n := 1; ; n++ {
+		events := l.poll()
+		for i := range events {
+			ev := &l.events[i]
+			if s := &l.slots[uint32(ev.Fd)]; s.watcher != nil && s.generation == uint32(ev.Pad) {
+				s.watcher.Ready(ev.Events)
+			}
+		}
+		more, err := r.end()
+		if err != nil || l.stopped.Load() || !more && events < len(l.events) {
+			return err
+		}
+		if n%yieldEvery == 0 {
+			runtime.Gosched() // a flood from inside must not stop the rest
+		}
+	}
+}
+
+// poll returns the number of events there are.
+func (l *loop) poll() int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events[0])),
+		uintptr(len(l.events)), 0, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}

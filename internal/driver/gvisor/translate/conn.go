@@ -1,0 +1,149 @@
+package translate
+
+import (
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+type state uint8
+
+const (
+	opening  state = iota // the socket connects
+	accepted              // SYN-ACK was sent
+	open
+)
+
+// conn is one connection. Numbers are those of RFC 9293, 3.3.1, and the namespace's
+// view: rcvNxt is what it sends next.
+type conn struct {
+	t      *Translator
+	flow   flow
+	state  state
+	ended  bool
+	socket Socket
+	mss    uint16 // of segments to the namespace
+	scale  uint8  // of the windows that it offers
+	scaled bool   // both sides scale
+
+	// From the namespace.
+	rcvNxt  uint32
+	rcvEdge uint32 // of the window that was offered
+	acked   uint32 // what was acknowledged last
+	unsent  []byte // what the socket did not take yet
+	finGot  bool
+	shut    bool // the socket was told
+
+	// To the namespace.
+	sndUna, sndNxt uint32
+	sndWnd         uint32
+	sndMax         uint32 // the largest window that was offered
+	wl1, wl2       uint32 // number and acknowledgement of the segment that offered it
+	sent           sentBytes
+	finSent        bool
+	readable       bool // the socket may have something to read
+	hup            bool // ... the end of which has been announced
+	dups           int  // acknowledgements of nothing new, in a row
+
+	queued, starving bool // is in again, in starved
+	acking, delayed  bool // is in toAck, in late
+	delayedAt        time.Duration
+	pure             int // acknowledgements without data since the last data
+	turns            int // data after one of these, in a row
+
+	timer timer
+	// heard is when the namespace was heard last, moved when it last acknowledged
+	// something new, or when there was nothing to acknowledge.
+	heard, moved time.Duration
+	first        time.Duration // when its state began
+	asked        time.Duration // when it was asked whether it is there
+	tries        int           // of what the timer repeats
+	misses       int           // of these, in a row, in which nothing was heard
+	place        place         // in the openings
+}
+
+// newConn makes a connection of a SYN.
+func newConn(t *Translator, s *segment) *conn {
+	o := parseOptions(s.options)
+	now := t.cfg.Now()
+	c := &conn{
+		t: t, flow: s.flow, mss: min(o.mss, t.mss(s.flow.v4)), scaled: o.scaled, scale: o.scale,
+		rcvNxt: s.seq + 1, acked: s.seq + 1, rcvEdge: s.seq + 1,
+		sndWnd: uint32(s.window), sndMax: uint32(s.window), heard: now, moved: now, first: now,
+	}
+	c.timer.conn = c
+	return c
+}
+
+// refuse answers the SYN as the host was answered. It returns false if the answer is
+// to be a plain reset, which is given to any segment that nobody wants.
+func (c *conn) refuse(err error) bool {
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return false
+	}
+	c.t.cfg.Reject(err, c.flow.source(), c.flow.target(), c.rcvNxt-1)
+	return true
+}
+
+// connected handles the end of the socket's attempt to connect.
+func (c *conn) connected() bool {
+	t := c.t
+	errno := c.socket.Connected()
+	if errno == unix.EINPROGRESS {
+		return false
+	}
+	t.opening.remove(c)
+	if errno != 0 {
+		if !c.refuse(errno) {
+			c.send(header.TCPFlagRst|header.TCPFlagAck, 0, nil)
+		}
+		c.socket.Close()
+		t.remove(c)
+		return false
+	}
+	c.state = accepted
+	c.sndUna = rand.Uint32()
+	c.sndNxt = c.sndUna + 1
+	c.moved, c.first = t.cfg.Now(), t.cfg.Now()
+	c.sendSynAck()
+	c.schedule(firstRetry)
+	return true
+}
+
+// abort resets both sides.
+func (c *conn) abort() {
+	if c.ended {
+		return
+	}
+	if c.state == opening {
+		c.t.opening.remove(c)
+	}
+	c.send(header.TCPFlagRst|header.TCPFlagAck, c.sndNxt, nil)
+	c.drop()
+}
+
+// drop resets the host's side, after the namespace's has ended.
+func (c *conn) drop() {
+	if !c.ended {
+		c.socket.Reset()
+		c.t.remove(c)
+	}
+}
+
+// finish forgets the connection when both directions have ended.
+func (c *conn) finish() {
+	if c.ended || !c.finGot || !c.finSent || c.sndUna != c.sndNxt || len(c.unsent) > 0 {
+		return
+	}
+	if c.acked != c.rcvNxt {
+		c.ack()
+	}
+	c.socket.Close()
+	c.t.remove(c)
+}
+
+// outstanding is how much the namespace has not acknowledged.
+func (c *conn) outstanding() uint32 { return c.sndNxt - c.sndUna }

@@ -1,0 +1,174 @@
+package translate
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// segment handles a segment of the namespace (RFC 9293, 3.10.7.4).
+func (c *conn) segment(s *segment) {
+	c.heard = c.t.cfg.Now()
+	switch {
+	case s.has(header.TCPFlagRst):
+		c.reset(s)
+	case s.has(header.TCPFlagSyn):
+		c.synAgain(s)
+	case !s.has(header.TCPFlagAck) || c.state == opening:
+	case c.acknowledge(s):
+		if s.length() > 0 {
+			c.data(s)
+		}
+		if !c.ended {
+			c.receive()
+			c.finish()
+		}
+	}
+}
+
+// reset handles a RST. One that is not where the next byte would be may be forged, or
+// old: a genuine peer answers the acknowledgement with another.
+func (c *conn) reset(s *segment) {
+	switch {
+	case s.seq == c.rcvNxt:
+		c.drop()
+	case c.state != opening && s.seq-c.rcvNxt < c.rcvEdge-c.rcvNxt:
+		c.ack()
+	}
+}
+
+// synAgain handles a SYN within a connection.
+func (c *conn) synAgain(s *segment) {
+	switch {
+	case c.state == opening && s.seq != c.rcvNxt-1: // the namespace has given up the old attempt
+		c.drop()
+		c.t.open(s)
+	case c.state == opening:
+		c.t.opening.repeated(c)
+	case c.state == accepted && s.seq == c.rcvNxt-1:
+		c.sendSynAck()
+	default:
+		c.ack()
+	}
+}
+
+// acknowledge handles the acknowledgement and the window of a segment. It returns false
+// if the segment is to be ignored.
+func (c *conn) acknowledge(s *segment) bool {
+	if ahead := s.ack - c.sndUna; ahead > c.outstanding() {
+		if int32(ahead) < 0 {
+			return c.state == open // an old one, perhaps with new data
+		}
+		if c.state == accepted {
+			c.abort()
+		} else {
+			c.ack() // of what was never sent
+		}
+		return false
+	}
+	if c.state == accepted {
+		if s.ack == c.sndUna {
+			return false // not yet of the SYN-ACK
+		}
+		c.state = open
+		c.sndUna++
+		c.moved, c.tries = c.heard, 0
+		c.wl1, c.wl2 = s.seq-1, s.ack-1
+		c.readable = true // an edge may have come before
+	}
+	c.progress(s)
+	if int32(s.seq-c.wl1) > 0 || s.seq == c.wl1 && int32(s.ack-c.wl2) >= 0 {
+		c.setWindow(s)
+	}
+	return true
+}
+
+// progress forgets what has been acknowledged.
+func (c *conn) progress(s *segment) {
+	n := s.ack - c.sndUna
+	switch {
+	case n > 0:
+		c.sndUna = s.ack
+		c.sent.acknowledge(&c.t.chunks, int(n)) // a FIN takes a number, but no byte
+		c.moved, c.tries, c.dups = c.heard, 0, 0
+		if c.outstanding() > 0 {
+			c.schedule(firstRetry)
+		}
+	case s.length() == 0 && c.outstanding() > 0 && c.windowOf(s) == c.sndWnd:
+		if c.dups++; c.dups == 3 {
+			c.repeat()
+		}
+	}
+}
+
+func (c *conn) windowOf(s *segment) uint32 {
+	if c.scaled {
+		return uint32(s.window) << c.scale
+	}
+	return uint32(s.window)
+}
+
+func (c *conn) setWindow(s *segment) {
+	c.wl1, c.wl2 = s.seq, s.ack
+	c.sndWnd = c.windowOf(s)
+	c.sndMax = max(c.sndMax, c.sndWnd)
+}
+
+// data handles the payload and the FIN of a segment: what is new, and within the
+// window.
+func (c *conn) data(s *segment) {
+	known := c.rcvNxt - s.seq
+	if int32(known) < 0 || known >= s.length() || c.finGot {
+		c.ack() // a gap, or nothing new
+		return
+	}
+	payload := s.payload[min(known, uint32(len(s.payload))):]
+	fin := s.has(header.TCPFlagFin)
+	if space := c.rcvEdge - c.rcvNxt; uint32(len(payload)) > space {
+		payload, fin = payload[:space], false
+	}
+	taken, ok := c.take(payload)
+	if !ok {
+		return
+	}
+	if fin && taken == len(payload) {
+		c.finGot = true
+		c.rcvNxt++
+		c.shutdown()
+	}
+	c.ackLater(taken)
+}
+
+// take sends data to the socket, and keeps what it does not take. It returns false if
+// that has ended the connection.
+func (c *conn) take(data []byte) (taken int, ok bool) {
+	if len(data) == 0 {
+		return 0, true
+	}
+	if len(c.unsent) == 0 {
+		n, errno := c.socket.Send(data)
+		if errno != 0 && errno != unix.EAGAIN {
+			c.abort()
+			return 0, false
+		}
+		if errno == 0 {
+			taken = n
+		}
+	}
+	if rest := data[taken:]; len(rest) > 0 && c.t.unsent+len(rest) <= unsentBudget {
+		c.unsent = append(c.unsent, rest...)
+		c.t.unsent += len(rest)
+		taken = len(data)
+	}
+	c.rcvNxt += uint32(taken)
+	return taken, true
+}
+
+// shutdown tells the socket that the namespace has ended its direction.
+func (c *conn) shutdown() {
+	if c.finGot && !c.shut && len(c.unsent) == 0 {
+		c.shut = true
+		if !c.finSent { // otherwise it will be closed
+			c.socket.ShutdownWrite()
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package translate
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// budget is how many segments a connection sends before others have their turn.
+const budget = 16
+
+const (
+	writable = unix.EPOLLOUT
+	hangup   = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+	readable = unix.EPOLLIN | hangup
+)
+
+// Ready implements Watcher.
+func (c *conn) Ready(events uint32) {
+	if c.ended {
+		return
+	}
+	if c.state == opening {
+		if events&(writable|unix.EPOLLERR|unix.EPOLLHUP) == 0 || !c.connected() {
+			return
+		}
+	}
+	if events&readable != 0 {
+		c.readable = true
+		c.hup = c.hup || events&hangup != 0
+	}
+	if events&unix.EPOLLERR != 0 && c.finSent { // nobody reads any more, so it shows here
+		c.abort()
+		return
+	}
+	if events&writable != 0 && len(c.unsent) > 0 && !c.flush() {
+		return
+	}
+	c.receive()
+	c.finish()
+}
+
+// flush sends what was kept. It returns false if that has ended the connection.
+func (c *conn) flush() bool {
+	before := c.t.room(c)
+	for len(c.unsent) > 0 {
+		n, errno := c.socket.Send(c.unsent)
+		if errno == unix.EAGAIN {
+			break
+		}
+		if errno != 0 {
+			c.abort()
+			return false
+		}
+		c.t.unsent -= n
+		c.unsent = slices.Delete(c.unsent, 0, n)
+	}
+	if len(c.unsent) == 0 {
+		c.unsent = nil
+	}
+	// A window that was nearly shut is open again: the namespace has to learn of it.
+	if c.rcvEdge-c.rcvNxt < minUnsent/2 && c.t.room(c) > before {
+		c.ack()
+	}
+	c.shutdown()
+	return true
+}
+
+// receive moves what the socket has to the namespace, as far as its window allows.
+func (c *conn) receive() {
+	for n := 0; c.readable && !c.finSent && !c.ended && c.state == open; n++ {
+		if n == budget {
+			c.later()
+			return
+		}
+		if !c.receiveOne() {
+			return
+		}
+	}
+}
+
+// later lets others have their turn.
+func (c *conn) later() {
+	if !c.queued {
+		c.queued = true
+		c.t.again = append(c.t.again, c)
+	}
+}
+
+// usable is how many bytes the namespace takes now. A little window is left to grow
+// (RFC 9293, 3.8.6.2.1).
+func (c *conn) usable() int {
+	used := c.outstanding()
+	if used >= c.sndWnd {
+		return 0
+	}
+	room := c.sndWnd - used
+	if used > 0 && room < uint32(c.mss) && room < c.sndMax/2 {
+		return 0
+	}
+	return int(room)
+}
+
+// receiveOne sends one segment, and returns true if there may be more.
+func (c *conn) receiveOne() bool {
+	room := c.usable()
+	if room == 0 {
+		c.schedule(firstRetry) // the window may open without a word
+		return false
+	}
+	k := c.sent.room(&c.t.chunks)
+	if k == nil {
+		c.starve()
+		return false
+	}
+	b := k.data[k.to:min(chunkSize, k.to+room)]
+	n, errno := c.socket.Recv(b)
+	if errno != 0 || n == 0 {
+		c.sent.tidy(&c.t.chunks)
+	}
+	switch {
+	case errno == unix.EAGAIN:
+		c.readable = false
+		return false
+	case errno != 0:
+		c.abort()
+		return false
+	case n == 0:
+		c.emit(nil, true)
+		return false
+	}
+	k.to += n
+	c.sent.size += n
+	end := false
+	switch {
+	case n == len(b):
+	case c.hup: // the end may be there already, and saves a segment
+		end = c.atEnd(k)
+		n = k.to - (k.to - n)
+	default:
+		c.readable = false // more will be an event
+	}
+	c.emit(b[:n], end)
+	return c.readable
+}
+
+// atEnd reports whether the socket is at its end of file.
+func (c *conn) atEnd(k *chunk) bool {
+	var one [1]byte
+	n, errno := c.socket.Recv(one[:])
+	if errno == unix.EAGAIN {
+		c.readable = false
+	}
+	return n == 0 && errno == 0
+}
+
+// starve waits for chunks: those of the connection, which its next acknowledgement
+// frees, or those of all.
+func (c *conn) starve() {
+	if len(c.sent.chunks) < maxChunks && !c.starving {
+		c.starving = true
+		c.t.starved = append(c.t.starved, c)
+	}
+}
+
+// emit sends new bytes, and the end of file.
+func (c *conn) emit(b []byte, end bool) {
+	flags := header.TCPFlagAck
+	if len(b) > 0 {
+		flags |= header.TCPFlagPsh
+		c.turn()
+	}
+	if c.outstanding() == 0 {
+		c.moved, c.tries = c.t.cfg.Now(), 0
+		c.schedule(firstRetry)
+	}
+	seq := c.sndNxt
+	c.sndNxt += uint32(len(b))
+	if end {
+		flags |= header.TCPFlagFin
+		c.sndNxt++
+		c.finSent, c.readable = true, false
+	}
+	c.send(flags, seq, b)
+}

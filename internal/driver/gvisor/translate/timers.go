@@ -1,0 +1,196 @@
+package translate
+
+import (
+	"container/heap"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"rootlesskit/internal/sockio"
+)
+
+const (
+	// firstRetry is when something is sent again; each pause is twice the one before,
+	// up to lastRetry.
+	firstRetry = 200 * time.Millisecond
+	lastRetry  = 30 * time.Second
+	// maxTries is after how many tries a namespace that is not heard at all is given
+	// up, which takes about as long as Linux takes (tcp(7), tcp_retries2).
+	maxTries = 36
+	// handshakeTime is how long the namespace may take for its part of the handshake,
+	// which it normally completes at once.
+	handshakeTime = 3 * time.Second
+	// openingCheck is how often an attempt in progress is looked at; openingTime is
+	// shorter than the kernel's: the namespace repeats its SYN as long as it wants to
+	// wait, and each time may be a new attempt.
+	openingCheck = 2 * time.Second
+	openingTime  = 30 * time.Second
+
+	keepAliveIdle     = sockio.KeepAliveIdle * time.Second
+	keepAliveInterval = sockio.KeepAliveInterval * time.Second
+)
+
+// timer is when to look at a connection. What happens to the connection until then does
+// not touch it, unless it has to come earlier.
+type timer struct {
+	conn  *conn
+	when  time.Duration
+	index int // in the heap, plus one; 0: not in it
+}
+
+// schedule looks at the connection after d at the latest.
+func (c *conn) schedule(d time.Duration) {
+	when := c.t.cfg.Now() + d
+	switch {
+	case c.timer.index == 0:
+		c.timer.when = when
+		heap.Push(&c.t.timers, &c.timer)
+	case when < c.timer.when:
+		c.timer.when = when
+		heap.Fix(&c.t.timers, c.timer.index-1)
+	}
+}
+
+// Timeout returns how long to wait for events at most; negative: for ever.
+func (t *Translator) Timeout() time.Duration {
+	next := time.Duration(-1)
+	if len(t.timers) > 0 {
+		next = max(0, t.timers[0].when-t.cfg.Now())
+	}
+	if len(t.late) > 0 {
+		if d := max(0, t.late[0].delayedAt+ackDelay-t.cfg.Now()); next < 0 || d < next {
+			next = d
+		}
+	}
+	return next
+}
+
+// Fire does what is due.
+func (t *Translator) Fire() {
+	now := t.cfg.Now()
+	t.lateAcks(now)
+	for len(t.timers) > 0 && t.timers[0].when <= now {
+		c := heap.Pop(&t.timers).(*timer).conn
+		c.look(now)
+	}
+}
+
+// look does what is due for a connection, and sets its timer again.
+func (c *conn) look(now time.Duration) {
+	switch {
+	case c.state == opening:
+		if c.abandoned(now) || now-c.first >= openingTime {
+			c.drop()
+			return
+		}
+		c.schedule(openingCheck)
+	case c.state == accepted && now-c.first >= handshakeTime:
+		c.abort()
+	case c.outstanding() > 0 || c.shutOut():
+		c.retry(now)
+	default:
+		c.keepAlive(now)
+	}
+}
+
+// shutOut reports whether there is something to send, but no window.
+func (c *conn) shutOut() bool { return c.readable && !c.finSent && c.usable() == 0 }
+
+// retry repeats what was not acknowledged, or asks for the window.
+func (c *conn) retry(now time.Duration) {
+	if wait := c.moved + c.pause() - now; wait > 0 {
+		c.schedule(wait)
+		return
+	}
+	if !c.asks(now, maxTries) {
+		return
+	}
+	if c.outstanding() > 0 {
+		c.repeat()
+	} else {
+		c.probe()
+	}
+	c.tries++
+	c.moved = now
+	c.schedule(c.pause())
+}
+
+// asks counts a question to the namespace. It returns false if too many in a row had no
+// answer of any kind, which has ended the connection.
+func (c *conn) asks(now time.Duration, most int) bool {
+	if c.heard >= c.asked {
+		c.misses = 0
+	}
+	if c.misses++; c.misses > most {
+		c.abort()
+		return false
+	}
+	c.asked = now
+	return true
+}
+
+// pause is the time between two tries.
+func (c *conn) pause() time.Duration {
+	return min(firstRetry<<min(c.tries, 10), lastRetry)
+}
+
+// repeat sends the oldest that was not acknowledged again.
+func (c *conn) repeat() {
+	switch b := c.sent.first(); {
+	case c.state == accepted:
+		c.sendSynAck()
+	case len(b) > 0:
+		flags := header.TCPFlagAck | header.TCPFlagPsh
+		if c.finSent && len(b) == c.sent.size {
+			flags |= header.TCPFlagFin
+		}
+		c.send(flags, c.sndUna, b)
+	case c.finSent:
+		c.send(header.TCPFlagAck|header.TCPFlagFin, c.sndUna, nil)
+	}
+}
+
+// probe sends an old number, which the namespace answers with what it expects, and its
+// window.
+func (c *conn) probe() { c.send(header.TCPFlagAck, c.sndUna-1, nil) }
+
+// keepAlive asks a namespace that has been silent for long whether it still has the
+// connection.
+func (c *conn) keepAlive(now time.Duration) {
+	if silent := now - c.heard; silent < keepAliveIdle {
+		c.schedule(keepAliveIdle - silent)
+		return
+	}
+	if c.asks(now, sockio.KeepAliveCount) {
+		c.probe()
+		c.schedule(keepAliveInterval)
+	}
+}
+
+// timers is a heap (container/heap) by the time.
+type timers []*timer
+
+func (t timers) Len() int           { return len(t) }
+func (t timers) Less(i, j int) bool { return t[i].when < t[j].when }
+
+func (t timers) Swap(i, j int) {
+	t[i], t[j] = t[j], t[i]
+	t[i].index, t[j].index = i+1, j+1
+}
+
+// Push implements heap.Interface.
+func (t *timers) Push(x any) {
+	e := x.(*timer)
+	*t = append(*t, e)
+	e.index = len(*t)
+}
+
+// Pop implements heap.Interface.
+func (t *timers) Pop() any {
+	last := len(*t) - 1
+	e := (*t)[last]
+	(*t)[last] = nil
+	*t = (*t)[:last]
+	e.index = 0
+	return e
+}

@@ -1,0 +1,194 @@
+package translate
+
+import (
+	"container/heap"
+	"math/bits"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// Socket is the host's side of a connection: a nonblocking stream socket.
+type Socket interface {
+	// Watch calls w whenever the socket has an event, until it is closed. Like those
+	// of an edge-triggered epoll(7), an event says what has become possible.
+	Watch(w Watcher) error
+	// Connected returns how the attempt to connect has ended: EINPROGRESS, if it has not.
+	Connected() unix.Errno
+	Recv(b []byte) (int, unix.Errno)
+	Send(b []byte) (int, unix.Errno)
+	ShutdownWrite()
+	Close()
+	// Reset closes the socket, and resets its connection.
+	Reset()
+}
+
+// Watcher gets the events of a socket, as EPOLL* bits.
+type Watcher interface{ Ready(events uint32) }
+
+// Link is the way to the namespace.
+type Link interface {
+	// Send sends an IP packet. headers has Headroom bytes in front of the IP header,
+	// whose length is ip; the TCP header has the sum of the pseudo header for its
+	// checksum. A payload of more than segment bytes is cut into pieces of that size.
+	Send(headers []byte, ip int, payload []byte, segment int)
+}
+
+// Config is what a Translator works with.
+type Config struct {
+	Link Link
+	// MTU is the link's.
+	MTU int
+	// Max is how many connections there may be.
+	Max int
+	// Dial makes a socket that connects to a destination of the namespace.
+	Dial func(source, target netip.AddrPort) (Socket, error)
+	// Reject tells the namespace by ICMP why its SYN has no answer.
+	Reject func(err error, source, target netip.AddrPort, seq uint32)
+	// Now is the time since some moment.
+	Now func() time.Duration
+}
+
+// Translator has the connections of a namespace.
+type Translator struct {
+	cfg     Config
+	conns   map[flow]*conn
+	opening openings
+	chunks  chunkPool
+	unsent  int // bytes of all connections
+	timers  timers
+
+	toAck   []*conn // at the end of the round
+	late    []*conn // acknowledged with a reply, or when it is time
+	again   []*conn // have more to read
+	starved []*conn // wait for a chunk
+	spare   []*conn
+
+	head headers
+}
+
+// New makes a Translator.
+func New(cfg Config) *Translator {
+	return &Translator{cfg: cfg, conns: map[flow]*conn{}, opening: newOpenings(cfg.Max)}
+}
+
+// Len is the number of connections.
+func (t *Translator) Len() int { return len(t.conns) }
+
+// Packet handles a packet of the namespace. It returns false if the packet belongs to
+// no connection of this Translator and begins none; it does not keep the packet.
+func (t *Translator) Packet(b []byte) bool {
+	s, ok := parse(b)
+	return ok && t.segment(&s)
+}
+
+// Segment is Packet for a segment whose packet had to be reassembled.
+func (t *Translator) Segment(source, target netip.Addr, tcp []byte) bool {
+	s := segment{flow: flow{inside: source.As16(), outside: target.As16(), v4: target.Is4()}}
+	return s.parseTCP(tcp) && t.segment(&s)
+}
+
+func (t *Translator) segment(s *segment) bool {
+	if c := t.conns[s.flow]; c != nil {
+		c.segment(s)
+		return true
+	}
+	return s.opens() && t.open(s)
+}
+
+// open begins a connection with the SYN of the namespace. It returns false if nobody
+// answers the SYN.
+func (t *Translator) open(s *segment) bool {
+	c := newConn(t, s)
+	if !t.opening.room(t) {
+		return true // it will be repeated
+	}
+	socket, err := t.cfg.Dial(s.flow.source(), s.flow.target())
+	if err != nil {
+		return c.refuse(err)
+	}
+	c.socket = socket
+	if err := socket.Watch(c); err != nil {
+		socket.Close()
+		return c.refuse(err)
+	}
+	t.conns[s.flow] = c
+	t.opening.add(c)
+	c.schedule(openingCheck)
+	return true
+}
+
+// EndRound is called when the events and frames of a round have been handled. It
+// returns true if there is more to do without any event.
+func (t *Translator) EndRound() (more bool) {
+	again := t.again
+	t.again, t.spare = t.spare[:0], again
+	for _, c := range again {
+		c.queued = false
+		c.receive()
+	}
+	for _, c := range t.toAck {
+		c.acking = false
+		if !c.ended && c.acked != c.rcvNxt {
+			c.ack()
+		}
+	}
+	t.toAck = t.toAck[:0]
+	t.feed()
+	return len(t.again) > 0
+}
+
+// feed lets those go on that waited for a chunk.
+func (t *Translator) feed() {
+	for len(t.starved) > 0 && t.chunks.used < maxAllChunks {
+		c := t.starved[0]
+		t.starved = t.starved[1:]
+		c.starving = false
+		c.receive()
+	}
+}
+
+// Close resets all connections, on both sides.
+func (t *Translator) Close() {
+	for _, c := range t.conns {
+		c.abort()
+	}
+}
+
+// The bounds of what is kept for sockets that do not take it.
+const (
+	unsentBudget = 128 << 20 // of all connections
+	minUnsent    = 32 << 10  // of a connection
+	maxUnsent    = 1 << 20
+)
+
+// room is how much more the connection may send. The share of one is smaller the more
+// there are, and takes few values.
+func (t *Translator) room(c *conn) int {
+	octave := 1 << bits.Len(uint(max(len(t.conns)-1, 0)))
+	return max(0, min(max(unsentBudget/2/octave, minUnsent), maxUnsent)-len(c.unsent))
+}
+
+// mss is the largest segment that the link carries.
+func (t *Translator) mss(v4 bool) uint16 {
+	if v4 {
+		return uint16(t.cfg.MTU - header.IPv4MinimumSize - header.TCPMinimumSize)
+	}
+	return uint16(t.cfg.MTU - header.IPv6MinimumSize - header.TCPMinimumSize)
+}
+
+// remove forgets a connection, whose socket has been closed.
+func (t *Translator) remove(c *conn) {
+	c.ended = true
+	delete(t.conns, c.flow)
+	t.opening.remove(c)
+	if c.timer.index > 0 {
+		heap.Remove(&t.timers, c.timer.index-1)
+	}
+	c.sent.acknowledge(&t.chunks, c.sent.size)
+	c.sent.tidy(&t.chunks)
+	t.unsent -= len(c.unsent)
+	c.unsent = nil
+}
