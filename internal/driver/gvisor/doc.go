@@ -1,32 +1,35 @@
-// Package gvisor has the network and port driver that need no helper program: a
-// TCP/IP stack, gVisor's netstack, runs in the parent and serves the child's
-// network namespace through a TAP device.
+// Package gvisor has the network and port driver that need no helper program: the
+// parent serves the child's network namespace through a TAP device. It has the name of
+// upstream's embedded network, by which clients ask for it.
 //
 // # The way of the data
 //
 // The child opens the TAP device inside its namespace and hands its descriptor
-// over. Frames of the namespace are sorted where they are read:
+// over. Packets of the namespace are sorted where they are read:
 //
 //	  namespace                        parent                               host
-//	+-----------+   +------+  TCP   +-------+   +-------+   bytes   +-------------+
-//	|           |   |      |------->| stack |-->| relay |<--------->| TCP sockets |
-//	|           |   |      |<-------|       |<--|       |           |             |
-//	| programs, |   | link |        +-------+   +-------+           | outbound,   |
-//	| kernel    |<->|      |                                        | published   |
-//	|           |   |      |  UDP, pings  +----------+  datagrams   |             |
-//	|           |   |      |------------->| datagram |<------------>| UDP, ICMP   |
-//	|           |   |      |<-------------| dns      |<------------>| sockets     |
-//	+-----------+   +------+              +----------+  queries     +-------------+
+//	+-----------+   +------+  TCP   +-----------+     bytes      +-------------+
+//	|           |   |      |<------>| translate |<-------------->| TCP sockets |
+//	|           |   |      |        +-----------+                |  outbound   |
+//	|           |   |      |        +-------+   +-------+  bytes +-------------+
+//	| programs, |   | loop,|<------>| stack |<->| relay |<------>|  published  |
+//	| kernel    |<->| link |        +-------+   +-------+        +-------------+
+//	|           |   |      |  UDP,  +----------+  datagrams      | UDP, ICMP   |
+//	|           |   |      |<------>| datagram |<--------------->| sockets     |
+//	|           |   |      |  pings | dns      |  queries        |             |
+//	+-----------+   +------+        +----------+                 +-------------+
 //	            TAP            policy: what may be reached, and who is seen as whom
 //
-// TCP goes through the stack. A connection to the outside ends at the stack, and a
-// second one, which the host makes before the first is accepted, carries its bytes
-// further. A published port is the same with the roles exchanged: the stack connects
-// to the namespace with the client's address.
+// A connection to the outside is a socket of the host, whose bytes the package
+// translate puts into segments, and the reverse. It is accepted inside when the host
+// has connected.
 //
-// UDP and pings are carried packet by packet, without the stack. The gateway's
-// address represents the host, and answers DNS queries. The stack handles ARP,
-// neighbour discovery, fragments, and everything else.
+// A published port is served by gVisor's netstack, which connects to the namespace with
+// the client's address, and a relay of the bytes.
+//
+// UDP and pings are carried packet by packet. The gateway's address represents the
+// host, and answers DNS queries. The stack handles ARP, neighbour discovery, fragments,
+// and everything else.
 //
 // # The rooms
 //
@@ -34,13 +37,14 @@
 // room, or the one that the table names, explains the room.
 //
 //	gvisor     the drivers' registration, one network from its start to its end, upkeep
+//	loop       the goroutine that reads the device and waits for outbound connections
 //	link       frames from and to the TAP device: offloads (vnethdr), packets that need
 //	           no stack (frames), ICMP errors (reject), acknowledgements held back (acks)
 //	stack      netstack with its options; who has which address (plan); the share of the
 //	           buffers that each connection has (buffers)
 //	relay      bytes between a socket and the stack (relay, payload), all relays of a port
 //	           (group), who is let in when (admission)
-//	outbound   the namespace's way out: TCP (tcp, attempts, dial), UDP (udp), ping
+//	outbound   the namespace's way out: TCP (tcp, socket), UDP (udp), ping
 //	published  the host's way in: the port driver, TCP, UDP, and the address that the
 //	           namespace sees of a client (clients)
 //	datagram   who gets a datagram of the namespace; flows and when they end (flows);

@@ -13,14 +13,13 @@ import (
 // round so long that a transfer, which moves a window of bytes in each round,
 // would stall. So only a few connections of a port shake hands with the namespace
 // at a time. The others wait where they cost nothing and keep their order: in the
-// listener's kernel queue. The namespace's own connections wait for their turn
-// after the host has connected, so a peer that does not answer takes no turn.
+// listener's kernel queue.
 //
 // A connection that the namespace is slow to answer does not hold up the others for long.
 
 const (
-	// maxTurns is how many connections shake hands with the namespace at a time:
-	// for each port, and for outbound connections.
+	// maxTurns is how many connections of a port shake hands with the namespace at a
+	// time.
 	maxTurns = 16
 	// turnTime is after how long a connection without an answer passes its turn to
 	// the next. It keeps waiting.
