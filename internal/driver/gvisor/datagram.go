@@ -6,6 +6,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"rootlesskit/internal/driver/gvisor/translate"
 )
 
 // datagrams handles the connectionless traffic of the namespace: UDP and pings.
@@ -14,9 +16,11 @@ import (
 type datagrams struct {
 	plan      *plan
 	published *publishedUDP
-	outbound  *outboundUDP
-	dns       *dnsRelay
-	pinger    *pinger
+	// translator is told of ICMP errors about TCP.
+	translator *translate.Translator
+	outbound   *outboundUDP
+	dns        *dnsRelay
+	pinger     *pinger
 }
 
 // intercept is link.intercept.
@@ -36,6 +40,10 @@ func (d *datagrams) intercept(b []byte, segment int) bool {
 		return true
 	case isEchoRequest(p) && !d.plan.isOwn(p.dst):
 		d.pinger.send(p)
+		return true
+	}
+	if source, target, errno := unreachableTCP(p); errno != 0 {
+		d.translator.Unreachable(source, target, errno)
 		return true
 	}
 	source, target, ok := parseRefusedUDP(p)

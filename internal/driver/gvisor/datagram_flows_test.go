@@ -51,11 +51,3 @@ func TestMemoryKeeper(t *testing.T) {
 		}
 	}
 }
-
-func TestSocketBufferSize(t *testing.T) {
-	for connections, want := range map[int]int{0: 4 << 20, 1: 4 << 20, 32: 4 << 20, 33: 2 << 20, 64: 2 << 20, 1000: 128 << 10, 100_000: 32 << 10} {
-		if got := socketBufferSize(connections); got != want {
-			t.Errorf("%d connections: %d, want %d", connections, got, want)
-		}
-	}
-}

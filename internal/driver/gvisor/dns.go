@@ -91,7 +91,7 @@ func (r *dnsRelay) ask(upstream netip.AddrPort, query []byte, handOn func(answer
 	if err := conn.SetDeadline(time.Now().Add(queryTimeout)); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(r.ctx, func() { _ = conn.SetDeadline(past) })
+	stop := context.AfterFunc(r.ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if _, err := conn.Write(query); err != nil {
 		return err

@@ -57,7 +57,6 @@ type Network struct {
 	stack     *stack.Stack
 	outbound  *outboundTCP
 	published *publishedUDP
-	buffers   *socketBuffers
 	datagrams *datagrams
 
 	done chan struct{}
@@ -148,16 +147,15 @@ func (n *Network) start(ctx context.Context, tap int) (err error) {
 		return err
 	}
 	frames := &frameWriter{link: n.link, plan: &n.plan}
-	n.buffers = &socketBuffers{stack: n.stack}
 	n.published = newPublishedUDP(frames, &n.policy)
+	n.outbound = newOutboundTCP(n, frames)
 	n.datagrams = &datagrams{
 		plan:      &n.plan,
-		published: n.published,
-		outbound:  newOutboundUDP(n.log, &n.plan, &n.policy, frames, n.socket, n.published),
-		dns:       newDNSRelay(ctx, n.log, n.socket, n.resolvers, frames),
-		pinger:    newPinger(n.log, &n.plan, &n.policy, frames, n.socket),
+		published: n.published, translator: n.outbound.translator,
+		outbound: newOutboundUDP(n.log, &n.plan, &n.policy, frames, n.socket, n.published),
+		dns:      newDNSRelay(ctx, n.log, n.socket, n.resolvers, frames),
+		pinger:   newPinger(n.log, &n.plan, &n.policy, frames, n.socket),
 	}
-	n.outbound = newOutboundTCP(n, frames)
 	n.link.intercept = n.intercept
 	n.datagrams.register(n.stack)
 	n.outbound.register(n.stack)
@@ -186,11 +184,10 @@ func (n *Network) run(ctx context.Context, cancel context.CancelFunc) {
 	}
 	cancel()
 	workers.Wait()
+	n.loop.end()
 	n.outbound.translator.Close() // while the link can still notify the namespace
-	abortEndpoints(n.stack)
 	n.link.tap.close()
 	n.loop.close()
-	n.link.acks.close()
 	n.datagrams.close()
 	n.published.flows.close()
 	stopStack(n.stack)

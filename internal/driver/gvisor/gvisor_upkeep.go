@@ -32,7 +32,7 @@ func (n *Network) upkeep(ctx context.Context) {
 			n.published.flows.expire(now)
 			n.datagrams.outbound.sources.expire(now)
 			n.datagrams.pinger.sources.expire(now)
-			if m.due(n.link.frames.Load(), n.buffers.count()) {
+			if m.due(n.link.frames.Load(), int(n.loop.watched.Load())) {
 				// Go alone would keep it for minutes, because an idle process collects no
 				// garbage. Pools release their memory in the second collection.
 				runtime.GC()

@@ -55,7 +55,6 @@ type link struct {
 	intercept func(packet []byte, segment int) bool
 	// frames counts those that came from the namespace.
 	frames atomic.Uint64
-	acks   *ackHolder
 
 	dispatcher stack.NetworkDispatcher
 	reader     reader
@@ -64,7 +63,6 @@ type link struct {
 func newLink(fd int, mtu int, mac, peer net.HardwareAddr) *link {
 	l := &link{tap: &sharedFD{fd: fd}, mac: mac}
 	l.reader = reader{link: l, view: buffer.NewViewSize(maxPacket)}
-	l.acks = newAckHolder(l.writePacket)
 	l.mtu.Store(uint32(mtu))
 	l.peer.Store(macToUint64(peer))
 	return l
@@ -226,9 +224,7 @@ func (l *link) Send(headers []byte, ip int, payload []byte, segment int) {
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	list := pkts.AsSlice()
 	for _, pkt := range list {
-		if !l.acks.hold(pkt) {
-			l.writePacket(pkt)
-		}
+		l.writePacket(pkt)
 	}
 	return len(list), nil
 }

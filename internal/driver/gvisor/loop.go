@@ -3,7 +3,7 @@ package gvisor
 // Theory of operation.
 //
 // The loop is the goroutine of a network that reads the TAP device and waits for the
-// sockets of outbound connections, all in one epoll instance. It waits in Go's own
+// sockets of TCP connections, all in one epoll instance. It waits in Go's own
 // poller, for the instance to have events: then no thread is kept waiting, and the
 // goroutines of everything else run on the same processor (procs.Single).
 //
@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -27,17 +28,23 @@ import (
 	"rootlesskit/internal/driver/gvisor/translate"
 )
 
-// loop waits for the device and for sockets. Only its goroutine may use it, but for stop.
+// loop waits for the device and for sockets. Only its goroutine may use it, but for
+// post, call and stop.
 type loop struct {
-	file  *os.File // the epoll instance, in Go's poller
-	raw   syscall.RawConn
-	epfd  int
-	slots []loopSlot
-	free  []uint32
+	file    *os.File // the epoll instance, in Go's poller
+	raw     syscall.RawConn
+	epfd    int
+	slots   []loopSlot
+	free    []uint32
+	watched atomic.Int64 // registrations
 
 	events  [128]unix.EpollEvent
 	wakefd  int
 	stopped atomic.Bool
+
+	mu     sync.Mutex
+	posted []func()
+	ended  bool
 }
 
 // loopSlot is a registration. Its generation tells an event for it from one for the
@@ -65,18 +72,64 @@ func newLoop() (*loop, error) {
 		l.file.Close()
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
-	if _, err := l.add(l.wakefd, unix.EPOLLIN, ignored{}); err != nil {
+	if _, err := l.add(l.wakefd, unix.EPOLLIN, waker{l}); err != nil {
 		l.close()
 		return nil, err
 	}
 	return l, nil
 }
 
-// ignored is for events that only wake the loop up.
-type ignored struct{}
+// waker runs what was posted.
+type waker struct{ *loop }
 
 // Ready implements translate.Watcher.
-func (ignored) Ready(uint32) {}
+func (w waker) Ready(uint32) { w.runPosted() }
+
+func (l *loop) runPosted() {
+	l.mu.Lock()
+	posted := l.posted
+	l.posted = nil
+	l.mu.Unlock()
+	for _, f := range posted {
+		f()
+	}
+}
+
+// post has the loop run f, soon. It returns false if the loop has ended. Any goroutine
+// may call it.
+func (l *loop) post(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return false
+	}
+	l.posted = append(l.posted, f)
+	if len(l.posted) == 1 {
+		l.wake()
+	}
+	return true
+}
+
+// call is post, and waits until f has run, if the loop has not ended.
+func (l *loop) call(f func()) {
+	ran := make(chan struct{})
+	if l.post(func() { f(); close(ran) }) {
+		<-ran
+	}
+}
+
+func (l *loop) wake() {
+	one := uint64(1)
+	unix.RawSyscall(unix.SYS_WRITE, uintptr(l.wakefd), uintptr(unsafe.Pointer(&one)), 8)
+}
+
+// end runs what was posted before, and takes nothing more.
+func (l *loop) end() {
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.runPosted()
+}
 
 func (l *loop) close() {
 	unix.Close(l.wakefd)
@@ -98,6 +151,7 @@ func (l *loop) add(fd int, events uint32, w translate.Watcher) (loopToken, error
 	}
 	l.free = l.free[:len(l.free)-1]
 	l.slots[i] = loopSlot{w, t.generation}
+	l.watched.Add(1)
 	return t, nil
 }
 
@@ -107,14 +161,14 @@ func (l *loop) remove(t loopToken) {
 	if s := &l.slots[t.slot]; s.generation == t.generation && s.watcher != nil {
 		s.watcher = nil
 		l.free = append(l.free, t.slot)
+		l.watched.Add(-1)
 	}
 }
 
 // stop makes run return, soon. Any goroutine may call it, until run has returned.
 func (l *loop) stop() {
 	l.stopped.Store(true)
-	one := uint64(1)
-	unix.RawSyscall(unix.SYS_WRITE, uintptr(l.wakefd), uintptr(unsafe.Pointer(&one)), 8)
+	l.wake()
 }
 
 // yieldEvery is after how many rounds without a pause others may run.

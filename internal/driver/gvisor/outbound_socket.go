@@ -59,9 +59,12 @@ func (h *hostTCP) connectAny(all []netip.AddrPort) (err error) {
 // Watch implements translate.Socket.
 func (h *hostTCP) Watch(w translate.Watcher) (err error) {
 	h.watcher = w
-	h.token, err = h.loop.add(h.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP, w)
+	h.token, err = h.loop.add(h.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP, h)
 	return err
 }
+
+// Ready implements translate.Watcher, for the loop.
+func (h *hostTCP) Ready(events uint32) { h.watcher.Ready(events) }
 
 // Connected implements translate.Socket.
 func (h *hostTCP) Connected() unix.Errno {

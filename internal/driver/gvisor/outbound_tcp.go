@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,17 +27,13 @@ type outboundTCP struct {
 	resolvers  *resolvers
 	loop       *loop
 	translator *translate.Translator
-	open       atomic.Int64 // connections
 }
-
-// maxOutbound is how many connections there may be.
-const maxOutbound = 16 << 10
 
 func newOutboundTCP(n *Network, frames *frameWriter) *outboundTCP {
 	o := &outboundTCP{log: n.log, plan: &n.plan, policy: &n.policy, socket: n.socket, resolvers: n.resolvers, loop: n.loop}
 	began := time.Now()
 	o.translator = translate.New(translate.Config{
-		Link: n.link, MTU: n.cfg.MTU, Max: min(maxOutbound, fdlimit.Get()/2), Dial: o.dial,
+		Link: n.link, MTU: n.cfg.MTU, Max: min(maxConnections, fdlimit.Get()/2), Dial: o.dial,
 		Reject: func(err error, source, target netip.AddrPort, seq uint32) {
 			o.log.Debug("outbound connection failed", "to", target, "error", err)
 			frames.reject(err, flow{proto: header.TCPProtocolNumber, src: source, dst: target}, seq)
@@ -48,12 +43,12 @@ func newOutboundTCP(n *Network, frames *frameWriter) *outboundTCP {
 	return o
 }
 
-// register makes the stack pass on segments of packets that it had to reassemble. If
-// nobody has such a connection, the stack answers with a reset.
+// register makes the stack pass on segments of packets that it had to reassemble.
 func (o *outboundTCP) register(s *stack.Stack) {
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 		segment := append(append([]byte(nil), pkt.TransportHeader().Slice()...), pkt.Data().AsRange().ToSlice()...)
-		return o.translator.Segment(remoteOf(id).Addr(), localOf(id).Addr(), segment)
+		o.translator.Segment(remoteOf(id).Addr(), localOf(id).Addr(), segment)
+		return true
 	})
 }
 

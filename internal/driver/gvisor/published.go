@@ -15,6 +15,7 @@ import (
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/relayed"
+	"rootlesskit/internal/fdlimit"
 	"rootlesskit/internal/hostsock"
 	"rootlesskit/internal/sockio"
 )
@@ -153,8 +154,8 @@ func (p *Ports) serve(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) 
 func (p *Ports) serveTCP(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) io.Closer {
 	n := p.network
 	port := &tcpPort{
-		log: n.log.With("port", spec.ParentPort), stack: n.stack, clients: &p.clients,
-		relays: newRelayGroup(n.buffers), admission: newAdmission(), listeners: sockets,
+		log: n.log.With("port", spec.ParentPort), loop: n.loop, translator: n.outbound.translator, clients: &p.clients,
+		max: int64(min(maxConnections, fdlimit.Get()/2)), listeners: sockets, calls: map[*call]struct{}{},
 	}
 	port.ctx, port.cancel = context.WithCancel(p.ctx)
 	for _, s := range sockets {

@@ -8,36 +8,34 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
-	"gvisor.dev/gvisor/pkg/waiter"
 
+	"rootlesskit/internal/driver/gvisor/translate"
 	"rootlesskit/internal/fdlimit"
 	"rootlesskit/internal/sockio"
 )
 
-// tcpPort is a published TCP port.
+// tcpPort is a published TCP port. A goroutine for each listener accepts clients; their
+// connections belong to the loop.
 type tcpPort struct {
-	ctx       context.Context
-	cancel    context.CancelFunc
-	log       *slog.Logger
-	stack     *stack.Stack
-	clients   *clientSources
-	counters  counters
-	relays    *relayGroup
-	admission *admission
+	ctx        context.Context
+	cancel     context.CancelFunc
+	log        *slog.Logger
+	loop       *loop
+	translator *translate.Translator
+	clients    *clientSources
+	counters   counters
+	max        int64 // connections
 
 	listeners []*sharedFD
 	accepting sync.WaitGroup
+	calls     map[*call]struct{} // of the loop
 }
 
-// dialTimeout is how long the namespace may take to answer a client.
-const dialTimeout = 30 * time.Second
+// maxConnections is how many connections a port may have, and how many lead outside.
+const maxConnections = 16 << 10
 
 // How long to wait where the host is short of something.
 const (
@@ -85,8 +83,8 @@ func (p *tcpPort) serve(listener *sharedFD, targets []netip.AddrPort) {
 // shortage is why there is no place for a connection now, nil if there is one.
 // Descriptors are looked at only when they have been short before.
 func (p *tcpPort) shortage(before bool) error {
-	if !p.relays.room() {
-		return fmt.Errorf("accept: %d connections are open", p.relays.max)
+	if p.counters.active.Load() >= p.max {
+		return fmt.Errorf("accept: %d connections are open", p.max)
 	}
 	if before && fdlimit.Room() == 0 {
 		return os.NewSyscallError("accept4", unix.EMFILE)
@@ -96,17 +94,14 @@ func (p *tcpPort) shortage(before bool) error {
 
 // acceptAll accepts what there is, nil, or what there is a place for.
 func (p *tcpPort) acceptAll(fd int, targets []netip.AddrPort, ceiling int) error {
-	for p.admission.wait(p.ctx) {
+	for p.ctx.Err() == nil {
 		conn, sa, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		if err == nil {
+		switch err {
+		case nil:
 			p.admit(conn, sockio.FromSockaddr(sa), targets)
 			if err := p.shortage(conn >= ceiling); err != nil {
 				return err
 			}
-			continue
-		}
-		p.admission.leave()
-		switch err {
 		case unix.EAGAIN:
 			return nil
 		case unix.EINTR, unix.ECONNABORTED, unix.EPROTO, unix.EPERM:
@@ -118,61 +113,18 @@ func (p *tcpPort) acceptAll(fd int, targets []netip.AddrPort, ceiling int) error
 	return nil
 }
 
-// admit starts to serve a connection.
+// admit hands a client over to the loop.
 func (p *tcpPort) admit(fd int, client netip.AddrPort, targets []netip.AddrPort) {
-	host := os.NewFile(uintptr(fd), "tcp")
-	if !p.relays.enter() { // closed, or another listener was faster
-		p.admission.leave()
-		abortFile(host)
-		return
-	}
 	p.counters.accepted.Add(1)
 	p.counters.active.Add(1)
-	endTurn := p.admission.begin()
-	go func() {
-		defer p.relays.leave()
-		p.forward(host, client, targets, endTurn)
-	}()
-}
-
-// forward serves one connection.
-func (p *tcpPort) forward(host *os.File, client netip.AddrPort, targets []netip.AddrPort, endTurn func()) {
-	raw, err := host.SyscallConn()
-	if err != nil {
-		endTurn()
-		host.Close()
-		p.counters.active.Add(-1)
-		return
-	}
-	r, err := p.connect(host, raw, client, targets)
-	endTurn()
-	if err != nil {
-		p.counters.refused.Add(1)
-		p.counters.active.Add(-1)
-		p.counters.failed(err)
-		p.log.Debug("forwarded connection refused", "client", client, "error", err)
-		abortFile(host)
-		return
-	}
-	err = p.relays.run(r)
-	p.counters.active.Add(-1)
-	if err != nil {
-		p.counters.failed(err)
-		p.log.Debug("forwarded connection cut", "client", client, "error", err)
-	}
-}
-
-// connect connects to the first target that takes the connection.
-func (p *tcpPort) connect(host *os.File, raw syscall.RawConn, client netip.AddrPort, targets []netip.AddrPort) (r *relay, err error) {
+	c := &call{port: p, client: client, socket: &hostTCP{loop: p.loop, fd: fd}}
 	for _, target := range familyFirst(client.Addr().Unmap(), targets) {
-		wq := new(waiter.Queue)
-		var ep tcpip.Endpoint
-		if ep, err = p.connectFrom(client, target, wq); err == nil {
-			return &relay{host: host, raw: raw, ep: ep, wq: wq, bytesIn: &p.counters.bytesIn, bytesOut: &p.counters.bytesOut}, nil
-		}
-		err = fmt.Errorf("connect %s: %w", target, err)
+		source := netip.AddrPortFrom(p.clients.source(client.Addr(), target.Addr().Is6()), client.Port())
+		c.ways = append(c.ways, way{source, target})
 	}
-	return nil, err
+	if !p.loop.post(c.begin) {
+		c.refused(errClosed)
+	}
 }
 
 // familyFirst begins with the targets of a client's own family, in which its address can be
@@ -183,63 +135,6 @@ func familyFirst(client netip.Addr, targets []netip.AddrPort) []netip.AddrPort {
 		slices.DeleteFunc(slices.Clone(targets), func(t netip.AddrPort) bool { return !other(t) })...)
 }
 
-// connectFrom connects to the namespace with the client's address and port as
-// the source, or, where that pair is taken, with another port.
-func (p *tcpPort) connectFrom(client, target netip.AddrPort, wq *waiter.Queue) (tcpip.Endpoint, error) {
-	source := p.clients.source(client.Addr(), target.Addr().Is6())
-	ep, started, err := p.startConnect(netip.AddrPortFrom(source, client.Port()), target, wq)
-	if !started {
-		ep, started, err = p.startConnect(netip.AddrPortFrom(source, 0), target, wq)
-	}
-	if !started {
-		return nil, stackError(err)
-	}
-	if err := p.awaitConnect(ep, wq); err != nil {
-		ep.Abort()
-		return nil, err
-	}
-	prepareEndpoint(ep)
-	return ep, nil
-}
-
-func (p *tcpPort) startConnect(source, target netip.AddrPort, wq *waiter.Queue) (ep tcpip.Endpoint, started bool, err tcpip.Error) {
-	ep, err = p.stack.NewEndpoint(tcp.ProtocolNumber, networkProtocol(target.Addr()), wq)
-	if err != nil {
-		return nil, false, err
-	}
-	// The client may be on other published ports by the same port of its own.
-	ep.SocketOptions().SetReusePort(true)
-	if err = ep.Bind(fullAddress(source)); err == nil {
-		err = ep.Connect(fullAddress(target))
-	}
-	if _, ok := err.(*tcpip.ErrConnectStarted); ok {
-		return ep, true, nil
-	}
-	ep.Close()
-	return nil, false, err
-}
-
-func (p *tcpPort) awaitConnect(ep tcpip.Endpoint, wq *waiter.Queue) error {
-	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
-	wq.EventRegister(&entry)
-	defer wq.EventUnregister(&entry)
-	timeout := time.NewTimer(dialTimeout)
-	defer timeout.Stop()
-	for ep.Readiness(waiter.WritableEvents|waiter.EventHUp|waiter.EventErr) == 0 {
-		select {
-		case <-ready:
-		case <-timeout.C:
-			return unix.ETIMEDOUT
-		case <-p.ctx.Done():
-			return errClosed
-		}
-	}
-	if err := ep.LastError(); err != nil {
-		return stackError(err)
-	}
-	return nil
-}
-
 // Close implements io.Closer.
 func (p *tcpPort) Close() error {
 	p.cancel()
@@ -247,15 +142,72 @@ func (p *tcpPort) Close() error {
 		l.close()
 	}
 	p.accepting.Wait()
-	p.relays.close()
-	<-p.relays.ended
+	p.loop.call(func() {
+		for c := range p.calls {
+			c.end()
+		}
+	})
 	return nil
 }
 
-// abortFile closes a TCP socket with a reset.
-func abortFile(f *os.File) {
-	if raw, err := f.SyscallConn(); err == nil {
-		resetOnClose(raw)
+// call is the connection of a client to the namespace.
+type call struct {
+	port   *tcpPort
+	client netip.AddrPort
+	socket *hostTCP
+	ways   []way // to try
+	opened bool
+	end    func()
+}
+
+// way is where to connect to, and as whom.
+type way struct{ source, target netip.AddrPort }
+
+// begin tries the next way, in the loop.
+func (c *call) begin() {
+	if c.port.ctx.Err() != nil {
+		c.refused(errClosed)
+		return
 	}
-	f.Close()
+	w := c.ways[0]
+	c.ways = c.ways[1:]
+	end, err := c.port.translator.Call(translate.Call{
+		Socket: c.socket, Source: w.source, Target: w.target,
+		In: &c.port.counters.bytesIn, Out: &c.port.counters.bytesOut,
+		Opened: func() { c.opened = true },
+		Ended:  func(err error) { c.ended(w.target, err) },
+	})
+	if err != nil {
+		c.ended(w.target, err)
+		return
+	}
+	c.end = end
+	c.port.calls[c] = struct{}{}
+}
+
+// ended is called at the end of a way that was tried, or was taken.
+func (c *call) ended(target netip.AddrPort, err error) {
+	p := c.port
+	delete(p.calls, c)
+	switch {
+	case c.opened:
+		p.counters.active.Add(-1)
+		if err != nil {
+			p.counters.failed(err)
+			p.log.Debug("forwarded connection cut", "client", c.client, "error", err)
+		}
+	case len(c.ways) > 0 && p.ctx.Err() == nil:
+		c.begin()
+	default:
+		c.refused(fmt.Errorf("connect %s: %w", target, err))
+	}
+}
+
+// refused resets the client's connection.
+func (c *call) refused(err error) {
+	c.port.counters.refused.Add(1)
+	c.port.counters.active.Add(-1)
+	c.port.counters.failed(err)
+	c.port.log.Debug("forwarded connection refused", "client", c.client, "error", err)
+	c.socket.Reset()
 }

@@ -3,7 +3,6 @@ package gvisor
 import (
 	"fmt"
 	"net/netip"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -19,15 +18,12 @@ import (
 // nicID is the stack's only interface.
 const nicID tcpip.NICID = 1
 
-// timeWait is short, since nothing on this wire arrives late.
-const timeWait = 200 * time.Millisecond
-
 // newStack makes the stack with its interface on the link.
 func newStack(l *link, p *plan) (*stack.Stack, error) {
 	silenceLibrary()
 	opts := stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{arp.NewProtocol, ipv4.NewProtocol},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	}
 	if p.hasIPv6() {
 		// The zero options leave out duplicate address detection: no one else assigns
@@ -44,9 +40,6 @@ func newStack(l *link, p *plan) (*stack.Stack, error) {
 }
 
 func configureStack(s *stack.Stack, l *link, p *plan) error {
-	if err := setTCPOptions(s); err != nil {
-		return err
-	}
 	if err := s.CreateNIC(nicID, l); err != nil {
 		return fmt.Errorf("the stack's interface: %s", err)
 	}
@@ -81,24 +74,6 @@ func addAddress(s *stack.Stack, a netip.Prefix) error {
 	return nil
 }
 
-// setTCPOptions tunes TCP for a wire inside of one machine, which neither
-// loses nor reorders: RACK's timers cost more than they find.
-func setTCPOptions(s *stack.Stack) error {
-	sack := tcpip.TCPSACKEnabled(true)
-	recovery := tcpip.TCPRecovery(0)
-	moderate := tcpip.TCPModerateReceiveBufferOption(true)
-	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &moderate, &wait} {
-		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
-			return fmt.Errorf("setting %T of the stack: %s", o, err)
-		}
-	}
-	if err := setSocketBuffers(s, maxSocketBuffer); err != nil {
-		return fmt.Errorf("setting the stack's buffers: %s", err)
-	}
-	return nil
-}
-
 // stopStack ends all connections of the stack, and its goroutines.
 //
 // It does not use stack.Destroy, which would wait for the end of endpoints that
@@ -106,14 +81,6 @@ func setTCPOptions(s *stack.Stack) error {
 func stopStack(s *stack.Stack) {
 	s.Close()
 	s.TransportProtocolInstance(tcp.ProtocolNumber).Wait()
-}
-
-// abortEndpoints resets all connections of the stack, and ends handshakes in
-// progress.
-func abortEndpoints(s *stack.Stack) {
-	for _, e := range s.RegisteredEndpoints() {
-		e.Abort()
-	}
 }
 
 func networkProtocol(a netip.Addr) tcpip.NetworkProtocolNumber {
@@ -124,10 +91,6 @@ func networkProtocol(a netip.Addr) tcpip.NetworkProtocolNumber {
 }
 
 func stackAddr(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
-
-func fullAddress(a netip.AddrPort) tcpip.FullAddress {
-	return tcpip.FullAddress{NIC: nicID, Addr: stackAddr(a.Addr()), Port: a.Port()}
-}
 
 // netAddr is the inverse of stackAddr.
 func netAddr(a tcpip.Address) netip.Addr {

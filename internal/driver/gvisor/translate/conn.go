@@ -2,7 +2,6 @@ package translate
 
 import (
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +13,7 @@ type state uint8
 const (
 	opening  state = iota // the socket connects
 	accepted              // SYN-ACK was sent
+	calling               // SYN was sent
 	open
 )
 
@@ -25,6 +25,7 @@ type conn struct {
 	state  state
 	ended  bool
 	socket Socket
+	call   *Call  // nil: the namespace made it
 	mss    uint16 // of segments to the namespace
 	scale  uint8  // of the windows that it offers
 	scaled bool   // both sides scale
@@ -78,14 +79,13 @@ func newConn(t *Translator, s *segment) *conn {
 	return c
 }
 
-// refuse answers the SYN as the host was answered. It returns false if the answer is
-// to be a plain reset, which is given to any segment that nobody wants.
-func (c *conn) refuse(err error) bool {
+// refuse answers the SYN as the host was answered.
+func (c *conn) refuse(err error) {
 	if errors.Is(err, unix.ECONNREFUSED) {
-		return false
+		c.sendReset(0)
+		return
 	}
 	c.t.cfg.Reject(err, c.flow.source(), c.flow.target(), c.rcvNxt-1)
-	return true
 }
 
 // connected handles the end of the socket's attempt to connect.
@@ -97,39 +97,43 @@ func (c *conn) connected() bool {
 	}
 	t.opening.remove(c)
 	if errno != 0 {
-		if !c.refuse(errno) {
-			c.send(header.TCPFlagRst|header.TCPFlagAck, 0, nil)
-		}
+		c.refuse(errno)
 		c.socket.Close()
 		t.remove(c)
 		return false
 	}
 	c.state = accepted
-	c.sndUna = rand.Uint32()
+	c.sndUna = t.number(&c.flow)
 	c.sndNxt = c.sndUna + 1
 	c.moved, c.first = t.cfg.Now(), t.cfg.Now()
-	c.sendSynAck()
+	c.sendSyn(header.TCPFlagSyn | header.TCPFlagAck)
 	c.schedule(firstRetry)
 	return true
 }
 
 // abort resets both sides.
-func (c *conn) abort() {
+func (c *conn) abort(why error) {
 	if c.ended {
 		return
 	}
-	if c.state == opening {
-		c.t.opening.remove(c)
-	}
-	c.send(header.TCPFlagRst|header.TCPFlagAck, c.sndNxt, nil)
-	c.drop()
+	c.sendReset(c.sndNxt)
+	c.drop(why)
 }
 
 // drop resets the host's side, after the namespace's has ended.
-func (c *conn) drop() {
-	if !c.ended {
-		c.socket.Reset()
-		c.t.remove(c)
+func (c *conn) drop(why error) {
+	if c.ended {
+		return
+	}
+	c.socket.Reset()
+	c.end(why)
+}
+
+// end forgets the connection, whose socket is closed.
+func (c *conn) end(why error) {
+	c.t.remove(c)
+	if c.call != nil {
+		c.call.Ended(why)
 	}
 }
 
@@ -142,7 +146,7 @@ func (c *conn) finish() {
 		c.ack()
 	}
 	c.socket.Close()
-	c.t.remove(c)
+	c.end(nil)
 }
 
 // outstanding is how much the namespace has not acknowledged.

@@ -102,14 +102,19 @@ func fold(sum uint32) uint16 {
 	return uint16(sum>>16 + sum)
 }
 
-// sendSynAck accepts the connection.
-func (c *conn) sendSynAck() {
+// sendSyn sends a SYN, or a SYN-ACK.
+func (c *conn) sendSyn(flags header.TCPFlags) {
 	mss := c.t.mss(c.flow.v4)
 	options := []byte{header.TCPOptionMSS, 4, byte(mss >> 8), byte(mss), header.TCPOptionNOP, header.TCPOptionWS, 3, windowScale}
 	if !c.scaled {
 		options = options[:4]
 	}
-	c.sendWith(header.TCPFlagSyn|header.TCPFlagAck, c.sndNxt-1, options, nil)
+	c.sendWith(flags, c.sndNxt-1, options, nil)
+}
+
+// sendReset sends a RST with that number.
+func (c *conn) sendReset(seq uint32) {
+	c.send(header.TCPFlagRst|header.TCPFlagAck, seq, nil)
 }
 
 // ack acknowledges at once.

@@ -9,6 +9,8 @@ import (
 func (c *conn) segment(s *segment) {
 	c.heard = c.t.cfg.Now()
 	switch {
+	case c.state == calling:
+		c.answer(s)
 	case s.has(header.TCPFlagRst):
 		c.reset(s)
 	case s.has(header.TCPFlagSyn):
@@ -30,7 +32,7 @@ func (c *conn) segment(s *segment) {
 func (c *conn) reset(s *segment) {
 	switch {
 	case s.seq == c.rcvNxt:
-		c.drop()
+		c.drop(ErrReset)
 	case c.state != opening && s.seq-c.rcvNxt < c.rcvEdge-c.rcvNxt:
 		c.ack()
 	}
@@ -40,12 +42,12 @@ func (c *conn) reset(s *segment) {
 func (c *conn) synAgain(s *segment) {
 	switch {
 	case c.state == opening && s.seq != c.rcvNxt-1: // the namespace has given up the old attempt
-		c.drop()
+		c.drop(ErrReset)
 		c.t.open(s)
 	case c.state == opening:
 		c.t.opening.repeated(c)
 	case c.state == accepted && s.seq == c.rcvNxt-1:
-		c.sendSynAck()
+		c.sendSyn(header.TCPFlagSyn | header.TCPFlagAck)
 	default:
 		c.ack()
 	}
@@ -59,7 +61,7 @@ func (c *conn) acknowledge(s *segment) bool {
 			return c.state == open // an old one, perhaps with new data
 		}
 		if c.state == accepted {
-			c.abort()
+			c.abort(ErrReset)
 		} else {
 			c.ack() // of what was never sent
 		}
@@ -147,7 +149,7 @@ func (c *conn) take(data []byte) (taken int, ok bool) {
 	if len(c.unsent) == 0 {
 		n, errno := c.socket.Send(data)
 		if errno != 0 && errno != unix.EAGAIN {
-			c.abort()
+			c.abort(errno)
 			return 0, false
 		}
 		if errno == 0 {
@@ -160,6 +162,9 @@ func (c *conn) take(data []byte) (taken int, ok bool) {
 		taken = len(data)
 	}
 	c.rcvNxt += uint32(taken)
+	if c.call != nil {
+		c.call.Out.Add(uint64(taken))
+	}
 	return taken, true
 }
 

@@ -3,6 +3,8 @@ package translate
 import (
 	"container/list"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxOpening bounds the attempts that wait for an answer from outside; a fraction of
@@ -34,7 +36,7 @@ func newOpenings(places int) openings {
 // connections.
 func (o *openings) room(t *Translator) bool {
 	if o.order.Len() >= o.max {
-		o.order.Back().Value.(*conn).drop()
+		o.order.Back().Value.(*conn).drop(unix.ETIMEDOUT)
 	}
 	return len(t.conns) < t.cfg.Max
 }

@@ -31,7 +31,7 @@ func (c *conn) Ready(events uint32) {
 		c.hup = c.hup || events&hangup != 0
 	}
 	if events&unix.EPOLLERR != 0 && c.finSent { // nobody reads any more, so it shows here
-		c.abort()
+		c.abort(unix.ECONNRESET)
 		return
 	}
 	if events&writable != 0 && len(c.unsent) > 0 && !c.flush() {
@@ -50,7 +50,7 @@ func (c *conn) flush() bool {
 			break
 		}
 		if errno != 0 {
-			c.abort()
+			c.abort(errno)
 			return false
 		}
 		c.t.unsent -= n
@@ -124,7 +124,7 @@ func (c *conn) receiveOne() bool {
 		c.readable = false
 		return false
 	case errno != 0:
-		c.abort()
+		c.abort(errno)
 		return false
 	case n == 0:
 		c.emit(nil, true)
@@ -132,12 +132,14 @@ func (c *conn) receiveOne() bool {
 	}
 	k.to += n
 	c.sent.size += n
+	if c.call != nil {
+		c.call.In.Add(uint64(n))
+	}
 	end := false
 	switch {
 	case n == len(b):
 	case c.hup: // the end may be there already, and saves a segment
-		end = c.atEnd(k)
-		n = k.to - (k.to - n)
+		end = c.atEnd()
 	default:
 		c.readable = false // more will be an event
 	}
@@ -146,7 +148,7 @@ func (c *conn) receiveOne() bool {
 }
 
 // atEnd reports whether the socket is at its end of file.
-func (c *conn) atEnd(k *chunk) bool {
+func (c *conn) atEnd() bool {
 	var one [1]byte
 	n, errno := c.socket.Recv(one[:])
 	if errno == unix.EAGAIN {

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"rootlesskit/internal/sockio"
@@ -80,12 +81,14 @@ func (c *conn) look(now time.Duration) {
 	switch {
 	case c.state == opening:
 		if c.abandoned(now) || now-c.first >= openingTime {
-			c.drop()
+			c.drop(unix.ETIMEDOUT)
 			return
 		}
 		c.schedule(openingCheck)
 	case c.state == accepted && now-c.first >= handshakeTime:
-		c.abort()
+		c.abort(unix.ETIMEDOUT)
+	case c.state == calling && now-c.first >= callTime:
+		c.refused(unix.ETIMEDOUT)
 	case c.outstanding() > 0 || c.shutOut():
 		c.retry(now)
 	default:
@@ -122,7 +125,7 @@ func (c *conn) asks(now time.Duration, most int) bool {
 		c.misses = 0
 	}
 	if c.misses++; c.misses > most {
-		c.abort()
+		c.abort(unix.ETIMEDOUT)
 		return false
 	}
 	c.asked = now
@@ -138,7 +141,9 @@ func (c *conn) pause() time.Duration {
 func (c *conn) repeat() {
 	switch b := c.sent.first(); {
 	case c.state == accepted:
-		c.sendSynAck()
+		c.sendSyn(header.TCPFlagSyn | header.TCPFlagAck)
+	case c.state == calling:
+		c.sendSyn(header.TCPFlagSyn)
 	case len(b) > 0:
 		flags := header.TCPFlagAck | header.TCPFlagPsh
 		if c.finSent && len(b) == c.sent.size {

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"container/heap"
+	"hash/maphash"
 	"math/bits"
 	"net/netip"
 	"time"
@@ -66,58 +67,83 @@ type Translator struct {
 	starved []*conn // wait for a chunk
 	spare   []*conn
 
+	seed maphash.Seed // of the first numbers
 	head headers
 }
 
 // New makes a Translator.
 func New(cfg Config) *Translator {
-	return &Translator{cfg: cfg, conns: map[flow]*conn{}, opening: newOpenings(cfg.Max)}
+	return &Translator{cfg: cfg, conns: map[flow]*conn{}, opening: newOpenings(cfg.Max), seed: maphash.MakeSeed()}
 }
 
 // Len is the number of connections.
 func (t *Translator) Len() int { return len(t.conns) }
 
-// Packet handles a packet of the namespace. It returns false if the packet belongs to
-// no connection of this Translator and begins none; it does not keep the packet.
+// Packet handles a packet of the namespace, and does not keep it. It returns false if
+// the packet is not a plain one of TCP.
 func (t *Translator) Packet(b []byte) bool {
 	s, ok := parse(b)
-	return ok && t.segment(&s)
+	if ok {
+		t.segment(&s)
+	}
+	return ok
 }
 
 // Segment is Packet for a segment whose packet had to be reassembled.
-func (t *Translator) Segment(source, target netip.Addr, tcp []byte) bool {
+func (t *Translator) Segment(source, target netip.Addr, tcp []byte) {
 	s := segment{flow: flow{inside: source.As16(), outside: target.As16(), v4: target.Is4()}}
-	return s.parseTCP(tcp) && t.segment(&s)
-}
-
-func (t *Translator) segment(s *segment) bool {
-	if c := t.conns[s.flow]; c != nil {
-		c.segment(s)
-		return true
+	if s.parseTCP(tcp) {
+		t.segment(&s)
 	}
-	return s.opens() && t.open(s)
 }
 
-// open begins a connection with the SYN of the namespace. It returns false if nobody
-// answers the SYN.
-func (t *Translator) open(s *segment) bool {
+func (t *Translator) segment(s *segment) {
+	switch c := t.conns[s.flow]; {
+	case c != nil:
+		c.segment(s)
+	case s.opens():
+		t.open(s)
+	default:
+		t.unknown(s)
+	}
+}
+
+// open begins a connection with the SYN of the namespace.
+func (t *Translator) open(s *segment) {
 	c := newConn(t, s)
 	if !t.opening.room(t) {
-		return true // it will be repeated
+		return // it will be repeated
 	}
 	socket, err := t.cfg.Dial(s.flow.source(), s.flow.target())
 	if err != nil {
-		return c.refuse(err)
+		c.refuse(err)
+		return
 	}
 	c.socket = socket
 	if err := socket.Watch(c); err != nil {
 		socket.Close()
-		return c.refuse(err)
+		c.refuse(err)
+		return
 	}
 	t.conns[s.flow] = c
 	t.opening.add(c)
 	c.schedule(openingCheck)
-	return true
+}
+
+// unknown answers a segment of no connection (RFC 9293, 3.10.7.1).
+func (t *Translator) unknown(s *segment) {
+	if to := s.flow.target().Addr(); s.has(header.TCPFlagRst) || to.IsMulticast() || to.IsUnspecified() {
+		return
+	}
+	c := conn{t: t, flow: s.flow, rcvNxt: s.seq + s.length()}
+	if s.has(header.TCPFlagSyn) {
+		c.rcvNxt++
+	}
+	if s.has(header.TCPFlagAck) {
+		c.send(header.TCPFlagRst, s.ack, nil)
+	} else {
+		c.sendReset(0)
+	}
 }
 
 // EndRound is called when the events and frames of a round have been handled. It
@@ -153,7 +179,7 @@ func (t *Translator) feed() {
 // Close resets all connections, on both sides.
 func (t *Translator) Close() {
 	for _, c := range t.conns {
-		c.abort()
+		c.abort(ErrClosed)
 	}
 }
 
