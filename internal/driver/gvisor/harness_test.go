@@ -355,6 +355,3 @@ func withNetwork(f func(*Network)) option {
 
 // pause is the step of a poll.
 func pause() { time.Sleep(5 * time.Millisecond) }
-
-// tcpPortOf is what publishes a TCP port.
-func tcpPortOf(c io.Closer) *tcpPort { return c.(*published).Closer.(*tcpPort) }
