@@ -211,8 +211,9 @@ func (l *link) Send(headers []byte, ip int, payload []byte, segment int) {
 	clear(vnet)
 	putChecksumHeader(vnet, ip, header.TCPChecksumOffset)
 	if len(payload) > segment {
-		putSegments(vnet, gso, len(headers)-vnetLen, segment)
+		putSegments(vnet, gso, segment)
 	}
+	putHeaderLen(vnet, len(headers)-vnetLen)
 	l.putEther(headers[vnetLen:], proto)
 	var v vectors
 	v.add(headers)

@@ -190,6 +190,7 @@ func (w *frameWriter) udp(src, dst netip.AddrPort, payload []byte) {
 	u.Encode(&header.UDPFields{SrcPort: src.Port(), DstPort: dst.Port(), Length: uint16(size), Checksum: sum})
 	putChecksumHeader(f.head[:vnetLen], f.n-headLen, 6)
 	f.n += header.UDPMinimumSize
+	putHeaderLen(f.head[:vnetLen], f.n-vnetLen)
 	w.send(&f, payload)
 }
 

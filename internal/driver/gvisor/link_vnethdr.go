@@ -92,13 +92,16 @@ func putPacketHeader(vnet []byte, pkt *stack.PacketBuffer) {
 	if gso.Type == stack.GSOTCPv6 {
 		kind = gsoTCPv6
 	}
-	putSegments(vnet, kind, etherLen+int(gso.L3HdrLen)+len(pkt.TransportHeader().Slice()), int(gso.MSS))
+	putSegments(vnet, kind, int(gso.MSS))
+	putHeaderLen(vnet, etherLen+int(gso.L3HdrLen)+len(pkt.TransportHeader().Slice()))
 }
 
-// putSegments writes the header for a packet that is to be cut into segments. headers
-// counts what stands before the payload, from the Ethernet header on.
-func putSegments(vnet []byte, kind byte, headers, size int) {
+// putSegments writes the header for a packet that is to be cut into segments.
+func putSegments(vnet []byte, kind byte, size int) {
 	vnet[1] = kind
-	binary.NativeEndian.PutUint16(vnet[2:], uint16(headers))
 	binary.NativeEndian.PutUint16(vnet[4:], uint16(size))
 }
+
+// putHeaderLen says how much stands before the payload, from the Ethernet header on: the
+// kernel copies a large payload into pages of its own then, where it is aligned.
+func putHeaderLen(vnet []byte, n int) { binary.NativeEndian.PutUint16(vnet[2:], uint16(n)) }

@@ -1,8 +1,6 @@
 package translate
 
 import (
-	"slices"
-
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
@@ -43,24 +41,21 @@ func (c *conn) Ready(events uint32) {
 
 // flush sends what was kept. It returns false if that has ended the connection.
 func (c *conn) flush() bool {
-	before := c.t.room(c)
-	for len(c.unsent) > 0 {
-		n, errno := c.socket.Send(c.unsent)
-		if errno == unix.EAGAIN {
-			break
-		}
-		if errno != 0 {
-			c.abort(errno)
-			return false
-		}
+	n, errno := c.socket.Send(c.unsent)
+	if errno != 0 && errno != unix.EAGAIN {
+		c.abort(errno)
+		return false
+	}
+	if errno == 0 {
 		c.t.unsent -= n
-		c.unsent = slices.Delete(c.unsent, 0, n)
+		c.unsent = c.unsent[:copy(c.unsent, c.unsent[n:])]
 	}
 	if len(c.unsent) == 0 {
 		c.unsent = nil
 	}
-	// A window that was nearly shut is open again: the namespace has to learn of it.
-	if c.rcvEdge-c.rcvNxt < minUnsent/2 && c.t.room(c) > before {
+	// The namespace has to learn that its window is open again.
+	known, share := int(c.rcvEdge-c.rcvNxt), c.t.share()
+	if known < share/2 && c.t.room(c) >= known+share/4 {
 		c.ack()
 	}
 	c.shutdown()

@@ -183,19 +183,26 @@ func (t *Translator) Close() {
 	}
 }
 
-// The bounds of what is kept for sockets that do not take it.
+// The bounds of what is kept for sockets that do not take it. The windows that are
+// offered may add up to more than there is: what does not fit then is not acknowledged,
+// and comes again.
 const (
 	unsentBudget = 128 << 20 // of all connections
-	minUnsent    = 32 << 10  // of a connection
-	maxUnsent    = 1 << 20
+	maxUnsent    = 1 << 20   // of a connection
+	// minUnsent is at least two segments: a sender waits for room for one, and a
+	// window that is smaller would stop it until a timer runs out.
+	minUnsent = 128 << 10
 )
 
-// room is how much more the connection may send. The share of one is smaller the more
-// there are, and takes few values.
-func (t *Translator) room(c *conn) int {
+// share is how much of a connection may be kept: the less the more there are. It takes
+// few values.
+func (t *Translator) share() int {
 	octave := 1 << bits.Len(uint(max(len(t.conns)-1, 0)))
-	return max(0, min(max(unsentBudget/2/octave, minUnsent), maxUnsent)-len(c.unsent))
+	return min(max(unsentBudget/2/octave, minUnsent), maxUnsent)
 }
+
+// room is how much more the connection may send.
+func (t *Translator) room(c *conn) int { return max(0, t.share()-len(c.unsent)) }
 
 // mss is the largest segment that the link carries.
 func (t *Translator) mss(v4 bool) uint16 {
