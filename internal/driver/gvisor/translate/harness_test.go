@@ -148,6 +148,7 @@ type fakeSocket struct {
 	input   []byte // to receive
 	eof     bool
 	recvErr unix.Errno
+	urgent  int // bytes in front of urgent data
 
 	output  []byte // was sent
 	room    int
@@ -170,10 +171,16 @@ func (s *fakeSocket) Recv(b []byte) (int, unix.Errno) {
 		panic("a closed socket was used")
 	case len(s.input) > 0:
 		n := copy(b, s.input)
+		if s.urgent > 0 {
+			n = min(n, s.urgent) // the kernel stops there once
+			s.urgent -= n
+		}
 		s.input = s.input[n:]
 		return n, 0
-	case s.recvErr != 0:
-		return 0, s.recvErr
+	case s.recvErr != 0: // the kernel reports an error once, and then the end
+		errno := s.recvErr
+		s.recvErr, s.eof, s.sendErr = 0, true, unix.EPIPE
+		return 0, errno
 	case s.eof:
 		return 0, 0
 	}
