@@ -16,8 +16,10 @@ func (c *conn) segment(s *segment) {
 	case s.has(header.TCPFlagSyn):
 		c.synAgain(s)
 	case !s.has(header.TCPFlagAck) || c.state == opening:
+	case !c.acceptable(s):
+		c.ack()
 	case c.acknowledge(s):
-		if s.length() > 0 {
+		if s.length() > 0 || c.old(s) {
 			c.data(s)
 		}
 		if !c.ended {
@@ -25,6 +27,19 @@ func (c *conn) segment(s *segment) {
 			c.finish()
 		}
 	}
+}
+
+// old reports whether a segment begins before what is expected. Without data, it is a
+// question whether the connection is there, or has a window.
+func (c *conn) old(s *segment) bool { return int32(s.seq-c.rcvNxt) < 0 }
+
+// acceptable reports whether a segment is within the window, or before it: the
+// acknowledgement of an old segment may be new.
+func (c *conn) acceptable(s *segment) bool {
+	if c.old(s) {
+		return c.state == open
+	}
+	return s.seq == c.rcvNxt || int32(s.seq-c.rcvEdge) <= 0
 }
 
 // reset handles a RST. One that is not where the next byte would be may be forged, or
@@ -132,10 +147,14 @@ func (c *conn) data(s *segment) {
 	if !ok {
 		return
 	}
-	if fin && taken == len(payload) {
+	switch {
+	case fin && taken == len(payload):
 		c.finGot = true
 		c.rcvNxt++
 		c.shutdown()
+	case taken == 0:
+		c.ack() // there is no room, and the namespace may be asking for it
+		return
 	}
 	c.ackLater(taken)
 }
