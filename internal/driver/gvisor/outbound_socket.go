@@ -37,6 +37,7 @@ func (h *hostTCP) connect(to netip.AddrPort) error {
 		return err
 	}
 	sockio.PrepareTCP(fd)
+	sockio.SetInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) // urgent data is part of the stream
 	if errno := sockio.Connect(fd, to); errno != 0 && errno != unix.EINPROGRESS {
 		unix.Close(fd)
 		return errno
@@ -59,7 +60,7 @@ func (h *hostTCP) connectAny(all []netip.AddrPort) (err error) {
 // Watch implements translate.Socket.
 func (h *hostTCP) Watch(w translate.Watcher) (err error) {
 	h.watcher = w
-	h.token, err = h.loop.add(h.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP, h)
+	h.token, err = h.loop.add(h.fd, unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLOUT|unix.EPOLLRDHUP, h)
 	return err
 }
 

@@ -46,7 +46,7 @@ type conn struct {
 	sent           sentBytes
 	finSent        bool
 	readable       bool // the socket may have something to read
-	hup            bool // ... the end of which has been announced
+	unsure         bool // ... although a read was short: before the end, or urgent data
 	dups           int  // acknowledgements of nothing new, in a row
 
 	queued, starving bool // is in again, in starved

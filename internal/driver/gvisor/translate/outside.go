@@ -26,7 +26,7 @@ func (c *conn) Ready(events uint32) {
 	}
 	if events&readable != 0 {
 		c.readable = true
-		c.hup = c.hup || events&hangup != 0
+		c.unsure = c.unsure || events&(hangup|unix.EPOLLPRI) != 0
 	}
 	if events&unix.EPOLLERR != 0 && c.finSent { // nobody reads any more, so it shows here
 		c.abort(unix.ECONNRESET)
@@ -111,45 +111,31 @@ func (c *conn) receiveOne() bool {
 	}
 	b := k.data[k.to:min(chunkSize, k.to+room)]
 	n, errno := c.socket.Recv(b)
-	if errno != 0 || n == 0 {
-		c.sent.tidy(&c.t.chunks)
-	}
+	end := n == 0
 	switch {
-	case errno == unix.EAGAIN:
-		c.readable = false
-		return false
-	case errno != 0:
-		c.abort(errno)
-		return false
-	case n == 0:
-		c.emit(nil, true)
-		return false
+	case errno != 0 || n == 0 || n == len(b):
+	case c.unsure: // the end may be there already, and saves a segment
+		var more int
+		more, errno = c.socket.Recv(b[n:])
+		n += more
+		end = more == 0
+	default:
+		errno = unix.EAGAIN // more will be an event
 	}
 	k.to += n
 	c.sent.size += n
 	if c.call != nil {
 		c.call.In.Add(uint64(n))
 	}
-	end := false
-	switch {
-	case n == len(b):
-	case c.hup: // the end may be there already, and saves a segment
-		end = c.atEnd()
-	default:
-		c.readable = false // more will be an event
+	c.sent.tidy(&c.t.chunks)
+	c.readable = errno == 0
+	if end = end && errno == 0; end || n > 0 {
+		c.emit(b[:n], end)
 	}
-	c.emit(b[:n], end)
+	if errno != 0 && errno != unix.EAGAIN {
+		c.abort(errno) // the kernel reports an error once
+	}
 	return c.readable
-}
-
-// atEnd reports whether the socket is at its end of file.
-func (c *conn) atEnd() bool {
-	var one [1]byte
-	n, errno := c.socket.Recv(one[:])
-	if errno == unix.EAGAIN {
-		c.readable = false
-	}
-	return n == 0 && errno == 0
 }
 
 // starve waits for chunks: those of the connection, which its next acknowledgement
