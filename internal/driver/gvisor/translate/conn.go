@@ -137,6 +137,15 @@ func (c *conn) end(why error) {
 	}
 }
 
+// forgotten is called when the namespace has sent everything, and then has forgotten the
+// connection, as Linux does a minute after its program has closed it. The host still
+// gets what is on its way.
+func (c *conn) forgotten() {
+	c.finSent, c.readable = true, false
+	c.sndUna, c.acked = c.sndNxt, c.rcvNxt
+	c.finish()
+}
+
 // finish forgets the connection when both directions have ended.
 func (c *conn) finish() {
 	if c.ended || !c.finGot || !c.finSent || c.sndUna != c.sndNxt || len(c.unsent) > 0 {

@@ -46,6 +46,8 @@ func (c *conn) acceptable(s *segment) bool {
 // old: a genuine peer answers the acknowledgement with another.
 func (c *conn) reset(s *segment) {
 	switch {
+	case s.seq == c.rcvNxt && c.finGot && c.sent.size == 0:
+		c.forgotten()
 	case s.seq == c.rcvNxt:
 		c.drop(ErrReset)
 	case c.state != opening && s.seq-c.rcvNxt < c.rcvEdge-c.rcvNxt:
