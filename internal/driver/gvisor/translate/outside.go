@@ -55,7 +55,7 @@ func (c *conn) flush() bool {
 	}
 	// The namespace has to learn that its window is open again.
 	known, share := int(c.rcvEdge-c.rcvNxt), c.t.share()
-	if known < share/2 && c.t.room(c) >= known+share/4 {
+	if !c.finGot && known < share/2 && c.t.room(c) >= known+share/4 {
 		c.ack()
 	}
 	c.shutdown()
