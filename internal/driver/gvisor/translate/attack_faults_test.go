@@ -202,3 +202,18 @@ func TestSlowUpload(t *testing.T) {
 		}
 	}
 }
+
+// TestResetAtOnce: a host that accepts the connection and resets it before anybody
+// looks.
+func TestResetAtOnce(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.ECONNRESET, unix.EPIPE} {
+		w := newWorld(t)
+		p := w.peer(1)
+		p.syn()
+		p.socket = w.sockets[0]
+		p.socket.err = errno
+		p.event(unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLERR | unix.EPOLLHUP)
+		p.one("R.")
+		p.gone()
+	}
+}

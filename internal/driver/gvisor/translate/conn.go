@@ -79,9 +79,10 @@ func newConn(t *Translator, s *segment) *conn {
 	return c
 }
 
-// refuse answers the SYN as the host was answered.
+// refuse answers the SYN as the host was answered. A host may have accepted the
+// connection and ended it before anybody has looked.
 func (c *conn) refuse(err error) {
-	if errors.Is(err, unix.ECONNREFUSED) {
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
 		c.sendReset(0)
 		return
 	}

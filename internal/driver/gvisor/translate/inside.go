@@ -58,6 +58,7 @@ func (c *conn) reset(s *segment) {
 // synAgain handles a SYN within a connection.
 func (c *conn) synAgain(s *segment) {
 	switch {
+	case c.state == opening && !s.opens():
 	case c.state == opening && s.seq != c.rcvNxt-1: // the namespace has given up the old attempt
 		c.drop(ErrReset)
 		c.t.open(s)

@@ -110,10 +110,10 @@ func (t *Translator) segment(s *segment) {
 
 // open begins a connection with the SYN of the namespace.
 func (t *Translator) open(s *segment) {
-	c := newConn(t, s)
 	if !t.opening.room(t) {
 		return // it will be repeated
 	}
+	c := newConn(t, s)
 	socket, err := t.cfg.Dial(s.flow.source(), s.flow.target())
 	if err != nil {
 		c.refuse(err)
