@@ -217,3 +217,27 @@ func TestResetAtOnce(t *testing.T) {
 		p.gone()
 	}
 }
+
+// TestWindowOfARepeatedSegment: an acknowledgement that comes with an old number moves
+// the window, which ends where it ended before.
+func TestWindowOfARepeatedSegment(t *testing.T) {
+	w := newWorld(t)
+	p := w.peer(1).open()
+	p.window = 2 // times 128
+	p.send("first")
+	p.send("second")
+	p.mine()
+	p.socket.input = make([]byte, 1000)
+	p.event(unix.EPOLLIN)
+	if n := len(p.one("P.").payload); n != 256 {
+		t.Fatalf("%d bytes for a window of 256", n)
+	}
+	p.window = 1
+	p.raw(header.TCPFlagAck, p.sent-11, p.got+256, []byte("first"))
+	w.round()
+	for _, s := range p.mine() {
+		if len(s.payload) > 128 {
+			t.Errorf("more than the window takes: %s", p.describe([]segment{s}))
+		}
+	}
+}

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -29,14 +30,15 @@ type model struct {
 	tries    int
 	dups     int
 
-	irs    uint32
-	opened bool
-	down   []byte            // in order
-	early  map[uint32][]byte // out of order, by offset in down
-	eof    uint32            // offset of the FIN in down, plus one
-	buffer int               // how much is kept for the program
-	unread int
-	done   bool // a reset in the end
+	irs     uint32
+	opened  bool
+	down    []byte            // in order
+	early   map[uint32][]byte // out of order, by offset in down
+	eof     uint32            // offset of the FIN in down, plus one
+	buffer  int               // how much is kept for the program
+	offered uint32            // the edge of the window
+	unread  int
+	done    bool // a reset in the end
 
 	wire []packetAt
 	fail string
@@ -160,12 +162,13 @@ func (m *model) keep(s *segment) {
 	if s.has(header.TCPFlagFin) {
 		m.eof = at + uint32(len(s.payload)) + 1
 	}
-	if len(s.payload) > 0 && (len(m.early) < 100 || at <= uint32(len(m.down))) {
-		if len(m.early[at]) < len(s.payload) {
-			m.early[at] = s.payload
-		}
+	if end := at + s.length(); int32(end-m.offered) > 1 {
+		m.fail = fmt.Sprintf("more than the window takes: up to %d of %d, flags %s, expected %d, unread %d, buffer %d scale %d", end, m.offered, flagNames(s.flags), m.expected(), m.unread, m.buffer, m.scale)
 	}
-	for again := true; again; {
+	if len(m.early[at]) < len(s.payload) {
+		m.early[at] = s.payload
+	}
+	for again := at <= uint32(len(m.down)); again; {
 		again = false
 		for at, b := range m.early {
 			skip := uint32(len(m.down)) - at
@@ -185,6 +188,7 @@ func (m *model) keep(s *segment) {
 // send sends a segment from an offset.
 func (m *model) send(flags header.TCPFlags, from uint32, b []byte) {
 	s := segment{flow: m.flow, flags: flags, seq: m.iss + from, ack: m.irs + m.expected(), window: m.window(), payload: b}
+	m.offered = max(m.offered, m.expected()+uint32(max(0, m.buffer-m.unread)))
 	if flags&header.TCPFlagSyn != 0 {
 		s.ack, s.window = 0, uint16(min(m.buffer, 0xffff))
 		s.options = mssOption(m.mss)

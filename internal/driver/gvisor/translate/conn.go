@@ -42,7 +42,7 @@ type conn struct {
 	sndUna, sndNxt uint32
 	sndWnd         uint32
 	sndMax         uint32 // the largest window that was offered
-	wl1, wl2       uint32 // number and acknowledgement of the segment that offered it
+	wl1            uint32 // number of the segment that offered it
 	sent           sentBytes
 	finSent        bool
 	readable       bool // the socket may have something to read

@@ -92,11 +92,14 @@ func (c *conn) acknowledge(s *segment) bool {
 		c.state = open
 		c.sndUna++
 		c.moved, c.tries = c.heard, 0
-		c.wl1, c.wl2 = s.seq-1, s.ack-1
+		c.wl1 = s.seq
 		c.readable = true // an edge may have come before
 	}
+	// The window begins at the acknowledgement: with a new one, the last window would
+	// reach too far, also if the segment is a repeated one.
+	newest := s.ack != c.sndUna || int32(s.seq-c.wl1) >= 0
 	c.progress(s)
-	if int32(s.seq-c.wl1) > 0 || s.seq == c.wl1 && int32(s.ack-c.wl2) >= 0 {
+	if newest {
 		c.setWindow(s)
 	}
 	return true
@@ -128,7 +131,7 @@ func (c *conn) windowOf(s *segment) uint32 {
 }
 
 func (c *conn) setWindow(s *segment) {
-	c.wl1, c.wl2 = s.seq, s.ack
+	c.wl1 = s.seq
 	c.sndWnd = c.windowOf(s)
 	c.sndMax = max(c.sndMax, c.sndWnd)
 }
