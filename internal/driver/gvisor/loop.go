@@ -225,8 +225,9 @@ func (l *loop) rounds(r rounds) error {
 		if err != nil || l.stopped.Load() || !more && events < len(l.events) {
 			return err
 		}
-		if n%yieldEvery == 0 {
-			runtime.Gosched() // a flood from inside must not stop the rest
+		if n%yieldEvery == 0 { // a flood from inside must not stop the rest
+			r.fire()
+			runtime.Gosched()
 		}
 	}
 }
