@@ -102,7 +102,7 @@ func (c *conn) accept(s *segment) {
 	c.rcvNxt, c.acked, c.rcvEdge = s.seq+1, s.seq+1, s.seq+1
 	c.sndUna = s.ack
 	c.sndWnd, c.sndMax = uint32(s.window), uint32(s.window)
-	c.wl1, c.wl2 = s.seq, s.ack
+	c.wl1 = s.seq
 	c.moved, c.tries = c.heard, 0
 	c.state = open
 	c.send(header.TCPFlagAck, c.sndNxt, nil)
