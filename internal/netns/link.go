@@ -14,6 +14,7 @@ import (
 
 	"rootlesskit/internal/sockio"
 	"rootlesskit/internal/wire"
+	"time"
 )
 
 // TAPRequest asks for a TAP device in the namespace.
@@ -169,6 +170,7 @@ func configureLink(req LinkRequest) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bringing %q up: %w", req.Name, err)
 	}
+	awaitOwn(req.Addrs)
 	for _, ip := range req.Neighbours {
 		if err := addNeighbour(link, ip, req.PeerMAC); err != nil {
 			return fmt.Errorf("neighbour %s: %w", ip, err)
@@ -229,6 +231,27 @@ func addAddr(link netlink.Link, p netip.Prefix) error {
 		return fmt.Errorf("address %s: %w", p, err)
 	}
 	return nil
+}
+
+// ownTimeout bounds the wait for addresses to become the namespace's own.
+const ownTimeout = 5 * time.Second
+
+// awaitOwn waits until packets to the IPv6 addresses are received. The kernel adds the
+// route for that in the background (addrconf_dad_work), on a busy machine much later
+// than the address: until then, what is sent to the address is lost.
+func awaitOwn(addrs []netip.Prefix) {
+	deadline := time.Now().Add(ownTimeout)
+	for _, a := range addrs {
+		for a.Addr().Is6() && !isOwn(a.Addr()) && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// isOwn reports whether the address is local to the calling thread's namespace, by now.
+func isOwn(ip netip.Addr) bool {
+	routes, err := netlink.RouteGet(ip.AsSlice())
+	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
 }
 
 // LoopbackUp brings lo up.

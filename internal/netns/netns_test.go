@@ -140,3 +140,38 @@ func TestCongestionOfDefaultRoutes(t *testing.T) {
 		})
 	}
 }
+
+// TestAddressesAreUsableAtOnce: the kernel adds the route that makes an IPv6 address the
+// namespace's own a moment after the address, on a busy machine much later.
+func TestAddressesAreUsableAtOnce(t *testing.T) {
+	for range 20 {
+		child := nstest.NewChild(t)
+		tap, err := netns.OpenTAP(t.Context(), child, netns.TAPRequest{Name: "tap0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(tap)
+		for name, addrs := range map[string][]string{"lo": {"2001:db8::1/128", "2001:db8::2/128"}, "tap0": {"fd00::100/64", "fd00::101/64"}} {
+			req := netns.LinkRequest{Name: name}
+			for _, a := range addrs {
+				req.Addrs = append(req.Addrs, netip.MustParsePrefix(a))
+			}
+			if err := netns.Configure(t.Context(), child, req); err != nil {
+				t.Fatal(err)
+			}
+			fds, err := netns.Sockets(t.Context(), child, netns.SocketRequest{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM, Count: len(addrs)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, fd := range fds {
+				to := req.Addrs[i].Addr()
+				if err := unix.Connect(fd, &unix.SockaddrInet6{Port: 9, Addr: to.As16()}); err != nil {
+					t.Errorf("%s of %s: %v", to, name, err)
+				} else if sa, _ := unix.Getsockname(fd); sa.(*unix.SockaddrInet6).Addr != to.As16() {
+					t.Errorf("%s of %s is reached as %v", to, name, sa)
+				}
+				unix.Close(fd)
+			}
+		}
+	}
+}
