@@ -10,26 +10,24 @@
 //	  namespace                        parent                               host
 //	+-----------+   +------+  TCP   +-----------+     bytes      +-------------+
 //	|           |   |      |<------>| translate |<-------------->| TCP sockets |
-//	|           |   |      |        +-----------+                |  outbound   |
-//	|           |   |      |        +-------+   +-------+  bytes +-------------+
-//	| programs, |   | loop,|<------>| stack |<->| relay |<------>|  published  |
-//	| kernel    |<->| link |        +-------+   +-------+        +-------------+
-//	|           |   |      |  UDP,  +----------+  datagrams      | UDP, ICMP   |
-//	|           |   |      |<------>| datagram |<--------------->| sockets     |
-//	|           |   |      |  pings | dns      |  queries        |             |
-//	+-----------+   +------+        +----------+                 +-------------+
+//	|           |   |      |        +-----------+                |             |
+//	| programs, |   | loop,|  UDP,  +-----------+  datagrams     | UDP, ICMP   |
+//	| kernel    |<->| link |<------>| datagram, |<-------------->| sockets     |
+//	|           |   |      |  pings | dns       |  queries       |             |
+//	|           |   |      |        +-----------+                +-------------+
+//	|           |   |      |  else  +-----------+
+//	|           |   |      |<------>| stack     |
+//	+-----------+   +------+        +-----------+
 //	            TAP            policy: what may be reached, and who is seen as whom
 //
-// A connection to the outside is a socket of the host, whose bytes the package
-// translate puts into segments, and the reverse. It is accepted inside when the host
-// has connected.
-//
-// A published port is served by gVisor's netstack, which connects to the namespace with
-// the client's address, and a relay of the bytes.
+// A TCP connection is a socket of the host, whose bytes the package translate puts into
+// segments, and the reverse. One to the outside is accepted inside when the host has
+// connected. A published port is the same with the roles exchanged: the namespace is
+// connected to with the client's address.
 //
 // UDP and pings are carried packet by packet. The gateway's address represents the
-// host, and answers DNS queries. The stack handles ARP, neighbour discovery, fragments,
-// and everything else.
+// host, and answers DNS queries. gVisor's netstack handles ARP, neighbour discovery,
+// fragments, and everything else.
 //
 // # The rooms
 //
@@ -37,16 +35,13 @@
 // room, or the one that the table names, explains the room.
 //
 //	gvisor     the drivers' registration, one network from its start to its end, upkeep
-//	loop       the goroutine that reads the device and waits for outbound connections
+//	loop       the goroutine that reads the device and waits for TCP's sockets
 //	link       frames from and to the TAP device: offloads (vnethdr), packets that need
-//	           no stack (frames), ICMP errors (reject), acknowledgements held back (acks)
-//	stack      netstack with its options; who has which address (plan); the share of the
-//	           buffers that each connection has (buffers)
-//	relay      bytes between a socket and the stack (relay, payload), all relays of a port
-//	           (group), who is let in when (admission)
+//	           no stack (frames), ICMP errors (reject)
+//	stack      netstack with its options; who has which address (plan)
 //	outbound   the namespace's way out: TCP (tcp, socket), UDP (udp), ping
-//	published  the host's way in: the port driver, TCP, UDP, and the address that the
-//	           namespace sees of a client (clients)
+//	published  the host's way in: the port driver, TCP, UDP, the address that the
+//	           namespace sees of a client (clients), what ICMP says of it (errors)
 //	datagram   who gets a datagram of the namespace; flows and when they end (flows);
 //	           sockets of the host, and what they tell of errors (socket, errors)
 //	dns        queries to the host's name servers, which are followed (resolvers)

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"rootlesskit/internal/driver"
@@ -17,7 +16,7 @@ import (
 // FuzzFrames gives frames to a whole network, whose device is one end of a
 // socket pair, and whose host has no sockets to give.
 func FuzzFrames(f *testing.F) {
-	r := newFuzzReader(f)
+	r, l := newFuzzReader(f)
 	var head [headLen]byte
 	r.link.putEther(head[vnetLen:], header.IPv4ProtocolNumber)
 	copy(head[vnetLen:], r.link.mac)
@@ -35,12 +34,14 @@ func FuzzFrames(f *testing.F) {
 		if len(b) <= headLen || len(b) > headLen+maxPacket {
 			return
 		}
-		copy(r.head[:], b)
-		r.frame(copy(r.view.AsSlice(), b[headLen:]))
+		l.call(func() { // whose connections they are
+			copy(r.head[:], b)
+			r.frame(copy(r.packet, b[headLen:]))
+		})
 	})
 }
 
-func newFuzzReader(f *testing.F) *reader {
+func newFuzzReader(f *testing.F) (*reader, *loop) {
 	network, err := New(driver.NetworkConfig{MTU: 1500, CIDR: netip.MustParsePrefix("10.0.2.0/24"), Ifname: "tap0", IPv6: true}, flags{})
 	if err != nil {
 		f.Fatal(err)
@@ -65,7 +66,7 @@ func newFuzzReader(f *testing.F) *reader {
 			f.Error(err)
 		}
 	})
-	return &reader{link: n.link, view: buffer.NewViewSize(maxPacket)}
+	return &reader{link: n.link, packet: make([]byte, maxPacket)}, n.loop
 }
 
 // fuzzSeeds are packets of all kinds that the driver handles.

@@ -7,11 +7,8 @@ package gvisor
 // read or write moves one frame, but with the offloads of the virtio-net header
 // (link_vnethdr.go) a frame has up to 64 KiB, whatever the MTU.
 //
-// Reading: the packet is read into a chunk of 64 KiB. Datagrams and pings are
-// handled there (datagram.go), without the stack. Of the other packets, a large
-// one is passed to the stack with its chunk, and a small one is copied, so that
-// a packet in a receive queue does not occupy 64 KiB for a few bytes. The copy
-// costs less than a fresh chunk, which would have to be zeroed.
+// Reading: the packet is read into a buffer, and handled there: TCP by the package
+// translate, datagrams and pings by datagram.go. The stack gets a copy of what is left.
 //
 // The stack's addresses are the only neighbours on this wire, so the stack does
 // not resolve link addresses: frames go to the namespace's address, and the
@@ -21,7 +18,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"runtime"
 	"sync/atomic"
 	"unsafe"
 
@@ -37,8 +33,6 @@ import (
 const (
 	// maxPacket is the size of the largest IP packet, and of the buffer for a read.
 	maxPacket = 64 << 10
-	// copyLimit is the largest packet that is copied out of the read buffer.
-	copyLimit = 32 << 10
 	// readBurst is how many frames are read before others may run.
 	readBurst = 64
 )
@@ -62,7 +56,7 @@ type link struct {
 
 func newLink(fd int, mtu int, mac, peer net.HardwareAddr) *link {
 	l := &link{tap: &sharedFD{fd: fd}, mac: mac}
-	l.reader = reader{link: l, view: buffer.NewViewSize(maxPacket)}
+	l.reader = reader{link: l, packet: make([]byte, maxPacket)}
 	l.mtu.Store(uint32(mtu))
 	l.peer.Store(macToUint64(peer))
 	return l
@@ -94,8 +88,9 @@ type reader struct {
 	link *link
 	more bool // there may be frames
 	head [headLen]byte
-	view *buffer.View
-	iov  [2]unix.Iovec
+	// packet is what follows.
+	packet []byte
+	iov    [2]unix.Iovec
 }
 
 // readBurst handles frames. It returns true if there are no more.
@@ -118,12 +113,12 @@ func (r *reader) readBurst(fd int) (wait bool, err error) {
 func (r *reader) read(fd int) (int, unix.Errno) {
 	r.iov[0].Base = &r.head[0]
 	r.iov[0].SetLen(headLen)
-	r.iov[1].Base = unsafe.SliceData(r.view.AsSlice())
+	r.iov[1].Base = unsafe.SliceData(r.packet)
 	r.iov[1].SetLen(maxPacket)
 	return sockio.Readv(fd, r.iov[:])
 }
 
-// frame handles the frame in head and view.
+// frame handles the frame in head and packet.
 func (r *reader) frame(size int) {
 	ether := r.head[vnetLen:]
 	dst, src := ether[:6], ether[6:12]
@@ -134,26 +129,17 @@ func (r *reader) frame(size int) {
 		r.link.peer.Store(from)
 	}
 	proto := tcpip.NetworkProtocolNumber(binary.BigEndian.Uint16(ether[12:]))
-	completeChecksum(r.head[:], r.view.AsSlice()[:size])
-	if proto != header.ARPProtocolNumber && r.link.intercept(r.view.AsSlice()[:size], segmentSize(r.head[:])) {
+	packet := r.packet[:size]
+	completeChecksum(r.head[:], packet)
+	if proto != header.ARPProtocolNumber && r.link.intercept(packet, segmentSize(r.head[:])) {
 		return
 	}
-	r.link.deliver(proto, r.take(size))
+	r.link.deliver(proto, packet)
 }
 
-// take returns the packet as a view of its own.
-func (r *reader) take(size int) *buffer.View {
-	if size <= copyLimit {
-		return buffer.NewViewWithData(r.view.AsSlice()[:size])
-	}
-	v := r.view
-	v.CapLength(size)
-	r.view = buffer.NewViewSize(maxPacket)
-	return v
-}
-
-func (l *link) deliver(proto tcpip.NetworkProtocolNumber, v *buffer.View) {
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
+// deliver gives a packet to the stack.
+func (l *link) deliver(proto tcpip.NetworkProtocolNumber, packet []byte) {
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(packet)})
 	l.dispatcher.DeliverNetworkPacket(proto, pkt)
 	pkt.DecRef()
 }
@@ -167,38 +153,20 @@ func (l *link) putEther(b []byte, proto tcpip.NetworkProtocolNumber) {
 	binary.BigEndian.PutUint16(b[12:], uint16(proto))
 }
 
-// maxVectors bounds the pieces of a frame. A packet of more pieces, which
-// takes very small writes, is flattened.
-const maxVectors = 32
-
-// vectors are the pieces of a frame to write.
-type vectors struct {
-	iov [maxVectors]unix.Iovec
-	n   int
-}
-
-func (v *vectors) add(b []byte) bool {
-	if len(b) == 0 {
-		return true
-	}
-	if v.n == maxVectors {
-		return false
-	}
-	v.iov[v.n].Base = unsafe.SliceData(b)
-	v.iov[v.n].SetLen(len(b))
-	v.n++
-	return true
-}
-
-// write writes one frame. A frame that the device does not take is lost, as on
-// any wire.
-func (l *link) write(v *vectors) {
+// write writes one frame: headers and payload. A frame that the device does not take is
+// lost, as on any wire.
+func (l *link) write(headers, payload []byte) {
 	fd, ok := l.tap.acquire()
 	if !ok {
 		return
 	}
 	defer l.tap.release()
-	_, _ = sockio.Writev(fd, v.iov[:v.n])
+	var iov [2]unix.Iovec
+	iov[0].Base = unsafe.SliceData(headers)
+	iov[0].SetLen(len(headers))
+	iov[1].Base = unsafe.SliceData(payload)
+	iov[1].SetLen(len(payload))
+	_, _ = sockio.Writev(fd, iov[:])
 }
 
 // Send implements translate.Link.
@@ -215,10 +183,7 @@ func (l *link) Send(headers []byte, ip int, payload []byte, segment int) {
 	}
 	putHeaderLen(vnet, len(headers)-vnetLen)
 	l.putEther(headers[vnetLen:], proto)
-	var v vectors
-	v.add(headers)
-	v.add(payload)
-	l.write(&v)
+	l.write(headers, payload)
 }
 
 // WritePackets implements stack.LinkWriter.
@@ -232,30 +197,10 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 
 func (l *link) writePacket(pkt *stack.PacketBuffer) {
 	var head [headLen]byte
-	putPacketHeader(head[:vnetLen], pkt)
 	l.putEther(head[vnetLen:], pkt.NetworkProtocolNumber)
-	var v vectors
-	v.add(head[:])
-	views, skip := pkt.AsViewList()
-	for view := views.Front(); view != nil; view = view.Next() {
-		b := view.AsSlice()
-		if skip >= len(b) {
-			skip -= len(b)
-			continue
-		}
-		if !v.add(b[skip:]) {
-			v.n = 1
-			whole := pkt.ToView()
-			v.add(whole.AsSlice())
-			l.write(&v)
-			whole.Release()
-			return
-		}
-		skip = 0
-	}
-	l.write(&v)
-	runtime.KeepAlive(&head)
-	runtime.KeepAlive(pkt)
+	packet := pkt.ToView()
+	defer packet.Release()
+	l.write(head[:], packet.AsSlice())
 }
 
 // The rest of stack.LinkEndpoint.
@@ -282,12 +227,6 @@ func (l *link) SetLinkAddress(tcpip.LinkAddress) {}
 func (l *link) Capabilities() stack.LinkEndpointCapabilities {
 	return stack.CapabilityRXChecksumOffload
 }
-
-// GSOMaxSize implements stack.GSOEndpoint.
-func (l *link) GSOMaxSize() uint32 { return maxPacket - 1 }
-
-// SupportedGSO implements stack.GSOEndpoint.
-func (l *link) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
 
 // Attach implements stack.NetworkLinkEndpoint.
 func (l *link) Attach(d stack.NetworkDispatcher) {

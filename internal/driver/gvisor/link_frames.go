@@ -172,10 +172,7 @@ func (f *frame) ip(l *link, src, dst netip.Addr, proto tcpip.TransportProtocolNu
 
 // send writes the frame with its payload.
 func (w *frameWriter) send(f *frame, payload []byte) {
-	var v vectors
-	v.add(f.head[:f.n])
-	v.add(payload)
-	w.link.write(&v)
+	w.link.write(f.head[:f.n], payload)
 }
 
 // udp sends a datagram to the namespace. It may be larger than the MTU: the

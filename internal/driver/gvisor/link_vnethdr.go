@@ -6,7 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 // The virtio-net header (virtio 1.2, 5.1.6; struct virtio_net_hdr in
@@ -75,25 +74,6 @@ func putChecksumHeader(vnet []byte, ipLen, offset int) {
 	vnet[0] = vnetNeedsCsum
 	binary.NativeEndian.PutUint16(vnet[6:], uint16(etherLen+ipLen))
 	binary.NativeEndian.PutUint16(vnet[8:], uint16(offset))
-}
-
-// putPacketHeader writes the header for a packet of the stack, whose TCP
-// leaves the checksum and the segmentation to the kernel.
-func putPacketHeader(vnet []byte, pkt *stack.PacketBuffer) {
-	gso := &pkt.GSOOptions
-	if gso.Type == stack.GSONone || !gso.NeedsCsum {
-		return
-	}
-	putChecksumHeader(vnet, int(gso.L3HdrLen), int(gso.CsumOffset))
-	if pkt.Data().Size() <= int(gso.MSS) {
-		return
-	}
-	kind := byte(gsoTCPv4)
-	if gso.Type == stack.GSOTCPv6 {
-		kind = gsoTCPv6
-	}
-	putSegments(vnet, kind, int(gso.MSS))
-	putHeaderLen(vnet, etherLen+int(gso.L3HdrLen)+len(pkt.TransportHeader().Slice()))
 }
 
 // putSegments writes the header for a packet that is to be cut into segments.

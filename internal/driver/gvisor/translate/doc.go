@@ -22,6 +22,8 @@
 //	 FIN       --->  finGot      shutdown(2)      --->
 //	 FIN       <---  finSent                      <---  end of file
 //
+// A Call is a connection to the namespace, which a SYN from here begins.
+//
 // # States (RFC 9293, 3.3.2)
 //
 //	state     from the namespace                         from the host's socket
@@ -29,6 +31,9 @@
 //	                                                     unreachable: ICMP, ended; 30 s: ended
 //	accepted  ACK: open; SYN again: SYN-ACK;             (is not read yet)
 //	          RST: ended; 3 s: both reset
+//	calling   SYN-ACK: open; RST, ICMP: refused;         (is not read yet)
+//	          ACK of another connection: RST, and SYN
+//	          again; 30 s: refused
 //	open      data, FIN: to the socket; RST: the socket  data, end of file: segments; error: RST, ended
 //	          is reset, ended; SYN: acknowledged, so     both FINs, and ours acknowledged: ended
 //	          that a peer which has forgotten the
