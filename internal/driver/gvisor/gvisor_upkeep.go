@@ -33,13 +33,27 @@ func (n *Network) upkeep(ctx context.Context) {
 			n.datagrams.outbound.sources.expire(now)
 			n.datagrams.pinger.sources.expire(now)
 			if m.due(n.link.frames.Load(), int(n.loop.watched.Load())) {
-				// Go alone would keep it for minutes, because an idle process collects no
-				// garbage. Pools release their memory in the second collection.
-				runtime.GC()
-				debug.FreeOSMemory()
+				n.releaseMemory(ctx)
 			}
 		}
 	}
+}
+
+// releaseMemory returns memory to the system. Go alone would keep it for minutes, because
+// an idle process collects no garbage.
+func (n *Network) releaseMemory(ctx context.Context) {
+	trimmed := make(chan struct{})
+	n.loop.post(func() {
+		n.outbound.translator.Trim()
+		close(trimmed)
+	})
+	select {
+	case <-trimmed:
+	case <-ctx.Done(): // the loop has ended
+		return
+	}
+	runtime.GC() // pools release their memory in the second collection
+	debug.FreeOSMemory()
 }
 
 // memoryKeeper detects when much traffic has just ended.

@@ -293,7 +293,7 @@ func TestManyReaders(t *testing.T) {
 	w := newWorldMTU(t, 65520)
 	var peers []*peer
 	text := strings.Repeat("z", 4*chunkSize)
-	for port := range 500 {
+	for port := range 300 {
 		p := w.peer(uint16(port + 1))
 		p.window = 0xffff
 		p.open()

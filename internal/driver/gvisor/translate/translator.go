@@ -176,6 +176,9 @@ func (t *Translator) feed() {
 	}
 }
 
+// Trim lets go of memory that was kept for the next connections.
+func (t *Translator) Trim() { t.chunks.spare = nil }
+
 // Close resets all connections, on both sides.
 func (t *Translator) Close() {
 	for _, c := range t.conns {
