@@ -130,3 +130,29 @@ func (p *peer) answer() int {
 	p.mine()
 	return b2i(text == "answer")
 }
+
+// TestHoarders: connections that acknowledge nothing have all chunks. Another waits for
+// a while at most.
+func TestHoarders(t *testing.T) {
+	w := newWorldMTU(t, 65520)
+	for port := range maxAllChunks/maxChunks + 10 {
+		p := w.peer(uint16(port + 1))
+		p.window = 0xffff
+		p.open()
+		p.socket.input = make([]byte, 2*maxChunks*chunkSize)
+		p.event(unix.EPOLLIN)
+	}
+	if w.tr.chunks.used != maxAllChunks {
+		t.Fatalf("%d chunks are used", w.tr.chunks.used)
+	}
+	good := w.peer(1000).open()
+	good.socket.input = []byte("answer")
+	good.event(unix.EPOLLIN)
+	for good.answer() == 0 {
+		if w.pass(100 * time.Millisecond); w.now > 10*time.Second {
+			t.Fatal("it waits in vain")
+		}
+	}
+	w.check()
+	w.empty()
+}

@@ -18,6 +18,9 @@ const (
 	// maxTries is after how many tries a namespace that is not heard at all is given
 	// up, which takes about as long as Linux takes (tcp(7), tcp_retries2).
 	maxTries = 36
+	// hoardTries is after how many tries, about six seconds, a connection that has
+	// acknowledged nothing is given up if others wait for its chunks.
+	hoardTries = 4
 	// handshakeTime is how long the namespace may take for its part of the handshake,
 	// which it normally completes at once.
 	handshakeTime = 3 * time.Second
@@ -103,6 +106,10 @@ func (c *conn) shutOut() bool { return c.readable && !c.finSent && c.usable() ==
 func (c *conn) retry(now time.Duration) {
 	if wait := c.moved + c.pause() - now; wait > 0 {
 		c.schedule(wait)
+		return
+	}
+	if c.tries >= hoardTries && len(c.t.starved) > 0 && c.t.chunks.used > maxAllChunks/2 && c.sent.size > 0 {
+		c.abort() // it keeps from others what it does not use
 		return
 	}
 	if !c.asks(now, maxTries) {
