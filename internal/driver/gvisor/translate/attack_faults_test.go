@@ -241,3 +241,57 @@ func TestWindowOfARepeatedSegment(t *testing.T) {
 		}
 	}
 }
+
+// TestShrinkingWindow: a namespace that takes back what it has offered gets no more
+// than it takes now, and everything in the end.
+func TestShrinkingWindow(t *testing.T) {
+	w := newWorld(t)
+	p := w.peer(1).open()
+	text := strings.Repeat("0123456789", 40_000)
+	p.socket.input = []byte(text)
+	p.event(unix.EPOLLIN)
+	var got strings.Builder
+	for turn := 0; got.Len() < len(text) && turn < 10_000; turn++ {
+		edge := p.got + uint32(p.window)<<7
+		for _, s := range p.mine() {
+			if end := s.seq - p.irs + uint32(len(s.payload)); s.seq-p.irs == p.got && end <= edge {
+				got.WriteString(string(s.payload))
+				p.got = end
+			}
+		}
+		p.window = uint16(turn * 7 % 50)
+		p.ackAll()
+		w.pass(firstRetry)
+	}
+	if got.String() != text {
+		t.Errorf("got %d bytes of %d", got.Len(), len(text))
+	}
+	w.check()
+	w.empty()
+}
+
+// TestHalfClosedForHours: the namespace has ended, and lives; the host goes on, slowly.
+func TestHalfClosedForHours(t *testing.T) {
+	w := newWorld(t)
+	p := w.peer(1).open()
+	p.fin()
+	p.acked()
+	for range 10 {
+		for range 3600 / 15 {
+			w.pass(keepAliveIdle)
+			if len(p.mine()) > 0 { // a probe
+				p.ackAll()
+			}
+		}
+		p.mine()
+		p.socket.input = []byte("still here")
+		p.event(unix.EPOLLIN)
+		p.data("still here")
+	}
+	p.socket.eof = true
+	p.event(unix.EPOLLIN | unix.EPOLLRDHUP)
+	if !p.data("") {
+		t.Error("no end")
+	}
+	p.gone()
+}

@@ -82,23 +82,7 @@ func TestHostile(t *testing.T) {
 		good := w.peer(1000).open()
 		var sent, got int
 		for i := range 2000 {
-			bad := w.peer(uint16(1 + r.IntN(20)))
-			if before := len(w.sockets); r.IntN(3) > 0 {
-				bad.hostile(r)
-				if len(w.sockets) > before && r.IntN(3) > 0 {
-					w.sockets[before].watcher.Ready(unix.EPOLLOUT)
-				}
-			} else if s := w.sockets[r.IntN(len(w.sockets))]; s != good.socket {
-				trouble(r, s)
-			}
-			if r.IntN(4) == 0 {
-				w.tr.EndRound()
-			}
-			if r.IntN(20) == 0 {
-				w.now += time.Duration(r.IntN(1 << (10 + r.IntN(24))))
-				w.tr.Fire()
-				w.check()
-			}
+			w.attack(r, good.socket)
 			if i%100 == 0 {
 				w.round()
 				good.mine()
@@ -116,6 +100,27 @@ func TestHostile(t *testing.T) {
 		}
 		w.check()
 		w.empty()
+	}
+}
+
+// attack does one thing to any connection but one.
+func (w *world) attack(r *rand.Rand, spared *fakeSocket) {
+	bad := w.peer(uint16(1 + r.IntN(20)))
+	if before := len(w.sockets); r.IntN(3) > 0 {
+		bad.hostile(r)
+		if len(w.sockets) > before && r.IntN(3) > 0 {
+			w.sockets[before].watcher.Ready(unix.EPOLLOUT)
+		}
+	} else if s := w.sockets[r.IntN(len(w.sockets))]; s != spared {
+		trouble(r, s)
+	}
+	if r.IntN(4) == 0 {
+		w.tr.EndRound()
+	}
+	if r.IntN(20) == 0 {
+		w.now += time.Duration(r.IntN(1 << (10 + r.IntN(24))))
+		w.tr.Fire()
+		w.check()
 	}
 }
 

@@ -43,6 +43,9 @@
 // and a queue delivers in order; if the last acknowledgement was lost, the namespace
 // repeats its FIN and gets a reset, when its program has long closed the connection.
 //
+// A RST after the FIN of the namespace, with nothing that it has not acknowledged, says
+// that it has forgotten the connection: what it has sent still goes to the host.
+//
 // A RST counts only if its number is the next expected (RFC 5961, 3). Urgent data stays
 // in the stream, as with SO_OOBINLINE. What comes out of order is not kept: the
 // namespace repeats it.

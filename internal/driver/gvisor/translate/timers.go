@@ -109,7 +109,7 @@ func (c *conn) retry(now time.Duration) {
 		return
 	}
 	if c.tries >= hoardTries && len(c.t.starved) > 0 && c.t.chunks.used > maxAllChunks/2 && c.sent.size > 0 {
-		c.abort() // it keeps from others what it does not use
+		c.abort(unix.ETIMEDOUT) // it keeps from others what it does not use
 		return
 	}
 	if !c.asks(now, maxTries) {
