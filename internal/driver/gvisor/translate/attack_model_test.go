@@ -82,14 +82,16 @@ func (m *model) deliver() {
 		m.wire = m.wire[1:]
 		if p.inwards {
 			m.receive(&p.s)
-		} else if !m.w.tr.Packet(p.s.packet()) && m.nxt == uint32(len(m.up))+2 && m.eof > 0 {
-			m.done = true // the reset of the stack, in LAST-ACK
+		} else {
+			m.w.tr.Packet(p.s.packet())
 		}
 	}
 }
 
 func (m *model) receive(s *segment) {
 	switch {
+	case s.has(header.TCPFlagRst) && m.nxt == uint32(len(m.up))+2 && m.eof > 0:
+		m.done = true // in LAST-ACK: the last acknowledgement was lost
 	case s.has(header.TCPFlagRst):
 		m.fail = "a reset"
 		return
