@@ -35,7 +35,7 @@
 // room, or the one that the table names, explains the room.
 //
 //	gvisor     the drivers' registration, one network from its start to its end, upkeep
-//	loop       the goroutine that reads the device and waits for TCP's sockets
+//	loop       the goroutine that waits for TCP's sockets, and the turns of all who have events
 //	link       frames from and to the TAP device: offloads (vnethdr), packets that need
 //	           no stack (frames), ICMP errors (reject)
 //	stack      netstack with its options; who has which address (plan)

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"rootlesskit/internal/driver"
@@ -133,15 +132,14 @@ func openTAP(ctx context.Context, sb driver.Sandbox, ifname string) (fd int, err
 
 // start makes the parts of the network on a TAP device and joins them.
 func (n *Network) start(ctx context.Context, tap int) (err error) {
-	n.link = newLink(tap, n.cfg.MTU, n.plan.gatewayMAC, n.plan.childMAC)
+	if n.link, err = newLink(tap, n.cfg.MTU, n.plan.gatewayMAC, n.plan.childMAC); err != nil {
+		return err
+	}
 	if n.loop, err = newLoop(); err != nil {
 		n.link.tap.close()
 		return err
 	}
-	if n.stack, err = newStack(n.link, &n.plan); err == nil {
-		_, err = n.loop.add(tap, unix.EPOLLIN, n.link)
-	}
-	if err != nil {
+	if n.stack, err = newStack(n.link, &n.plan); err != nil {
 		n.link.tap.close()
 		n.loop.close()
 		return err
@@ -173,31 +171,44 @@ func (n *Network) run(ctx context.Context, cancel context.CancelFunc) {
 	defer close(n.done)
 	defer cancel()
 	defer procs.Single()()
-	var workers sync.WaitGroup
+	var workers, reading sync.WaitGroup
 	workers.Go(func() { n.upkeep(ctx) })
 	workers.Go(func() {
 		<-ctx.Done()
 		n.loop.stop()
 	})
-	if err := n.loop.run(n); err != nil {
-		n.err = fmt.Errorf("the embedded network has died: %w", err)
-	}
+	reading.Go(func() {
+		defer cancel()
+		if err := n.link.serve(func(frames func() (bool, error)) error { return n.loop.work(n, frames) }); err != nil {
+			n.err = fmt.Errorf("the embedded network has died: %w", err)
+		}
+	})
+	err := n.loop.run(n)
 	cancel()
 	workers.Wait()
-	n.loop.end()
-	n.outbound.translator.Close() // while the link can still notify the namespace
-	n.link.tap.close()
+	n.disconnect()
+	reading.Wait()
 	n.loop.close()
+	if n.err == nil && err != nil {
+		n.err = fmt.Errorf("the embedded network has died: %w", err)
+	}
 	n.datagrams.close()
 	n.published.flows.close()
 	stopStack(n.stack)
 }
 
-// end implements rounds.
-func (n *Network) end() (more bool, err error) {
-	more, err = n.link.read()
-	return n.outbound.translator.EndRound() || more, err
+// disconnect cuts all connections, while the link can still notify the namespace, and
+// then the link.
+func (n *Network) disconnect() {
+	n.loop.turn.Lock()
+	n.loop.end()
+	n.outbound.translator.Close()
+	n.loop.turn.Unlock()
+	n.link.tap.close()
 }
+
+// end implements rounds.
+func (n *Network) end() (more bool) { return n.outbound.translator.EndRound() }
 
 // timeout implements rounds.
 func (n *Network) timeout() time.Duration { return n.outbound.translator.Timeout() }

@@ -2,7 +2,7 @@ package gvisor
 
 // Theory of operation.
 //
-// The link is the TAP device itself: the loop reads frames, and any
+// The link is the TAP device itself: one goroutine reads frames, and any
 // goroutine with a packet for the namespace writes it directly to the device. A
 // read or write moves one frame, but with the offloads of the virtio-net header
 // (link_vnethdr.go) a frame has up to 64 KiB, whatever the MTU.
@@ -16,8 +16,10 @@ package gvisor
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync/atomic"
 	"unsafe"
 
@@ -54,52 +56,57 @@ type link struct {
 	reader     reader
 }
 
-func newLink(fd int, mtu int, mac, peer net.HardwareAddr) *link {
-	l := &link{tap: &sharedFD{fd: fd}, mac: mac}
+func newLink(fd int, mtu int, mac, peer net.HardwareAddr) (*link, error) {
+	tap, err := newSharedFD(fd, "tap")
+	if err != nil {
+		return nil, fmt.Errorf("the TAP device: %w", err)
+	}
+	l := &link{tap: tap, mac: mac}
 	l.reader = reader{link: l, packet: make([]byte, maxPacket)}
 	l.mtu.Store(uint32(mtu))
 	l.peer.Store(macToUint64(peer))
-	return l
+	return l, nil
 }
 
 func macToUint64(b []byte) uint64 {
 	return uint64(binary.BigEndian.Uint16(b))<<32 | uint64(binary.BigEndian.Uint32(b[2:]))
 }
 
-// Ready implements translate.Watcher: the device has frames.
-func (l *link) Ready(uint32) { l.reader.more = true }
-
-// read handles some of the frames there are, and returns true if there may be more. It
-// fails if the device is gone.
-func (l *link) read() (more bool, err error) {
-	if !l.reader.more {
-		return false, nil
+// serve reads frames, with work, until the device is closed, and then returns nil, or
+// until it is gone.
+func (l *link) serve(work func(source func() (more bool, err error)) error) error {
+	var failure error
+	err := l.tap.raw.Read(func(fd uintptr) bool {
+		l.reader.fd = int(fd)
+		failure = work(l.reader.burst)
+		return failure != nil || l.tap.closed()
+	})
+	if l.tap.closed() || errors.Is(err, os.ErrClosed) {
+		return nil
 	}
-	wait, err := l.reader.readBurst(l.tap.fd)
-	l.reader.more = !wait
-	if err != nil {
-		err = fmt.Errorf("reading the TAP device: %w", err)
+	if failure == nil {
+		failure = err
 	}
-	return l.reader.more, err
+	return fmt.Errorf("reading the TAP device: %w", failure)
 }
 
 // reader is the state of the reading.
 type reader struct {
 	link *link
-	more bool // there may be frames
+	fd   int
 	head [headLen]byte
 	// packet is what follows.
 	packet []byte
 	iov    [2]unix.Iovec
 }
 
-// readBurst handles frames. It returns true if there are no more.
-func (r *reader) readBurst(fd int) (wait bool, err error) {
+// burst handles some of the frames there are, and returns true if there may be more.
+func (r *reader) burst() (more bool, err error) {
 	for range readBurst {
-		n, errno := r.read(fd)
+		n, errno := r.read(r.fd)
 		switch {
 		case errno == unix.EAGAIN:
-			return true, nil
+			return false, nil
 		case errno != 0:
 			return false, errno
 		case n > headLen:
@@ -107,7 +114,7 @@ func (r *reader) readBurst(fd int) (wait bool, err error) {
 			r.frame(n - headLen)
 		}
 	}
-	return false, nil
+	return true, nil
 }
 
 func (r *reader) read(fd int) (int, unix.Errno) {

@@ -2,15 +2,16 @@ package gvisor
 
 // Theory of operation.
 //
-// The loop is the goroutine of a network that reads the TAP device and waits for the
-// sockets of TCP connections, all in one epoll instance. It waits in Go's own
-// poller, for the instance to have events: then no thread is kept waiting, and the
-// goroutines of everything else run on the same processor (procs.Single).
+// TCP's connections have two sources of events: the frames of the namespace, which a
+// goroutine reads (link.go), and the sockets of the host, which are in the epoll
+// instance of the loop. Both goroutines wait in Go's own poller, the loop for its
+// instance to have events: then no thread is kept waiting, and the goroutines of
+// everything else run on the same processor (procs.Single). They take turns: who has
+// got something has the turn until the end of a round.
 //
-//	wait -> frames and events -> end of the round (acknowledgements) -> timers
+//	wait -> frames, or events -> end of the round (acknowledgements) -> timers
 //
-// All registrations are edge-triggered: whoever gets an event uses it up, or has the
-// loop come back.
+// All registrations are edge-triggered: whoever gets an event uses it up, or works on.
 
 import (
 	"errors"
@@ -28,8 +29,8 @@ import (
 	"rootlesskit/internal/driver/gvisor/translate"
 )
 
-// loop waits for the device and for sockets. Only its goroutine may use it, but for
-// post, call and stop.
+// loop waits for the sockets of TCP. Only who has the turn may use it, but for post, call
+// and stop.
 type loop struct {
 	file    *os.File // the epoll instance, in Go's poller
 	raw     syscall.RawConn
@@ -37,6 +38,10 @@ type loop struct {
 	slots   []loopSlot
 	free    []uint32
 	watched atomic.Int64 // registrations
+
+	turn sync.Mutex
+	// deadline is when the wait in Go's poller ends; zero: never.
+	deadline time.Time
 
 	events  [128]unix.EpollEvent
 	wakefd  int
@@ -174,62 +179,87 @@ func (l *loop) stop() {
 // yieldEvery is after how many rounds without a pause others may run.
 const yieldEvery = 8
 
-// rounds is what the loop runs.
+// rounds is what is done with the turn.
 type rounds interface {
 	// end is called at the end of a round, and returns true if there is more to do
 	// without any event.
-	end() (more bool, err error)
+	end() (more bool)
 	// timeout is how long to wait at most; negative: for ever.
 	timeout() time.Duration
 	// fire does what is due.
 	fire()
 }
 
-// run serves until stop is called, or a round fails.
-func (l *loop) run(r rounds) (failure error) {
-	var deadline time.Time
-	for failure == nil && !l.stopped.Load() {
-		deadline = time.Time{}
-		if d := r.timeout(); d >= 0 {
-			deadline = time.Now().Add(d)
-		}
-		_ = l.file.SetReadDeadline(deadline)
+// run serves until stop is called.
+func (l *loop) run(r rounds) error {
+	for !l.stopped.Load() {
 		err := l.raw.Read(func(uintptr) (done bool) {
-			failure = l.rounds(r)
-			return failure != nil || l.stopped.Load() || sooner(r.timeout(), deadline)
+			_ = l.work(r, l.dispatch) // which cannot fail
+			return l.stopped.Load()
 		})
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			l.expired(r)
+		case err != nil:
 			return err
 		}
-		r.fire()
 	}
-	return failure
+	return nil
 }
 
-// sooner reports whether a timeout ends before the deadline.
-func sooner(timeout time.Duration, deadline time.Time) bool {
-	return timeout >= 0 && (deadline.IsZero() || time.Now().Add(timeout).Before(deadline))
-}
-
-// rounds goes on until there is nothing more to do.
-func (l *loop) rounds(r rounds) error {
+// work goes on with a source of events until there is nothing more to do, or the source
+// fails. Others have their turn in between.
+func (l *loop) work(r rounds, source func() (more bool, err error)) error {
 	for n := 1; ; n++ {
-		events := l.poll()
-		for i := range events {
-			ev := &l.events[i]
-			if s := &l.slots[uint32(ev.Fd)]; s.watcher != nil && s.generation == uint32(ev.Pad) {
-				s.watcher.Ready(ev.Events)
-			}
-		}
-		more, err := r.end()
-		if err != nil || l.stopped.Load() || !more && events < len(l.events) {
-			return err
-		}
+		l.turn.Lock()
+		more, err := source()
+		more = r.end() || more
 		if n%yieldEvery == 0 { // a flood from inside must not stop the rest
 			r.fire()
+		}
+		l.limit(r)
+		l.turn.Unlock()
+		if err != nil || !more || l.stopped.Load() {
+			return err
+		}
+		if n%yieldEvery == 0 {
 			runtime.Gosched()
 		}
 	}
+}
+
+// expired does what is due when the wait is over.
+func (l *loop) expired(r rounds) {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	l.deadline = time.Time{}
+	_ = l.file.SetReadDeadline(l.deadline)
+	r.fire()
+	l.limit(r)
+}
+
+// limit has the wait end when something is due.
+func (l *loop) limit(r rounds) {
+	d := r.timeout()
+	if d < 0 {
+		return
+	}
+	if at := time.Now().Add(d); l.deadline.IsZero() || at.Before(l.deadline) {
+		l.deadline = at
+		_ = l.file.SetReadDeadline(at)
+	}
+}
+
+// dispatch is the source of the sockets' events.
+func (l *loop) dispatch() (more bool, err error) {
+	n := l.poll()
+	for i := range n {
+		ev := &l.events[i]
+		if s := &l.slots[uint32(ev.Fd)]; s.watcher != nil && s.generation == uint32(ev.Pad) {
+			s.watcher.Ready(ev.Events)
+		}
+	}
+	return n == len(l.events), nil
 }
 
 // poll returns the number of events there are.

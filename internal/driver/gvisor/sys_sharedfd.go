@@ -9,7 +9,7 @@ import (
 // sharedFD is a nonblocking descriptor that some goroutines use by number while
 // another may close it, at the cost of an uncontended lock.
 type sharedFD struct {
-	file *os.File        // nil: Go's poller does not know it
+	file *os.File
 	raw  syscall.RawConn // to wait for readiness
 
 	mu sync.RWMutex
@@ -49,10 +49,7 @@ func (s *sharedFD) closed() bool {
 // close closes the descriptor and wakes up goroutines that wait for it.
 func (s *sharedFD) close() {
 	s.mu.Lock()
-	open := s.fd >= 0 && s.file != nil
-	if s.fd >= 0 && s.file == nil {
-		syscall.Close(s.fd)
-	}
+	open := s.fd >= 0
 	s.fd = -1
 	s.mu.Unlock()
 	// Without the lock: this waits for the reader, who may be about to write.

@@ -56,8 +56,8 @@
 // takes turns with requests and replies, the acknowledgement is held back for a few
 // milliseconds, since the reply will carry it (RFC 1122, 4.2.3.2).
 //
-// # One goroutine
+// # Turns
 //
-// A Translator, and all of its connections, belong to the goroutine that reads the
-// namespace's device and waits for the sockets. Nothing is locked.
+// A Translator, and all of its connections, belong to one goroutine at a time, whose
+// caller sees to that. Nothing is locked.
 package translate

@@ -179,8 +179,9 @@ func (t *Translator) feed() {
 // Trim lets go of memory that was kept for the next connections.
 func (t *Translator) Trim() { t.chunks.spare = nil }
 
-// Close resets all connections, on both sides.
+// Close resets all connections, on both sides. No others begin.
 func (t *Translator) Close() {
+	t.cfg.Max = 0
 	for _, c := range t.conns {
 		c.abort(ErrClosed)
 	}
