@@ -98,10 +98,10 @@ func parseFlags(args []string) (options, error) {
 	f.StringVar(&o.ours, "ours", "", "`path` of our launcher (default: build ./cmd/rootlesskit)")
 	f.StringVar(&o.upstream, "upstream", "", "`path` of upstream's launcher (default: build "+upstreamVersion+" from the module proxy)")
 	f.StringVar(&o.podman, "podman", findOwnHelper(), "`path` of Podman's own rootlessport, to compare ours with")
-	f.StringVar(&o.output, "output", "", "`directory` of results.json, RESULTS.md and results.svg (default: bench/ in the module)")
+	f.StringVar(&o.output, "output", "", "`directory` of results.json, RESULTS.md and the charts (default: bench/ in the module)")
 	f.StringVar(&o.note, "note", "", "a `remark` on the run, for RESULTS.md")
 	f.BoolVar(&o.list, "list", false, "list the figures and targets")
-	f.BoolVar(&o.render, "render", false, "measure nothing; write RESULTS.md and results.svg again from results.json")
+	f.BoolVar(&o.render, "render", false, "measure nothing; write RESULTS.md and the charts again from results.json")
 	f.BoolVar(&o.verbose, "v", false, "print the process ids of each launcher, for profilers")
 	f.BoolVar(&o.measure, "measure", false, "(internal) measure and print JSON")
 	if err := f.Parse(args); err != nil {

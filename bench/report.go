@@ -63,7 +63,12 @@ func (o output) save(r Results) error {
 	if err := os.WriteFile(o.path("RESULTS.md"), append([]byte(markdown(r)), cluster...), 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(o.path("results.svg"), []byte(chart(r)), 0o644)
+	for _, c := range charts {
+		if err := os.WriteFile(o.path(c.file), []byte(c.draw(r)), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // table is rows of cells, the first of which are the heads.
@@ -199,7 +204,9 @@ func (r Results) remarks() []string {
 func markdown(r Results) string {
 	var b strings.Builder
 	b.WriteString("# Benchmark results\n\nWritten by `go run ./bench`; [README.md](README.md) says how it measures. ↓: lower is better.\n\n")
-	b.WriteString("![Ratios to the same load without a namespace](results.svg)\n\n")
+	for _, c := range charts {
+		fmt.Fprintf(&b, "![%s](%s)\n\n", c.title, c.file)
+	}
 	b.WriteString("## Ratio to direct\n\nThe same load without any namespace is 1.\n\n" + grid(allTargets, r.directCell).markdown())
 	b.WriteString("\n## Ratio to upstream\n\nThe same drivers of upstream are 1 (its builtin, where it has no such driver).\n\n" + grid(allTargets, r.upstreamCell).markdown())
 	b.WriteString("\n## Values\n\nMedian over the rounds (minimum to maximum).\n")

@@ -108,17 +108,19 @@ func TestMarkdown(t *testing.T) {
 
 func TestChartIsWellFormed(t *testing.T) {
 	for _, r := range []Results{{}, example()} {
-		for d := xml.NewDecoder(strings.NewReader(chart(r))); ; {
-			_, err := d.Token()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
+		for _, c := range charts {
+			for d := xml.NewDecoder(strings.NewReader(c.draw(r))); ; {
+				_, err := d.Token()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatalf("%s: %v", c.file, err)
+				}
 			}
 		}
 	}
-	if bars := strings.Count(chart(example()), `class="value"`); bars != 2 {
+	if bars := strings.Count(charts[0].draw(example()), `class="value"`); bars != 2 {
 		t.Errorf("%d bars, want 2", bars)
 	}
 }

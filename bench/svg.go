@@ -28,7 +28,7 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-seri
 .value { font-size: 10px; fill: #59636e }
 .grid { stroke: #d1d9e0; stroke-width: 1 }
 .direct { stroke: #59636e; stroke-width: 1.5; stroke-dasharray: 4 3 }
-.s0 { fill: #2f81f7 } .s1 { fill: #8c959f } .s2 { fill: #d29922 }
+.s0 { fill: #2f81f7 } .s1 { fill: #8c959f } .s2 { fill: #d29922 } .s3 { fill: #3fb950 }
 @media (prefers-color-scheme: dark) {
 text { fill: #f0f6fc }
 .note, .tick, .value { fill: #9198a1 }
@@ -44,24 +44,57 @@ type series struct {
 	targets []string
 }
 
-var chartSeries = []series{
-	{"RootlessKit, builtin", []string{"ours-builtin"}},
-	{"upstream, builtin", []string{"upstream-builtin"}},
-	{"pasta", []string{"upstream-pasta", "ours-pasta"}},
+// chart is a picture of ratios to direct.
+type chart struct {
+	file, title string
+	series      []series
+	figures     []chartFigure
 }
 
-// chartFigures are those that show what a published port costs.
-var chartFigures = []struct{ figure, label string }{
-	{"tcp-up-1", "TCP to the namespace, 1 stream"},
-	{"tcp-down-1", "TCP from the namespace, 1 stream"},
-	{"tcp-up-4", "TCP to the namespace, 4 streams"},
-	{"tcp-down-4", "TCP from the namespace, 4 streams"},
-	{"conns-8", "connections/s, 8 workers"},
-	{"rr-1", "requests/s, 1 connection"},
-	{"rr-32", "requests/s, 32 connections"},
-	{"udp-echo-4", "UDP echoes/s, 4 clients"},
-	{"udp-echo-8", "UDP echoes/s, 8 clients"},
-	{"udp-flood", "UDP received of 60,000/s"},
+type chartFigure struct{ id, label string }
+
+// charts are those of the README.
+var charts = []chart{
+	{
+		file: "results.svg", title: "Published ports, as a share of the same load without a namespace",
+		series: []series{
+			{"RootlessKit, builtin", []string{"ours-builtin"}},
+			{"upstream, builtin", []string{"upstream-builtin"}},
+			{"pasta", []string{"upstream-pasta", "ours-pasta"}},
+		},
+		figures: []chartFigure{
+			{"tcp-up-1", "TCP to the namespace, 1 stream"},
+			{"tcp-down-1", "TCP from the namespace, 1 stream"},
+			{"tcp-up-4", "TCP to the namespace, 4 streams"},
+			{"tcp-down-4", "TCP from the namespace, 4 streams"},
+			{"conns-8", "connections/s, 8 workers"},
+			{"rr-1", "requests/s, 1 connection"},
+			{"rr-32", "requests/s, 32 connections"},
+			{"udp-echo-4", "UDP echoes/s, 4 clients"},
+			{"udp-echo-8", "UDP echoes/s, 8 clients"},
+			{"udp-flood", "UDP received of 60,000/s"},
+		},
+	},
+	{
+		file: "outbound.svg", title: "The way out to another host, as a share of the same load without a namespace",
+		series: []series{
+			{"RootlessKit, embedded", []string{"ours-docker"}},
+			{"upstream, embedded", []string{"upstream-docker"}},
+			{"pasta", []string{"ours-pasta", "upstream-pasta"}},
+			{"slirp4netns", []string{"ours-slirp4netns", "upstream-slirp4netns"}},
+		},
+		figures: []chartFigure{
+			{"lan-conns-1", "connections/s, 1 worker"},
+			{"lan-conns-8", "connections/s, 8 workers"},
+			{"lan-rr-1", "requests/s, 1 connection"},
+			{"lan-rr-8", "requests/s, 8 connections"},
+			{"lan-udp-8", "UDP echoes/s, 8 clients"},
+			{"lan-dns-1", "DNS queries/s, 1 client"},
+			{"lan-dns-200", "DNS queries/s, 200 clients"},
+			{"lan-up-1", "TCP, sending, 1 stream"},
+			{"lan-down-1", "TCP, receiving, 1 stream"},
+		},
+	},
 }
 
 type bar struct {
@@ -74,16 +107,16 @@ type barGroup struct {
 	bars  []bar
 }
 
-func chartGroups(r Results) []barGroup {
+func (c chart) groups(r Results) []barGroup {
 	figures := map[string]Figure{}
 	for _, f := range allFigures() {
 		figures[f.ID] = f
 	}
 	var groups []barGroup
-	for _, c := range chartFigures {
-		g := barGroup{label: c.label}
-		for i, s := range chartSeries {
-			if ratio, ok := s.ratio(r, figures[c.figure]); ok {
+	for _, f := range c.figures {
+		g := barGroup{label: f.label}
+		for i, s := range c.series {
+			if ratio, ok := s.ratio(r, figures[f.id]); ok {
 				g.bars = append(g.bars, bar{i, ratio})
 			}
 		}
@@ -103,9 +136,9 @@ func (s series) ratio(r Results, f Figure) (float64, bool) {
 	return 0, false
 }
 
-// chart draws the ratios to direct as horizontal bars.
-func chart(r Results) string {
-	groups := chartGroups(r)
+// draw draws the ratios to direct as horizontal bars.
+func (c chart) draw(r Results) string {
+	groups := c.groups(r)
 	top, height := 1.0, chartTop
 	for _, g := range groups {
 		height += len(g.bars)*(barHeight+barGap) + groupGap
@@ -113,16 +146,16 @@ func chart(r Results) string {
 			top = max(top, math.Ceil(b.ratio*5)/5)
 		}
 	}
-	c := &canvas{scale: plotWidth / top, bottom: height}
-	fmt.Fprintf(c, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %[1]d %[2]d" role="img">`+"\n",
+	p := &canvas{scale: plotWidth / top, bottom: height}
+	fmt.Fprintf(p, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %[1]d %[2]d" role="img">`+"\n",
 		chartWidth, height+chartBottom)
-	c.WriteString("<title>Published ports: ratios to the same load without a namespace</title>\n" + chartStyle)
-	c.text(16, 24, "title", "start", "Published ports, as a share of the same load without a namespace")
-	c.legend(groups)
-	c.axis(top)
-	c.groups(groups)
-	c.WriteString("</svg>\n")
-	return c.String()
+	p.WriteString("<title>" + html.EscapeString(c.title) + "</title>\n" + chartStyle)
+	p.text(16, 24, "title", "start", c.title)
+	p.legend(c.series, groups)
+	p.axis(top)
+	p.groups(groups)
+	p.WriteString("</svg>\n")
+	return p.String()
 }
 
 type canvas struct {
@@ -142,7 +175,7 @@ func (c *canvas) rect(x, y, width, height float64, class string) {
 }
 
 // legend names the series that have bars.
-func (c *canvas) legend(groups []barGroup) {
+func (c *canvas) legend(all []series, groups []barGroup) {
 	used := map[int]bool{}
 	for _, g := range groups {
 		for _, b := range g.bars {
@@ -150,7 +183,7 @@ func (c *canvas) legend(groups []barGroup) {
 		}
 	}
 	x := 16.0
-	for i, s := range chartSeries {
+	for i, s := range all {
 		if used[i] {
 			c.rect(x, 39, barHeight, barHeight, fmt.Sprintf("s%d", i))
 			c.text(x+barHeight+6, 49, "note", "start", s.name)
