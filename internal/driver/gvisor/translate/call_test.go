@@ -140,3 +140,15 @@ func TestCallFromTakenPort(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMappedStaysMapped: an IPv4 address in an IPv6 packet is not taken for one of IPv4.
+func TestMappedStaysMapped(t *testing.T) {
+	w := newWorld(t)
+	w.v6 = true
+	p := w.peer(1)
+	p.flow.outside = mapped([4]byte{127, 0, 0, 1})
+	p.syn()
+	if len(w.sockets) != 1 || !w.sockets[0].target.Addr().Is4In6() {
+		t.Errorf("dialed %v", w.sockets)
+	}
+}
