@@ -2,7 +2,7 @@
 // parent's network namespace and connects with sockets that were made in the
 // child's.
 //
-// An engine has event loops (loop, timer, processor, sys), which know no protocol.
+// An engine has event loops (loop, processor), which know no protocol.
 // TCP and UDP are two groups of files, named by their prefixes; tcp.go and udp.go
 // explain how they work. Both ask a Router for the route to a server (route.go),
 // and a Pool for a socket of the namespace (pool.go).
@@ -68,7 +68,7 @@ func New(o Options) (*Engine, error) {
 func (e *Engine) Close() error {
 	e.close.Do(func() {
 		for _, l := range e.loops {
-			l.post(func() { l.stop = true })
+			l.mail.Post(func() { l.stop = true })
 		}
 		for _, l := range e.loops {
 			<-l.done

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/eventloop"
 )
 
 func startLoop(t testing.TB) *loop {
@@ -21,14 +23,14 @@ func startLoop(t testing.TB) *loop {
 // do runs f on the loop and waits for it.
 func do(t testing.TB, l *loop, f func()) {
 	t.Helper()
-	if !l.call(f) {
+	if !l.mail.Call(f) {
 		t.Fatal("the loop has ended")
 	}
 }
 
 type handlerFunc func(events uint32)
 
-func (f handlerFunc) ready(events uint32) { f(events) }
+func (f handlerFunc) Ready(events uint32) { f(events) }
 
 func pipeFDs(t testing.TB) (r, w int) {
 	t.Helper()
@@ -43,10 +45,10 @@ func pipeFDs(t testing.TB) (r, w int) {
 func TestLoopTellsEventsAndResumes(t *testing.T) {
 	l := startLoop(t)
 	r, w := pipeFDs(t)
-	var tok token
+	var tok eventloop.Token
 	got := make(chan uint32, 2)
 	do(t, l, func() {
-		tok, _ = l.register(r, unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(events uint32) {
+		tok, _ = l.set.Add(r, unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(events uint32) {
 			if events != 0 {
 				l.again(tok)
 			}
@@ -62,7 +64,7 @@ func TestLoopTellsEventsAndResumes(t *testing.T) {
 	if ev := <-got; ev != 0 {
 		t.Fatalf("resumed with events %#x, want 0", ev)
 	}
-	do(t, l, func() { l.unregister(r, tok) })
+	do(t, l, func() { l.set.Remove(r, tok) })
 }
 
 // A handler closes the other descriptor of the same batch and reuses its slot:
@@ -74,13 +76,13 @@ func TestLoopDropsStaleEvents(t *testing.T) {
 		r[i], w[i] = pipeFDs(t)
 	}
 	spare, _ := pipeFDs(t)
-	var toks [2]token
+	var toks [2]eventloop.Token
 	calls := make(chan int, 4)
 	do(t, l, func() {
 		for i := range r {
-			toks[i], _ = l.register(r[i], unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(uint32) {
-				l.unregister(r[1-i], toks[1-i])
-				if _, err := l.register(spare, unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(uint32) { calls <- -1 })); err != nil {
+			toks[i], _ = l.set.Add(r[i], unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(uint32) {
+				l.set.Remove(r[1-i], toks[1-i])
+				if _, err := l.set.Add(spare, unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(uint32) { calls <- -1 })); err != nil {
 					t.Error(err)
 				}
 				calls <- i
@@ -121,7 +123,7 @@ func TestLoopTakesNoPostsAfterItsEnd(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if l.post(func() {}) || l.call(func() {}) {
+	if l.mail.Post(func() {}) || l.mail.Call(func() {}) {
 		t.Fatal("a loop that has ended took a post")
 	}
 }
@@ -173,7 +175,7 @@ func TestLoopsProcessor(t *testing.T) {
 	r, w := pipeFDs(t)
 	events := make(chan uint32, 1)
 	do(t, l, func() {
-		_, _ = l.register(r, unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(e uint32) { events <- e }))
+		_, _ = l.set.Add(r, unix.EPOLLIN|unix.EPOLLET, handlerFunc(func(e uint32) { events <- e }))
 	})
 	do(t, l, func() {})
 	if n := runtime.GOMAXPROCS(0); n != before {

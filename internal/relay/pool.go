@@ -143,7 +143,7 @@ func (p *Pool) wait(w *waiter) {
 	p.mu.Unlock()
 	p.hint()
 	if closed {
-		w.loop.post(func() { w.got(-1) })
+		w.loop.mail.Post(func() { w.got(-1) })
 	}
 }
 
@@ -245,7 +245,7 @@ func (p *Pool) add(fds []int) {
 	sockio.CloseAll(rest[room:])
 	for i, w := range served {
 		fd := fds[i]
-		if !w.loop.post(func() { w.got(fd) }) {
+		if !w.loop.mail.Post(func() { w.got(fd) }) {
 			unix.Close(fd)
 		}
 	}
@@ -258,6 +258,6 @@ func (p *Pool) close() {
 	p.mu.Unlock()
 	sockio.CloseAll(ready)
 	for _, w := range waiting {
-		w.loop.post(func() { w.got(-1) })
+		w.loop.mail.Post(func() { w.got(-1) })
 	}
 }

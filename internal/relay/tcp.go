@@ -131,7 +131,7 @@ func (e *Engine) ForwardTCP(cfg TCPConfig) (*TCPPort, error) {
 	for _, l := range e.loops {
 		part := &tcpPart{port: p, loop: l}
 		p.parts = append(p.parts, part)
-		if !l.post(func() { started <- part.listen() }) {
+		if !l.mail.Post(func() { started <- part.listen() }) {
 			started <- errors.New("the engine is closed")
 		}
 	}
@@ -151,7 +151,7 @@ func (e *Engine) ForwardTCP(cfg TCPConfig) (*TCPPort, error) {
 func (p *TCPPort) Close() error {
 	p.close.Do(func() {
 		for _, part := range p.parts {
-			part.loop.call(part.end)
+			part.loop.mail.Call(part.end)
 		}
 		for _, fd := range p.cfg.Listeners {
 			// A program that is being started may hold a copy until its exec.

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/eventloop"
 	"rootlesskit/internal/fdlimit"
 	"rootlesskit/internal/sockio"
 )
@@ -15,11 +16,11 @@ import (
 type tcpListener struct {
 	part  *tcpPart
 	fd    int
-	token token
+	token eventloop.Token
 	armed bool
 	// A shortage of descriptors or memory disarms the listener for backoff.
 	backoff time.Duration
-	retry   *timer
+	retry   *eventloop.Timer
 	// ceiling is the first descriptor that connections must not use.
 	ceiling int
 }
@@ -30,7 +31,7 @@ const (
 )
 
 func (l *tcpListener) arm() (err error) {
-	l.token, err = l.part.loop.register(l.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, l)
+	l.token, err = l.part.loop.set.Add(l.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, l)
 	l.armed = err == nil
 	return err
 }
@@ -38,18 +39,18 @@ func (l *tcpListener) arm() (err error) {
 func (l *tcpListener) disarm() {
 	l.part.loop.stopTimer(l.retry)
 	if l.armed {
-		l.part.loop.unregister(l.fd, l.token)
+		l.part.loop.set.Remove(l.fd, l.token)
 		l.armed = false
 	}
 }
 
-// ready accepts one connection. The descriptor is level-triggered, so others get
+// Ready implements eventloop.Handler: it accepts one connection. The descriptor is level-triggered, so others get
 // their turn, and the next wait reports the next connection.
 //
 // It first takes a socket for the other side. If an accepted client had to wait
 // for one, it would hold a descriptor, and in a shortage many such clients
 // would leave none for the sockets that they wait for.
-func (l *tcpListener) ready(uint32) {
+func (l *tcpListener) Ready(uint32) {
 	pool := l.part.port.cfg.Pool(l.part.port.cfg.Family)
 	if l.backoff > 0 && l.starved() {
 		l.backOff(pool, unix.EMFILE)

@@ -3,6 +3,7 @@ package relay
 import (
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/eventloop"
 	"rootlesskit/internal/sockio"
 )
 
@@ -50,7 +51,7 @@ const (
 // tcpSide is one of the sockets.
 type tcpSide struct {
 	conn   *tcpConn
-	token  token
+	token  eventloop.Token
 	fd     int32 // -1: none
 	number uint8
 	// readable and writable say that a call is worth trying, as far as is known.
@@ -73,7 +74,7 @@ func (c *tcpConn) refuse(reason string) {
 
 // ready handles the events of a socket. Without events, it continues work that
 // was left at the end of a turn.
-func (s *tcpSide) ready(events uint32) {
+func (s *tcpSide) Ready(events uint32) {
 	c := s.conn
 	const broken = unix.EPOLLERR | unix.EPOLLHUP
 	if events == 0 {
@@ -130,9 +131,9 @@ func (c *tcpConn) closeSide(s *tcpSide) {
 	if s.fd < 0 {
 		return
 	}
-	if s.token != (token{}) {
-		c.part.loop.forget(s.token)
-		s.token = token{}
+	if s.token != (eventloop.Token{}) {
+		c.part.loop.set.Forget(s.token)
+		s.token = eventloop.Token{}
 	}
 	sockio.Close(int(s.fd))
 	s.fd = -1

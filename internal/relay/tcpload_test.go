@@ -111,7 +111,7 @@ func hold(t *testing.T, l *loop) (release func()) {
 	held, released := make(chan struct{}), make(chan struct{})
 	release = sync.OnceFunc(func() { close(released) })
 	t.Cleanup(release)
-	go l.call(func() { close(held); <-released })
+	go l.mail.Call(func() { close(held); <-released })
 	<-held
 	return release
 }

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/eventloop"
 	"rootlesskit/internal/sockio"
 )
 
@@ -14,7 +15,7 @@ type opening struct {
 	client, local netip.AddrPort
 	route         Route
 	rerouted      bool
-	deadline      *timer
+	deadline      *eventloop.Timer
 	// late says that the server does not answer, and that there is no other route.
 	late bool
 }
@@ -127,7 +128,7 @@ func (c *tcpConn) connect(fd int) {
 	c.pump(toChild)
 	for i := range c.side {
 		// A connection that has failed in the meantime may have no socket, or another one.
-		if s := &c.side[i]; !c.dead && s.fd >= 0 && s.token == (token{}) {
+		if s := &c.side[i]; !c.dead && s.fd >= 0 && s.token == (eventloop.Token{}) {
 			c.register(s)
 		}
 	}
@@ -143,7 +144,7 @@ func (c *tcpConn) connect(fd int) {
 func (c *tcpConn) register(s *tcpSide) {
 	const events = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 	var err error
-	if s.token, err = c.part.loop.register(int(s.fd), events, s); err != nil {
+	if s.token, err = c.part.loop.set.Add(int(s.fd), events, s); err != nil {
 		c.refuse(err.Error())
 	}
 }
@@ -153,7 +154,7 @@ func (c *tcpConn) resolve(then func()) {
 	o, router, loop := c.opening, c.part.port.cfg.Router, c.part.loop
 	go func() {
 		route := router.Resolve(o.client, o.local)
-		loop.post(func() {
+		loop.mail.Post(func() {
 			if !c.dead {
 				o.route = route
 				then()

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/eventloop"
 	"rootlesskit/internal/sockio"
 )
 
@@ -45,7 +46,7 @@ func (c *tcpConn) pump(d int) {
 		}
 	}
 	// Without a token, registering the socket will report what is left.
-	if !dir.resumed && src.token != (token{}) {
+	if !dir.resumed && src.token != (eventloop.Token{}) {
 		dir.resumed = true
 		c.part.loop.again(src.token)
 	}

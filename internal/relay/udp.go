@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/eventloop"
 	"rootlesskit/internal/sockio"
 )
 
@@ -88,7 +89,7 @@ type UDPPort struct {
 	batch     *udpBatch
 	listeners []*udpListener
 	flows     flowTable
-	expiry    *timer // nil: no flows
+	expiry    *eventloop.Timer // nil: no flows
 	waiting   waitingFlows
 	doubts    doubts
 	budget    *flowBudget // the engine's
@@ -118,7 +119,7 @@ func (e *Engine) ForwardUDP(cfg UDPConfig) (*UDPPort, error) {
 		p.listeners = append(p.listeners, l)
 	}
 	err := errors.New("the event loop has ended")
-	if p.loop.call(func() { err = p.start() }); err != nil {
+	if p.loop.mail.Call(func() { err = p.start() }); err != nil {
 		sockio.CloseAll(cfg.Sockets)
 		return nil, fmt.Errorf("forwarding UDP: %w", err)
 	}
@@ -129,9 +130,9 @@ func (p *UDPPort) start() (err error) {
 	p.batch = p.loop.udp.shared()
 	for i, l := range p.listeners {
 		p.batch.enableGRO(l.fd)
-		if l.token, err = p.loop.register(l.fd, unix.EPOLLIN, l); err != nil {
+		if l.token, err = p.loop.set.Add(l.fd, unix.EPOLLIN, l); err != nil {
 			for _, started := range p.listeners[:i] {
-				p.loop.unregister(started.fd, started.token)
+				p.loop.set.Remove(started.fd, started.token)
 			}
 			return err
 		}
@@ -144,7 +145,7 @@ func (p *UDPPort) start() (err error) {
 // again.
 func (p *UDPPort) Close() error {
 	p.closeOnce.Do(func() {
-		if !p.loop.call(p.stop) {
+		if !p.loop.mail.Call(p.stop) {
 			<-p.loop.done
 			p.stop()
 		}
@@ -155,7 +156,7 @@ func (p *UDPPort) Close() error {
 func (p *UDPPort) stop() {
 	p.batch.flush()
 	for _, l := range p.listeners {
-		p.loop.forget(l.token)
+		p.loop.set.Forget(l.token)
 		unix.Close(l.fd)
 	}
 	for p.flows.byUse.front != nil {

@@ -3,6 +3,8 @@ package relay
 import (
 	"net/netip"
 	"time"
+
+	"rootlesskit/internal/eventloop"
 )
 
 // Since servers start, stop and move, a flow's route is looked up again, but only
@@ -33,10 +35,10 @@ type Doubt struct {
 
 // doubts are the flows of a port that are in doubt.
 type doubts struct {
-	flows   []*udpFlow // for the next look
-	asked   []Doubt    // the same flows, as they were when they came into doubt
-	timer   *timer     // for the next look; nil if none is needed yet
-	looking bool       // a look is in progress
+	flows   []*udpFlow       // for the next look
+	asked   []Doubt          // the same flows, as they were when they came into doubt
+	timer   *eventloop.Timer // for the next look; nil if none is needed yet
+	looking bool             // a look is in progress
 	last    time.Duration
 	looked  bool // last is one
 }
@@ -82,7 +84,7 @@ func (p *UDPPort) lookSoon(lost bool) {
 		wait = max(d.last+pause-p.loop.now(), 0)
 	}
 	if d.timer != nil {
-		if d.timer.when <= p.loop.now()+wait {
+		if d.timer.When() <= p.loop.now()+wait {
 			return
 		}
 		p.loop.stopTimer(d.timer)
@@ -102,7 +104,7 @@ func (p *UDPPort) look() {
 	}
 	go func() {
 		routes := look(asked)
-		p.loop.post(func() { p.looked(flows, routes) })
+		p.loop.mail.Post(func() { p.looked(flows, routes) })
 	}()
 }
 

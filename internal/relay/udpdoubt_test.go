@@ -260,7 +260,7 @@ func TestUDPGuessIsRefused(t *testing.T) {
 				}
 			}
 			eventually(t, p, "settled", func(api.PortDetails) (settled bool) {
-				p.loop.call(func() {
+				p.loop.mail.Call(func() {
 					f := p.flows.byUse.front
 					settled = f.route.Target == c.other && !f.inDoubt && (f.lost && f.held == nil || c.what == "elsewhere")
 				})
@@ -290,7 +290,7 @@ func TestUDPCloseDuringALook(t *testing.T) {
 	<-looking
 	_ = p.Close()
 	close(answer)
-	p.loop.call(func() {}) // after the answer, or before; both must do
+	p.loop.mail.Call(func() {}) // after the answer, or before; both must do
 	if p.waiting.bytes != 0 {
 		t.Errorf("still held: %+v", p.waiting)
 	}

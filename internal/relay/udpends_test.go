@@ -24,7 +24,7 @@ func TestUDPEndsWhileFlowsWait(t *testing.T) {
 	if d.Active != maxWaitingFlows {
 		t.Errorf("details: %+v", d)
 	}
-	p.loop.call(func() {
+	p.loop.mail.Call(func() {
 		if p.waiting.bytes > maxHeldBytes {
 			t.Errorf("%d bytes are held", p.waiting.bytes)
 		}
@@ -36,7 +36,7 @@ func TestUDPEndsWhileFlowsWait(t *testing.T) {
 	before := nstest.OpenFDs()
 	close(pools.fill) // for flows that have ended
 	eventually(t, p, "answered", func(api.PortDetails) (done bool) {
-		p.loop.call(func() { done = p.waiting.flows == 0 })
+		p.loop.mail.Call(func() { done = p.waiting.flows == 0 })
 		return done
 	})
 	eventually(t, p, "at the baseline", func(api.PortDetails) bool { return len(nstest.NewFDs(before)) <= 2*8 }) // the pools' own
@@ -49,7 +49,7 @@ func TestUDPServerThatRefusesAndComesBack(t *testing.T) {
 	send(t, c, "1")
 	_, first := receiveFrom(t, server)
 	server.Close()
-	p.loop.call(func() { // in one batch: each is told the refusal of the one before
+	p.loop.mail.Call(func() { // in one batch: each is told the refusal of the one before
 		for _, msg := range []string{"2", "22", "222"} {
 			send(t, c, msg)
 		}

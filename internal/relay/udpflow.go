@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/eventloop"
 	"rootlesskit/internal/sockio"
 )
 
@@ -41,7 +42,7 @@ type udpFlow struct {
 	via   *udpListener
 	route Route
 	fd    int // -1: waits for a socket, or closed
-	token token
+	token eventloop.Token
 
 	answered bool    // since the server refused last
 	refused  bool    // since the server answered last
@@ -130,7 +131,7 @@ func (f *udpFlow) openRouted() (bool, error) {
 func (f *udpFlow) connect(fd int) error {
 	err := f.port.connectUDP(fd, f.route)
 	if err == nil {
-		f.token, err = f.port.loop.register(fd, unix.EPOLLIN, f)
+		f.token, err = f.port.loop.set.Add(fd, unix.EPOLLIN, f)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -211,7 +212,7 @@ func (f *udpFlow) forward() {
 }
 
 // ready receives the replies of the server.
-func (f *udpFlow) ready(uint32) {
+func (f *udpFlow) Ready(uint32) {
 	n, errno := f.port.batch.collect(f)
 	switch {
 	case n > 0:

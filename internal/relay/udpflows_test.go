@@ -130,7 +130,7 @@ func segmentOf(m *udpSend) int {
 
 // pass has time pass for a port.
 func pass(p *UDPPort, d time.Duration) {
-	p.loop.call(func() { p.loop.start = p.loop.start.Add(-d) })
+	p.loop.mail.Call(func() { p.loop.start = p.loop.start.Add(-d) })
 }
 
 // TestUDPFlowsLiveWhileThereIsRoom: a server may take its time for the first reply
@@ -249,7 +249,7 @@ func TestUDPEndsAFlowOfTheSameBatch(t *testing.T) {
 	server, addr := udpServer(t, "127.0.0.1:0")
 	p := forwardUDP(t, UDPConfig{Router: routes{route: routeTo(addr)}, MaxFlows: 1})
 	ended, kept := dialPort(t, p, ""), dialPort(t, p, "")
-	p.loop.call(func() {
+	p.loop.mail.Call(func() {
 		send(t, ended, "1")
 		send(t, kept, "2")
 	})
@@ -283,7 +283,7 @@ func TestUDPFlowsWaitForSockets(t *testing.T) {
 	if next['0'] != 0 {
 		t.Error("a flow that was ended got its socket")
 	}
-	p.loop.call(func() {
+	p.loop.mail.Call(func() {
 		if p.waiting != (waitingFlows{}) {
 			t.Errorf("still waiting: %+v", p.waiting)
 		}
@@ -305,7 +305,7 @@ func TestUDPFirstBurst(t *testing.T) {
 		send(t, c, string(sent[i]))
 	}
 	eventually(t, p, "held", func(api.PortDetails) (held bool) {
-		p.loop.call(func() { held = p.waiting.bytes == 60*1200 })
+		p.loop.mail.Call(func() { held = p.waiting.bytes == 60*1200 })
 		return held
 	})
 	close(pools.fill)

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/eventloop"
 	"rootlesskit/internal/sockio"
 )
 
@@ -15,7 +16,7 @@ import (
 type udpListener struct {
 	port   *UDPPort
 	fd     int
-	token  token
+	token  eventloop.Token
 	family int
 	bound  netip.AddrPort
 	// wildcard: clients send to various addresses, so each datagram comes with its own.
@@ -64,7 +65,7 @@ func setUDPBuffers(fd int) {
 
 // ready forwards one batch of datagrams; the loop comes back for more. Without
 // events, it is the end of the loop's round, when the replies are sent.
-func (l *udpListener) ready(events uint32) {
+func (l *udpListener) Ready(events uint32) {
 	b := l.port.batch
 	b.flush() // the slots are needed
 	if events == 0 {

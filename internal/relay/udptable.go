@@ -48,7 +48,7 @@ func (p *UDPPort) addFlow(f *udpFlow, now time.Duration) {
 	} else if full, most := p.budget.full(p); full == p {
 		p.evict(most)
 	} else if full != nil {
-		full.loop.post(func() { full.evict(most) })
+		full.loop.mail.Post(func() { full.evict(most) })
 	}
 	p.flows.byKey[f.key] = f
 	p.flows.byUse.push(f)
@@ -80,7 +80,7 @@ func (p *UDPPort) closeFlow(f *udpFlow) {
 
 func (f *udpFlow) closeSocket() {
 	if f.fd >= 0 {
-		f.port.loop.forget(f.token)
+		f.port.loop.set.Forget(f.token)
 		unix.Close(f.fd)
 		f.fd = -1
 	}

@@ -54,7 +54,7 @@ func (f *udpFlow) resolve() bool {
 	client, local, router := f.key.clientAddr(), f.via.asked(&f.key), p.cfg.Router
 	go func() {
 		route := router.Resolve(client, local)
-		p.loop.post(func() { f.resolved(route) })
+		p.loop.mail.Post(func() { f.resolved(route) })
 	}()
 	return true
 }

@@ -42,12 +42,16 @@ func (d *datagrams) intercept(b []byte, segment int) bool {
 		d.pinger.send(p)
 		return true
 	}
-	if source, target, errno := unreachableTCP(p); errno != 0 {
-		d.translator.Unreachable(source, target, errno)
+	message, about, ok := parseUnreachable(p)
+	switch {
+	case !ok:
+	case about.proto == header.TCPProtocolNumber:
+		d.translator.Unreachable(about.src, about.dst, errnoFor(message, about.dst.Addr().Is6()))
 		return true
+	case about.proto == header.UDPProtocolNumber && message == portUnreachable.of(about.dst.Addr().Is6()):
+		return d.published.refused(insideKey{about.src, about.dst})
 	}
-	source, target, ok := parseRefusedUDP(p)
-	return ok && d.published.refused(insideKey{source, target})
+	return false
 }
 
 // udp handles a datagram of the namespace. It does not keep the datagram.

@@ -40,8 +40,8 @@
 //	           no stack (frames), ICMP errors (reject)
 //	stack      netstack with its options; who has which address (plan)
 //	outbound   the namespace's way out: TCP (tcp, socket), UDP (udp), ping
-//	published  the host's way in: the port driver, TCP, UDP, the address that the
-//	           namespace sees of a client (clients), what ICMP says of it (errors)
+//	published  the host's way in: the port driver, TCP, UDP, and the address that the
+//	           namespace sees of a client (clients)
 //	datagram   who gets a datagram of the namespace; flows and when they end (flows);
 //	           sockets of the host, and what they tell of errors (socket, errors)
 //	dns        queries to the host's name servers, which are followed (resolvers)

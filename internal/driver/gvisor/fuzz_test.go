@@ -34,7 +34,7 @@ func FuzzFrames(f *testing.F) {
 		if len(b) <= headLen || len(b) > headLen+maxPacket {
 			return
 		}
-		l.call(func() { // whose connections they are
+		l.mail.Call(func() { // whose connections they are
 			copy(r.head[:], b)
 			r.frame(copy(r.packet, b[headLen:]))
 		})
@@ -110,7 +110,7 @@ func FuzzParsePacket(f *testing.F) {
 		if u, ok := parseUDP(p); ok && len(u.payload) > len(p.payload) {
 			t.Errorf("impossible datagram of %x", b)
 		}
-		parseRefusedUDP(p)
+		parseUnreachable(p)
 		isEchoRequest(p)
 	})
 }

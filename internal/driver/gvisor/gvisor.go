@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"sync"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
@@ -54,7 +53,6 @@ type Network struct {
 	loop      *loop
 	link      *link
 	stack     *stack.Stack
-	outbound  *outboundTCP
 	published *publishedUDP
 	datagrams *datagrams
 
@@ -146,23 +144,24 @@ func (n *Network) start(ctx context.Context, tap int) (err error) {
 	}
 	frames := &frameWriter{link: n.link, plan: &n.plan}
 	n.published = newPublishedUDP(frames, &n.policy)
-	n.outbound = newOutboundTCP(n, frames)
+	outbound := newOutboundTCP(n, frames)
+	n.loop.translator = outbound.translate(n.cfg.MTU, n.link)
 	n.datagrams = &datagrams{
 		plan:      &n.plan,
-		published: n.published, translator: n.outbound.translator,
+		published: n.published, translator: n.loop.translator,
 		outbound: newOutboundUDP(n.log, &n.plan, &n.policy, frames, n.socket, n.published),
 		dns:      newDNSRelay(ctx, n.log, n.socket, n.resolvers, frames),
 		pinger:   newPinger(n.log, &n.plan, &n.policy, frames, n.socket),
 	}
 	n.link.intercept = n.intercept
 	n.datagrams.register(n.stack)
-	n.outbound.register(n.stack)
+	registerTCP(n.stack, n.loop.translator)
 	return nil
 }
 
 // intercept is link.intercept.
 func (n *Network) intercept(b []byte, segment int) bool {
-	return n.outbound.translator.Packet(b) || n.datagrams.intercept(b, segment)
+	return n.loop.translator.Packet(b) || n.datagrams.intercept(b, segment)
 }
 
 // run serves the link until the context ends or the device is gone, and then
@@ -179,11 +178,11 @@ func (n *Network) run(ctx context.Context, cancel context.CancelFunc) {
 	})
 	reading.Go(func() {
 		defer cancel()
-		if err := n.link.serve(func(frames func() (bool, error)) error { return n.loop.work(n, frames) }); err != nil {
+		if err := n.link.serve(n.loop.work); err != nil {
 			n.err = fmt.Errorf("the embedded network has died: %w", err)
 		}
 	})
-	err := n.loop.run(n)
+	err := n.loop.run()
 	cancel()
 	workers.Wait()
 	n.disconnect()
@@ -201,20 +200,11 @@ func (n *Network) run(ctx context.Context, cancel context.CancelFunc) {
 // then the link.
 func (n *Network) disconnect() {
 	n.loop.turn.Lock()
-	n.loop.end()
-	n.outbound.translator.Close()
+	n.loop.mail.End()
+	n.loop.translator.Close()
 	n.loop.turn.Unlock()
 	n.link.tap.close()
 }
-
-// end implements rounds.
-func (n *Network) end() (more bool) { return n.outbound.translator.EndRound() }
-
-// timeout implements rounds.
-func (n *Network) timeout() time.Duration { return n.outbound.translator.Timeout() }
-
-// fire implements rounds.
-func (n *Network) fire() { n.outbound.translator.Fire() }
 
 // Wait implements driver.Network.
 func (n *Network) Wait() error {

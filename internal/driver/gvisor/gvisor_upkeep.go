@@ -32,7 +32,7 @@ func (n *Network) upkeep(ctx context.Context) {
 			n.published.flows.expire(now)
 			n.datagrams.outbound.sources.expire(now)
 			n.datagrams.pinger.sources.expire(now)
-			if m.due(n.link.frames.Load(), int(n.loop.watched.Load())) {
+			if m.due(n.link.frames.Load(), n.loop.registered()) {
 				n.releaseMemory(ctx)
 			}
 		}
@@ -43,8 +43,8 @@ func (n *Network) upkeep(ctx context.Context) {
 // an idle process collects no garbage.
 func (n *Network) releaseMemory(ctx context.Context) {
 	trimmed := make(chan struct{})
-	n.loop.post(func() {
-		n.outbound.translator.Trim()
+	n.loop.mail.Post(func() {
+		n.loop.translator.Trim()
 		close(trimmed)
 	})
 	select {

@@ -18,9 +18,9 @@ import (
 // eachSocket calls f for the host's sockets of all connections, in the loop.
 func (s *sandbox) eachSocket(f func(fd int)) {
 	l := s.network.loop
-	l.call(func() {
-		for _, slot := range l.slots {
-			if h, ok := slot.watcher.(*hostTCP); ok {
+	l.mail.Call(func() {
+		for h := range l.set.Handlers() {
+			if h, ok := h.(*hostTCP); ok {
 				f(h.fd)
 			}
 		}
@@ -96,10 +96,16 @@ func manyConnections(t *testing.T, s *sandbox, published bool, address netip.Add
 // ipIn runs ip(8) in a namespace.
 func ipIn(t *testing.T, space *nstest.Child, args ...string) string {
 	t.Helper()
+	return runIn(t, space, append([]string{"/sbin/ip"}, args...)...)
+}
+
+// runIn runs a program in a namespace.
+func runIn(t *testing.T, space *nstest.Child, command ...string) string {
+	t.Helper()
 	out, err := exec.Command("nsenter", append([]string{"--preserve-credentials", "--user", "--net",
-		fmt.Sprintf("--target=%d", space.PID), "/sbin/ip"}, args...)...).CombinedOutput()
+		fmt.Sprintf("--target=%d", space.PID)}, command...)...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("ip %v: %v: %s", args, err, out)
+		t.Fatalf("%v: %v: %s", command, err, out)
 	}
 	return string(out)
 }

@@ -76,9 +76,10 @@ func macToUint64(b []byte) uint64 {
 // until it is gone.
 func (l *link) serve(work func(source func() (more bool, err error)) error) error {
 	var failure error
+	frames := l.reader.burst // once, not for each wait
 	err := l.tap.raw.Read(func(fd uintptr) bool {
 		l.reader.fd = int(fd)
-		failure = work(l.reader.burst)
+		failure = work(frames)
 		return failure != nil || l.tap.closed()
 	})
 	if l.tap.closed() || errors.Is(err, os.ErrClosed) {

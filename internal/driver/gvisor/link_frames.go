@@ -100,31 +100,35 @@ func parseUDP(p packet) (datagram, bool) {
 	}, true
 }
 
-// parseRefusedUDP returns the two ends of the datagram that an ICMP port
-// unreachable message is about.
-func parseRefusedUDP(p packet) (source, target netip.AddrPort, ok bool) {
-	const head = 8 // of the message, and also the least that it quotes of the datagram
+// parseUnreachable parses an ICMP "destination unreachable" of the namespace, about a
+// packet that it was sent: what it says, and the flow from a peer to the namespace.
+func parseUnreachable(p packet) (message icmpMessage, about flow, ok bool) {
+	const head = 8 // of the message, and also the least that it quotes of the packet's payload
 	if len(p.payload) < head {
-		return source, target, false
+		return message, about, false
 	}
-	message, quoted := icmpMessage{p.payload[0], p.payload[1]}, p.payload[head:]
+	message = icmpMessage{p.payload[0], p.payload[1]}
+	quoted := p.payload[head:]
+	var payload []byte
 	switch {
-	case p.proto == uint8(header.ICMPv4ProtocolNumber) && p.src.Is4() && message == portUnreachable.v4:
-		if len(quoted) < header.IPv4MinimumSize+head || quoted[0] != 0x45 || quoted[9] != uint8(header.UDPProtocolNumber) {
-			return source, target, false
+	case p.proto == uint8(header.ICMPv4ProtocolNumber) && p.src.Is4() && message.kind == unreachable4:
+		if len(quoted) < header.IPv4MinimumSize+head || quoted[0] != 0x45 {
+			return message, about, false
 		}
-		udp := header.UDP(quoted[header.IPv4MinimumSize:])
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(quoted[12:16])), udp.SourcePort()),
-			netip.AddrPortFrom(netip.AddrFrom4([4]byte(quoted[16:20])), udp.DestinationPort()), true
-	case p.proto == uint8(header.ICMPv6ProtocolNumber) && p.src.Is6() && message == portUnreachable.v6:
-		if len(quoted) < header.IPv6MinimumSize+head || quoted[0]>>4 != 6 || quoted[6] != uint8(header.UDPProtocolNumber) {
-			return source, target, false
+		about.proto, payload = tcpip.TransportProtocolNumber(quoted[9]), quoted[header.IPv4MinimumSize:]
+		about.src = netip.AddrPortFrom(netip.AddrFrom4([4]byte(quoted[12:16])), binary.BigEndian.Uint16(payload))
+		about.dst = netip.AddrPortFrom(netip.AddrFrom4([4]byte(quoted[16:20])), binary.BigEndian.Uint16(payload[2:]))
+	case p.proto == uint8(header.ICMPv6ProtocolNumber) && p.src.Is6() && message.kind == unreachable6:
+		if len(quoted) < header.IPv6MinimumSize+head || quoted[0]>>4 != 6 {
+			return message, about, false
 		}
-		udp := header.UDP(quoted[header.IPv6MinimumSize:])
-		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(quoted[8:24])), udp.SourcePort()),
-			netip.AddrPortFrom(netip.AddrFrom16([16]byte(quoted[24:40])), udp.DestinationPort()), true
+		about.proto, payload = tcpip.TransportProtocolNumber(quoted[6]), quoted[header.IPv6MinimumSize:]
+		about.src = netip.AddrPortFrom(netip.AddrFrom16([16]byte(quoted[8:24])), binary.BigEndian.Uint16(payload))
+		about.dst = netip.AddrPortFrom(netip.AddrFrom16([16]byte(quoted[24:40])), binary.BigEndian.Uint16(payload[2:]))
+	default:
+		return message, about, false
 	}
-	return source, target, false
+	return message, about, true
 }
 
 // defaultTTL is Linux's.

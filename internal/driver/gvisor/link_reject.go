@@ -23,6 +23,14 @@ type icmpMessage struct{ kind, code byte }
 // 4443).
 type rejection struct{ v4, v6 icmpMessage }
 
+// of is the message of a version of IP.
+func (r rejection) of(is6 bool) icmpMessage {
+	if is6 {
+		return r.v6
+	}
+	return r.v4
+}
+
 const (
 	unreachable4 = byte(header.ICMPv4DstUnreachable)
 	unreachable6 = byte(header.ICMPv6DstUnreachable)
@@ -54,6 +62,20 @@ func rejectionFor(err error) (rejection, bool) {
 	return rejection{}, false
 }
 
+// errnoFor is what connect(2) returns after such a message (icmp_err_convert and
+// icmpv6_err_convert of the kernel). A prohibition differs by the version.
+func errnoFor(message icmpMessage, is6 bool) unix.Errno {
+	switch {
+	case message == netUnreachable.of(is6):
+		return unix.ENETUNREACH
+	case message == portUnreachable.of(is6):
+		return unix.ECONNREFUSED
+	case is6 && message == prohibited.v6:
+		return unix.EACCES
+	}
+	return unix.EHOSTUNREACH
+}
+
 // reject tells the namespace why a packet of a flow could not be delivered. The
 // message comes from the gateway or, if the destination refused, from there.
 // seq is the sequence number of the TCP segment or ping, by which the namespace
@@ -67,9 +89,6 @@ func (w *frameWriter) reject(err error, f flow, seq uint32) {
 	if r == portUnreachable {
 		from = f.dst.Addr()
 	}
-	message := r.v4
-	if f.dst.Addr().Is6() {
-		message = r.v6
-	}
+	message := r.of(f.dst.Addr().Is6())
 	w.icmpError(from, message.kind, message.code, 0, f, seq)
 }

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -23,11 +22,7 @@ func lossy(t *testing.T, space *nstest.Child) {
 		chain in { type filter hook input priority 0; iifname != lo numgen random mod 100 < 1 drop; }
 		chain out { type filter hook output priority 0; oifname != lo numgen random mod 100 < 1 drop; }
 	}`
-	out, err := exec.Command("nsenter", "--preserve-credentials", "--user", "--net",
-		fmt.Sprintf("--target=%d", space.PID), "/usr/sbin/nft", rules).CombinedOutput()
-	if err != nil {
-		t.Fatalf("nft: %v: %s", err, out)
-	}
+	runIn(t, space, "/usr/sbin/nft", rules)
 }
 
 // exchangePlan is what happens on a connection: how much goes up and down, and whether

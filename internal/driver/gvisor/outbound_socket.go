@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"rootlesskit/internal/driver/gvisor/translate"
+	"rootlesskit/internal/eventloop"
 	"rootlesskit/internal/sockio"
 )
 
@@ -25,8 +25,8 @@ type hostTCP struct {
 	loop    *loop
 	socket  socketFunc
 	fd      int
-	token   loopToken
-	watcher translate.Watcher
+	token   eventloop.Token
+	watcher eventloop.Handler
 	others  []netip.AddrPort
 }
 
@@ -58,13 +58,13 @@ func (h *hostTCP) connectAny(all []netip.AddrPort) (err error) {
 }
 
 // Watch implements translate.Socket.
-func (h *hostTCP) Watch(w translate.Watcher) (err error) {
+func (h *hostTCP) Watch(w eventloop.Handler) (err error) {
 	h.watcher = w
-	h.token, err = h.loop.add(h.fd, unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLOUT|unix.EPOLLRDHUP, h)
+	h.token, err = h.loop.set.Add(h.fd, unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, h)
 	return err
 }
 
-// Ready implements translate.Watcher, for the loop.
+// Ready implements eventloop.Handler.
 func (h *hostTCP) Ready(events uint32) { h.watcher.Ready(events) }
 
 // Connected implements translate.Socket.
@@ -103,13 +103,12 @@ func (h *hostTCP) ShutdownWrite() { sockio.ShutdownWrite(h.fd) }
 
 // Close implements translate.Socket.
 func (h *hostTCP) Close() {
-	h.loop.remove(h.token)
+	h.loop.set.Forget(h.token)
 	sockio.Close(h.fd)
 }
 
 // Reset implements translate.Socket.
 func (h *hostTCP) Reset() {
-	h.loop.remove(h.token)
 	sockio.Reset(h.fd)
-	sockio.Close(h.fd)
+	h.Close()
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -17,37 +16,38 @@ import (
 
 // outboundTCP connects the namespace's TCP to the outside. A SYN from inside is
 // answered only after the host has connected to the destination, so a destination that
-// refuses or cannot be reached looks the same from inside. All of it belongs to the
-// loop.
+// refuses or cannot be reached looks the same from inside.
 type outboundTCP struct {
-	log        *slog.Logger
-	plan       *plan
-	policy     *policy
-	socket     socketFunc
-	resolvers  *resolvers
-	loop       *loop
-	translator *translate.Translator
+	log       *slog.Logger
+	plan      *plan
+	policy    *policy
+	frames    *frameWriter
+	socket    socketFunc
+	resolvers *resolvers
+	loop      *loop
 }
 
 func newOutboundTCP(n *Network, frames *frameWriter) *outboundTCP {
-	o := &outboundTCP{log: n.log, plan: &n.plan, policy: &n.policy, socket: n.socket, resolvers: n.resolvers, loop: n.loop}
-	began := time.Now()
-	o.translator = translate.New(translate.Config{
-		Link: n.link, MTU: n.cfg.MTU, Max: min(maxConnections, fdlimit.Get()/2), Dial: o.dial,
-		Reject: func(err error, source, target netip.AddrPort, seq uint32) {
-			o.log.Debug("outbound connection failed", "to", target, "error", err)
-			frames.reject(err, flow{proto: header.TCPProtocolNumber, src: source, dst: target}, seq)
-		},
-		Now: func() time.Duration { return time.Since(began) },
-	})
-	return o
+	return &outboundTCP{log: n.log, plan: &n.plan, policy: &n.policy, frames: frames, socket: n.socket, resolvers: n.resolvers, loop: n.loop}
 }
 
-// register makes the stack pass on segments of packets that it had to reassemble.
-func (o *outboundTCP) register(s *stack.Stack) {
+// translate makes the Translator of a link, which calls what is here with the turn.
+func (o *outboundTCP) translate(mtu int, l *link) *translate.Translator {
+	return translate.New(translate.Config{
+		Link: l, MTU: mtu, Max: min(maxConnections, fdlimit.Get()/2), Dial: o.dial, Reject: o.reject, Now: o.loop.now,
+	})
+}
+
+func (o *outboundTCP) reject(err error, source, target netip.AddrPort, seq uint32) {
+	o.log.Debug("outbound connection failed", "to", target, "error", err)
+	o.frames.reject(err, flow{proto: header.TCPProtocolNumber, src: source, dst: target}, seq)
+}
+
+// registerTCP makes the stack pass on segments of packets that it had to reassemble.
+func registerTCP(s *stack.Stack, t *translate.Translator) {
 	s.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 		segment := append(append([]byte(nil), pkt.TransportHeader().Slice()...), pkt.Data().AsRange().ToSlice()...)
-		o.translator.Segment(remoteOf(id).Addr(), localOf(id).Addr(), segment)
+		t.Segment(remoteOf(id).Addr(), localOf(id).Addr(), segment)
 		return true
 	})
 }

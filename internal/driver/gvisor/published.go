@@ -154,7 +154,7 @@ func (p *Ports) serve(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) 
 func (p *Ports) serveTCP(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) io.Closer {
 	n := p.network
 	port := &tcpPort{
-		log: n.log.With("port", spec.ParentPort), loop: n.loop, translator: n.outbound.translator, clients: &p.clients,
+		log: n.log.With("port", spec.ParentPort), loop: n.loop, clients: &p.clients,
 		max: int64(min(maxConnections, fdlimit.Get()/2)), listeners: sockets, calls: map[*call]struct{}{},
 	}
 	port.ctx, port.cancel = context.WithCancel(p.ctx)

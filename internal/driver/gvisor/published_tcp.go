@@ -20,14 +20,13 @@ import (
 // tcpPort is a published TCP port. A goroutine for each listener accepts clients; their
 // connections belong to the loop.
 type tcpPort struct {
-	ctx        context.Context
-	cancel     context.CancelFunc
-	log        *slog.Logger
-	loop       *loop
-	translator *translate.Translator
-	clients    *clientSources
-	counters   counters
-	max        int64 // connections
+	ctx      context.Context
+	cancel   context.CancelFunc
+	log      *slog.Logger
+	loop     *loop
+	clients  *clientSources
+	counters counters
+	max      int64 // connections
 
 	listeners []*sharedFD
 	accepting sync.WaitGroup
@@ -122,7 +121,7 @@ func (p *tcpPort) admit(fd int, client netip.AddrPort, targets []netip.AddrPort)
 		source := netip.AddrPortFrom(p.clients.source(client.Addr(), target.Addr().Is6()), client.Port())
 		c.ways = append(c.ways, way{source, target})
 	}
-	if !p.loop.post(c.begin) {
+	if !p.loop.mail.Post(c.begin) {
 		c.refused(errClosed)
 	}
 }
@@ -142,7 +141,7 @@ func (p *tcpPort) Close() error {
 		l.close()
 	}
 	p.accepting.Wait()
-	p.loop.call(func() {
+	p.loop.mail.Call(func() {
 		for c := range p.calls {
 			c.end()
 		}
@@ -171,7 +170,7 @@ func (c *call) begin() {
 	}
 	w := c.ways[0]
 	c.ways = c.ways[1:]
-	end, err := c.port.translator.Call(translate.Call{
+	end, err := c.port.loop.translator.Call(translate.Call{
 		Socket: c.socket, Source: w.source, Target: w.target,
 		In: &c.port.counters.bytesIn, Out: &c.port.counters.bytesOut,
 		Opened: func() { c.opened = true },

@@ -12,7 +12,7 @@ func (w *world) check() {
 		if c.ended || c.flow != f {
 			w.t.Fatalf("a forgotten connection is in the table: %+v", f)
 		}
-		if i := c.timer.index; i == 0 || tr.timers[i-1] != &c.timer {
+		if !c.timer.IsSet() {
 			w.t.Fatalf("a connection without a timer, in state %d", c.state)
 		}
 		if c.state == opening {
@@ -28,9 +28,9 @@ func (w *world) check() {
 			open++
 		}
 	}
-	if open != len(tr.conns) || len(tr.timers) != len(tr.conns) || attempts != tr.opening.order.Len() {
+	if open != len(tr.conns) || tr.timers.Len() != len(tr.conns) || attempts != tr.opening.order.Len() {
 		w.t.Fatalf("%d connections, %d sockets, %d timers; %d attempts, of which %d are counted",
-			len(tr.conns), open, len(tr.timers), attempts, tr.opening.order.Len())
+			len(tr.conns), open, tr.timers.Len(), attempts, tr.opening.order.Len())
 	}
 	if chunks != tr.chunks.used || unsent != tr.unsent {
 		w.t.Fatalf("%d chunks of which %d are counted, %d bytes of which %d are counted",
@@ -69,13 +69,13 @@ func (w *world) empty() {
 	w.tr.Fire()
 	w.check()
 	tr := w.tr
-	if tr.Len()+tr.chunks.used+tr.unsent+len(tr.timers) != 0 {
-		w.t.Fatalf("%d connections, %d chunks, %d bytes and %d timers are left", tr.Len(), tr.chunks.used, tr.unsent, len(tr.timers))
+	if len(tr.conns)+tr.chunks.used+tr.unsent+tr.timers.Len() != 0 {
+		w.t.Fatalf("%d connections, %d chunks, %d bytes and %d timers are left", len(tr.conns), tr.chunks.used, tr.unsent, tr.timers.Len())
 	}
 	if n := len(tr.toAck) + len(tr.late) + len(tr.again) + len(tr.starved); n != 0 {
 		w.t.Fatalf("%d connections are still in lists", n)
 	}
-	if d := tr.Timeout(); d >= 0 {
+	if d := w.timeout(); d >= 0 {
 		w.t.Fatalf("something is due in %s", d)
 	}
 }

@@ -125,11 +125,7 @@ func TestUrgentFromTheHost(t *testing.T) {
 func TestNumbersFarAway(t *testing.T) {
 	for _, offset := range []uint32{1 << 21, 1 << 30, 1<<31 - 1, 1 << 31, 3 << 30} {
 		w := newWorld(t)
-		p := w.peer(1)
-		p.syn()
-		p.socket = w.sockets[0]
-		p.event(unix.EPOLLOUT)
-		p.irs = p.one("S.").seq
+		p := w.peer(1).accepted()
 		p.sent, p.got = 1, 1
 		p.raw(header.TCPFlagAck, p.sent+offset, p.got, nil)
 		p.acked()

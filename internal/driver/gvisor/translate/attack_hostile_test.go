@@ -73,9 +73,6 @@ func trouble(r *rand.Rand, s *fakeSocket) {
 // nothing behind. Another connection works on, and none of its bytes is lost.
 func TestHostile(t *testing.T) {
 	seeds := uint64(60)
-	if testing.Short() {
-		seeds = 10
-	}
 	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 2))
 		w := newWorldMTU(t, []int{1500, 65520}[r.IntN(2)])

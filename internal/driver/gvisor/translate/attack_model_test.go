@@ -274,9 +274,6 @@ func (m *model) host(s *fakeSocket, down *[]byte) {
 // directions, and nothing is left.
 func TestModel(t *testing.T) {
 	seeds := 40
-	if testing.Short() {
-		seeds = 20
-	}
 	for seed := range uint64(seeds) {
 		runModel(t, seed)
 	}
@@ -323,7 +320,7 @@ func (m *model) text() []byte {
 // ended reports whether both ends have everything, and have forgotten the connection.
 func (m *model) ended() bool {
 	all := m.una == uint32(len(m.up))+2 && m.eof > 0
-	return m.done || all && m.w.tr.Len() == 0 && len(m.w.sockets) > 0
+	return m.done || all && len(m.w.tr.conns) == 0 && len(m.w.sockets) > 0
 }
 
 // step is a moment of the world.
@@ -339,7 +336,7 @@ func (m *model) step(down *[]byte) {
 		m.host(w.sockets[0], down)
 	}
 	w.tr.EndRound()
-	if w.tr.Timeout() == 0 {
+	if w.timeout() == 0 {
 		w.tr.Fire()
 	}
 	for _, s := range w.take() {

@@ -19,11 +19,7 @@ var states = map[string]func(w *world) *peer{
 		return p
 	},
 	"accepted": func(w *world) *peer {
-		p := w.peer(1)
-		p.syn()
-		p.socket, p.sent, p.got = w.sockets[0], 1, 1
-		p.event(unix.EPOLLOUT)
-		p.irs = p.one("S.").seq
+		p := w.peer(1).accepted()
 		return p
 	},
 	"open": func(w *world) *peer { return w.peer(1).open() },

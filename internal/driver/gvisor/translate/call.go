@@ -39,21 +39,14 @@ const callTime = 30 * time.Second
 
 // Call calls the namespace. It returns a function that ends the connection.
 func (t *Translator) Call(call Call) (end func(), err error) {
-	f := flow{
-		inside: call.Target.Addr().As16(), outside: call.Source.Addr().As16(), v4: call.Target.Addr().Is4(),
-		insidePort: call.Target.Port(), outsidePort: call.Source.Port(),
-	}
+	f := flowOf(call.Target, call.Source)
 	if !t.findPort(&f) {
 		return nil, unix.EADDRNOTAVAIL
 	}
-	now := t.cfg.Now()
-	c := &conn{
-		t: t, flow: f, state: calling, socket: call.Socket, call: &call, mss: defaultMSS, scaled: true,
-		heard: now, moved: now, first: now,
-	}
-	c.timer.conn = c
-	c.sndUna = t.number(&f)
-	c.sndNxt = c.sndUna + 1
+	c := newConn(t, f)
+	c.state, c.socket, c.call = calling, call.Socket, &call
+	c.mss, c.scaled = defaultMSS, true
+	c.number()
 	t.conns[f] = c
 	c.sendSyn(header.TCPFlagSyn)
 	c.schedule(firstRetry)
@@ -72,11 +65,12 @@ func (t *Translator) findPort(f *flow) bool {
 	return false
 }
 
-// number is the first number of a flow. It grows with time (RFC 6528), so that a server
-// that still remembers the last connection of a client's port takes the next one.
-func (t *Translator) number(f *flow) uint32 {
+// number chooses the first number. It grows with time (RFC 6528), so that a server that
+// still remembers the last connection of a client's port takes the next one.
+func (c *conn) number() {
 	const tick = 64 * time.Nanosecond // Linux's
-	return uint32(maphash.Comparable(t.seed, *f)) + uint32(t.cfg.Now()/tick)
+	c.sndUna = uint32(maphash.Comparable(c.t.seed, c.flow)) + uint32(c.t.cfg.Now()/tick)
+	c.sndNxt = c.sndUna + 1 // the SYN takes one
 }
 
 // answer handles a segment for a call.
@@ -97,12 +91,8 @@ func (c *conn) answer(s *segment) {
 
 // accept handles the SYN-ACK.
 func (c *conn) accept(s *segment) {
-	o := parseOptions(s.options)
-	c.mss, c.scaled, c.scale = min(o.mss, c.t.mss(c.flow.v4)), o.scaled, o.scale
-	c.rcvNxt, c.acked, c.rcvEdge = s.seq+1, s.seq+1, s.seq+1
+	c.offered(s)
 	c.sndUna = s.ack
-	c.sndWnd, c.sndMax = uint32(s.window), uint32(s.window)
-	c.wl1 = s.seq
 	c.moved, c.tries = c.heard, 0
 	c.state = open
 	c.send(header.TCPFlagAck, c.sndNxt, nil)
@@ -123,11 +113,7 @@ func (c *conn) abortClosed() { c.abort(ErrClosed) }
 
 // Unreachable handles an ICMP error about a segment to the namespace.
 func (t *Translator) Unreachable(source, target netip.AddrPort, err error) {
-	f := flow{
-		inside: target.Addr().As16(), outside: source.Addr().As16(), v4: target.Addr().Is4(),
-		insidePort: target.Port(), outsidePort: source.Port(),
-	}
-	if c := t.conns[f]; c != nil && c.state == calling {
+	if c := t.conns[flowOf(target, source)]; c != nil && c.state == calling {
 		c.refused(err)
 	}
 }

@@ -91,7 +91,7 @@ func TestCallRefused(t *testing.T) {
 			t.Errorf("%s: a forged reset has ended the call", name)
 		}
 		refuse(c)
-		if !c.ended || c.why == nil || c.opened || c.socket.closed || w.tr.Len() != 0 {
+		if !c.ended || c.why == nil || c.opened || c.socket.closed || len(w.tr.conns) != 0 {
 			t.Errorf("%s: ended %v with %v, opened %v, closed %v", name, c.ended, c.why, c.opened, c.socket.closed)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"rootlesskit/internal/eventloop"
 )
 
 type state uint8
@@ -55,7 +57,7 @@ type conn struct {
 	pure             int // acknowledgements without data since the last data
 	turns            int // data after one of these, in a row
 
-	timer timer
+	timer eventloop.Timer
 	// heard is when the namespace was heard last, moved when it last acknowledged
 	// something new, or when there was nothing to acknowledge.
 	heard, moved time.Duration
@@ -66,17 +68,20 @@ type conn struct {
 	place        place         // in the openings
 }
 
-// newConn makes a connection of a SYN.
-func newConn(t *Translator, s *segment) *conn {
-	o := parseOptions(s.options)
+// newConn makes a connection that begins now.
+func newConn(t *Translator, f flow) *conn {
 	now := t.cfg.Now()
-	c := &conn{
-		t: t, flow: s.flow, mss: min(o.mss, t.mss(s.flow.v4)), scaled: o.scaled, scale: o.scale,
-		rcvNxt: s.seq + 1, acked: s.seq + 1, rcvEdge: s.seq + 1,
-		sndWnd: uint32(s.window), sndMax: uint32(s.window), heard: now, moved: now, first: now,
-	}
-	c.timer.conn = c
+	c := &conn{t: t, flow: f, heard: now, moved: now, first: now}
+	c.timer = eventloop.NewTimer(c.look)
 	return c
+}
+
+// offered takes over what a SYN or SYN-ACK of the namespace says.
+func (c *conn) offered(s *segment) {
+	o := parseOptions(s.options)
+	c.mss, c.scaled, c.scale = min(o.mss, c.t.mss(c.flow.v4)), o.scaled, o.scale
+	c.rcvNxt, c.acked, c.rcvEdge = s.seq+1, s.seq+1, s.seq+1
+	c.sndWnd, c.sndMax, c.wl1 = uint32(s.window), uint32(s.window), s.seq
 }
 
 // refuse answers the SYN as the host was answered. A host may have accepted the
@@ -104,8 +109,7 @@ func (c *conn) connected() bool {
 		return false
 	}
 	c.state = accepted
-	c.sndUna = t.number(&c.flow)
-	c.sndNxt = c.sndUna + 1
+	c.number()
 	c.moved, c.first = t.cfg.Now(), t.cfg.Now()
 	c.sendSyn(header.TCPFlagSyn | header.TCPFlagAck)
 	c.schedule(firstRetry)

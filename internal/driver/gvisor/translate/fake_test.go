@@ -4,12 +4,14 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/eventloop"
 )
 
 // fakeSocket is a socket of the host.
 type fakeSocket struct {
 	target  netip.AddrPort
-	watcher Watcher
+	watcher eventloop.Handler
 	err     unix.Errno // SO_ERROR
 
 	input   []byte // to receive
@@ -24,7 +26,7 @@ type fakeSocket struct {
 	shut, closed, reset bool
 }
 
-func (s *fakeSocket) Watch(w Watcher) error { s.watcher = w; return nil }
+func (s *fakeSocket) Watch(w eventloop.Handler) error { s.watcher = w; return nil }
 
 func (s *fakeSocket) Connected() unix.Errno {
 	e := s.err

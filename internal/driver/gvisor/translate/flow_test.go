@@ -222,7 +222,7 @@ func TestSilence(t *testing.T) {
 	p.socket.input = []byte("x")
 	p.event(unix.EPOLLIN)
 	w.pass(10 * time.Minute)
-	if w.tr.Len() != 1 {
+	if len(w.tr.conns) != 1 {
 		t.Error("given up within ten minutes")
 	}
 	w.pass(20 * time.Minute)
@@ -263,12 +263,12 @@ func TestManyOpenings(t *testing.T) {
 	}
 	w.peer(1).syn() // still wanted
 	w.peer(most + 1).syn()
-	if w.tr.Len() != most || w.sockets[0].reset || !w.sockets[1].reset {
-		t.Errorf("%d attempts, the first %v, the second %v", w.tr.Len(), w.sockets[0].reset, w.sockets[1].reset)
+	if len(w.tr.conns) != most || w.sockets[0].reset || !w.sockets[1].reset {
+		t.Errorf("%d attempts, the first %v, the second %v", len(w.tr.conns), w.sockets[0].reset, w.sockets[1].reset)
 	}
 	w.pass(time.Minute)
-	if w.tr.Len() != 0 {
-		t.Errorf("%d attempts are left after a minute without another SYN", w.tr.Len())
+	if len(w.tr.conns) != 0 {
+		t.Errorf("%d attempts are left after a minute without another SYN", len(w.tr.conns))
 	}
 }
 
@@ -279,12 +279,12 @@ func TestFull(t *testing.T) {
 		w.peer(uint16(port + 1)).open()
 	}
 	w.peer(2000).syn()
-	if n := len(w.sockets); n != 1000 || w.tr.Len() != 1000 {
-		t.Errorf("%d sockets, %d connections", n, w.tr.Len())
+	if n := len(w.sockets); n != 1000 || len(w.tr.conns) != 1000 {
+		t.Errorf("%d sockets, %d connections", n, len(w.tr.conns))
 	}
 	w.tr.Close()
-	if n := len(w.take()); n != 1000 || w.tr.Len() != 0 {
-		t.Errorf("%d segments at the end, %d connections left", n, w.tr.Len())
+	if n := len(w.take()); n != 1000 || len(w.tr.conns) != 0 {
+		t.Errorf("%d segments at the end, %d connections left", n, len(w.tr.conns))
 	}
 }
 

@@ -115,7 +115,7 @@ func (w *world) round() {
 func (w *world) pass(d time.Duration) {
 	w.t.Helper()
 	for end := w.now + d; ; {
-		next := w.tr.Timeout()
+		next := w.timeout()
 		if next < 0 || w.now+next > end {
 			w.now = end
 			return
@@ -127,6 +127,15 @@ func (w *world) pass(d time.Duration) {
 		w.tr.Fire()
 		w.round()
 	}
+}
+
+// timeout is how long nothing is due; negative: for ever.
+func (w *world) timeout() time.Duration {
+	due, ok := w.tr.Due()
+	if !ok {
+		return -1
+	}
+	return max(0, due-w.now)
 }
 
 // take returns what was sent to the namespace since the last time.

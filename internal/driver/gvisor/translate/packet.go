@@ -15,6 +15,15 @@ type flow struct {
 	v4                      bool
 }
 
+// flowOf is the flow between an address of the namespace and one outside, which are of
+// the same family.
+func flowOf(inside, outside netip.AddrPort) flow {
+	return flow{
+		inside: inside.Addr().As16(), outside: outside.Addr().As16(), v4: outside.Addr().Is4(),
+		insidePort: inside.Port(), outsidePort: outside.Port(),
+	}
+}
+
 func (f *flow) source() netip.AddrPort { return netip.AddrPortFrom(f.addr(f.inside), f.insidePort) }
 
 func (f *flow) target() netip.AddrPort { return netip.AddrPortFrom(f.addr(f.outside), f.outsidePort) }

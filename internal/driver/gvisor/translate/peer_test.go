@@ -79,15 +79,21 @@ func (p *peer) event(events uint32) {
 	p.w.round()
 }
 
-// open makes a connection.
-func (p *peer) open() *peer {
+// accepted asks for a connection, and gets the SYN-ACK.
+func (p *peer) accepted() *peer {
 	p.w.t.Helper()
 	p.syn()
 	p.socket = p.w.sockets[len(p.w.sockets)-1]
 	p.event(unix.EPOLLOUT)
-	s := p.one("S.")
-	p.irs = s.seq
+	p.irs = p.one("S.").seq
 	p.sent, p.got = 1, 1
+	return p
+}
+
+// open makes a connection.
+func (p *peer) open() *peer {
+	p.w.t.Helper()
+	p.accepted()
 	p.raw(header.TCPFlagAck, p.sent, p.got, nil)
 	p.w.round()
 	p.none()
@@ -205,7 +211,7 @@ func (p *peer) gone() {
 	if !p.socket.closed {
 		p.w.t.Fatal("its socket is open")
 	}
-	if n := p.w.tr.Len(); n == 0 && (p.w.tr.chunks.used != 0 || p.w.tr.unsent != 0 || len(p.w.tr.timers) != 0) {
-		p.w.t.Fatalf("%d chunks, %d bytes and %d timers are left", p.w.tr.chunks.used, p.w.tr.unsent, len(p.w.tr.timers))
+	if n := len(p.w.tr.conns); n == 0 && (p.w.tr.chunks.used != 0 || p.w.tr.unsent != 0 || p.w.tr.timers.Len() != 0) {
+		p.w.t.Fatalf("%d chunks, %d bytes and %d timers are left", p.w.tr.chunks.used, p.w.tr.unsent, p.w.tr.timers.Len())
 	}
 }

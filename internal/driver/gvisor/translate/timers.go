@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"container/heap"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,53 +33,31 @@ const (
 	keepAliveInterval = sockio.KeepAliveInterval * time.Second
 )
 
-// timer is when to look at a connection. What happens to the connection until then does
-// not touch it, unless it has to come earlier.
-type timer struct {
-	conn  *conn
-	when  time.Duration
-	index int // in the heap, plus one; 0: not in it
-}
+// schedule looks at the connection after d at the latest. What happens to it until then
+// does not touch its timer, unless that has to come earlier.
+func (c *conn) schedule(d time.Duration) { c.t.timers.SetEarlier(&c.timer, c.t.cfg.Now()+d) }
 
-// schedule looks at the connection after d at the latest.
-func (c *conn) schedule(d time.Duration) {
-	when := c.t.cfg.Now() + d
-	switch {
-	case c.timer.index == 0:
-		c.timer.when = when
-		heap.Push(&c.t.timers, &c.timer)
-	case when < c.timer.when:
-		c.timer.when = when
-		heap.Fix(&c.t.timers, c.timer.index-1)
-	}
-}
-
-// Timeout returns how long to wait for events at most; negative: for ever.
-func (t *Translator) Timeout() time.Duration {
-	next := time.Duration(-1)
-	if len(t.timers) > 0 {
-		next = max(0, t.timers[0].when-t.cfg.Now())
-	}
+// Due returns when Fire has something to do; false if it has nothing.
+func (t *Translator) Due() (time.Duration, bool) {
+	due, ok := t.timers.Next()
 	if len(t.late) > 0 {
-		if d := max(0, t.late[0].delayedAt+ackDelay-t.cfg.Now()); next < 0 || d < next {
-			next = d
+		if late := t.late[0].delayedAt + ackDelay; !ok || late < due {
+			return late, true
 		}
 	}
-	return next
+	return due, ok
 }
 
 // Fire does what is due.
 func (t *Translator) Fire() {
 	now := t.cfg.Now()
 	t.lateAcks(now)
-	for len(t.timers) > 0 && t.timers[0].when <= now {
-		c := heap.Pop(&t.timers).(*timer).conn
-		c.look(now)
-	}
+	t.timers.Fire(now)
 }
 
 // look does what is due for a connection, and sets its timer again.
-func (c *conn) look(now time.Duration) {
+func (c *conn) look() {
+	now := c.t.cfg.Now()
 	switch {
 	case c.state == opening:
 		if c.abandoned(now) || now-c.first >= openingTime {
@@ -177,32 +154,4 @@ func (c *conn) keepAlive(now time.Duration) {
 		c.probe()
 		c.schedule(keepAliveInterval)
 	}
-}
-
-// timers is a heap (container/heap) by the time.
-type timers []*timer
-
-func (t timers) Len() int           { return len(t) }
-func (t timers) Less(i, j int) bool { return t[i].when < t[j].when }
-
-func (t timers) Swap(i, j int) {
-	t[i], t[j] = t[j], t[i]
-	t[i].index, t[j].index = i+1, j+1
-}
-
-// Push implements heap.Interface.
-func (t *timers) Push(x any) {
-	e := x.(*timer)
-	*t = append(*t, e)
-	e.index = len(*t)
-}
-
-// Pop implements heap.Interface.
-func (t *timers) Pop() any {
-	last := len(*t) - 1
-	e := (*t)[last]
-	(*t)[last] = nil
-	*t = (*t)[:last]
-	e.index = 0
-	return e
 }

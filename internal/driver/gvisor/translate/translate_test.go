@@ -116,7 +116,7 @@ func TestRefusals(t *testing.T) {
 		}
 		w.dialErr = unix.ENETUNREACH
 		p.syn()
-		if len(w.rejects) != 2 || w.tr.Len() != 0 {
+		if len(w.rejects) != 2 || len(w.tr.conns) != 0 {
 			t.Errorf("rejected: %q", w.rejects)
 		}
 		w.dialErr = unix.ECONNREFUSED
@@ -183,11 +183,7 @@ func TestHandshakeIsRepeated(t *testing.T) {
 // TestWrongAckOfHandshake is answered with a reset.
 func TestWrongAckOfHandshake(t *testing.T) {
 	w := newWorld(t)
-	p := w.peer(1)
-	p.syn()
-	p.socket = w.sockets[0]
-	p.event(unix.EPOLLOUT)
-	p.irs = p.one("S.").seq
+	p := w.peer(1).accepted()
 	p.raw(header.TCPFlagAck, 1, 2, nil)
 	p.one("R.")
 	p.gone()

@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"container/heap"
 	"hash/maphash"
 	"math/bits"
 	"net/netip"
@@ -9,13 +8,15 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"rootlesskit/internal/eventloop"
 )
 
 // Socket is the host's side of a connection: a nonblocking stream socket.
 type Socket interface {
 	// Watch calls w whenever the socket has an event, until it is closed. Like those
 	// of an edge-triggered epoll(7), an event says what has become possible.
-	Watch(w Watcher) error
+	Watch(w eventloop.Handler) error
 	// Connected returns how the attempt to connect has ended: EINPROGRESS, if it has not.
 	Connected() unix.Errno
 	Recv(b []byte) (int, unix.Errno)
@@ -25,9 +26,6 @@ type Socket interface {
 	// Reset closes the socket, and resets its connection.
 	Reset()
 }
-
-// Watcher gets the events of a socket, as EPOLL* bits.
-type Watcher interface{ Ready(events uint32) }
 
 // Link is the way to the namespace.
 type Link interface {
@@ -59,7 +57,7 @@ type Translator struct {
 	opening openings
 	chunks  chunkPool
 	unsent  int // bytes of all connections
-	timers  timers
+	timers  eventloop.Timers
 
 	toAck   []*conn // at the end of the round
 	late    []*conn // acknowledged with a reply, or when it is time
@@ -76,9 +74,6 @@ func New(cfg Config) *Translator {
 	return &Translator{cfg: cfg, conns: map[flow]*conn{}, opening: newOpenings(cfg.Max), seed: maphash.MakeSeed()}
 }
 
-// Len is the number of connections.
-func (t *Translator) Len() int { return len(t.conns) }
-
 // Packet handles a packet of the namespace, and does not keep it. It returns false if
 // the packet is not a plain one of TCP.
 func (t *Translator) Packet(b []byte) bool {
@@ -91,7 +86,7 @@ func (t *Translator) Packet(b []byte) bool {
 
 // Segment is Packet for a segment whose packet had to be reassembled.
 func (t *Translator) Segment(source, target netip.Addr, tcp []byte) {
-	s := segment{flow: flow{inside: source.As16(), outside: target.As16(), v4: target.Is4()}}
+	s := segment{flow: flowOf(netip.AddrPortFrom(source, 0), netip.AddrPortFrom(target, 0))}
 	if s.parseTCP(tcp) {
 		t.segment(&s)
 	}
@@ -113,7 +108,8 @@ func (t *Translator) open(s *segment) {
 	if !t.opening.room(t) {
 		return // it will be repeated
 	}
-	c := newConn(t, s)
+	c := newConn(t, s.flow)
+	c.offered(s)
 	socket, err := t.cfg.Dial(s.flow.source(), s.flow.target())
 	if err != nil {
 		c.refuse(err)
@@ -221,9 +217,7 @@ func (t *Translator) remove(c *conn) {
 	c.ended = true
 	delete(t.conns, c.flow)
 	t.opening.remove(c)
-	if c.timer.index > 0 {
-		heap.Remove(&t.timers, c.timer.index-1)
-	}
+	t.timers.Stop(&c.timer)
 	c.sent.acknowledge(&t.chunks, c.sent.size)
 	c.sent.tidy(&t.chunks)
 	t.unsent -= len(c.unsent)
