@@ -51,7 +51,7 @@ func (m Metric) label() string {
 }
 
 func allFigures() []Figure {
-	return slices.Concat(throughputFigures(), connectionFigures(), requestFigures(), udpFigures(), outboundFigures(), httpFigures(),
+	return slices.Concat(throughputFigures(), connectionFigures(), requestFigures(), udpFigures(), outboundFigures(), crowdFigures(), httpFigures(),
 		memoryFigures(), memoryLoadFigures(), startupFigures(), idleFigures(), faultFigures(), stormFigures(), dockerFigures(), podmanFigures())
 }
 
@@ -118,7 +118,7 @@ const grace = 5 * time.Second
 func (l Load) run() (Values, error) {
 	run := map[string]func(Load) (Values, error){
 		upload: runUpload, download: runDownload, connections: runConnections,
-		requests: runRequests, storm: runStorm, dnsQueries: runDNS, udpEcho: runUDPEcho, udpFlood: runUDPFlood,
+		requests: runRequests, storm: runStorm, held: runHeld, dnsQueries: runDNS, udpEcho: runUDPEcho, udpFlood: runUDPFlood,
 		httpConnections: runHTTPConnections, httpRequests: runHTTPRequests, httpDownload: runHTTPDownload,
 	}
 	return run[l.Kind](l)

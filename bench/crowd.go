@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
+
+// Many connections of the namespace to another host: what they cost while they are
+// silent, and while all of them are in use.
+const (
+	crowdIdle   = 10000
+	crowdActive = 2000
+	crowdHeld   = 3 * time.Second // how long the silent ones are held
+)
+
+// held connections are used once and then stay open.
+const held = "held"
+
+func crowdFigures() []Figure {
+	metrics := []Metric{cost("memory", "MiB"), cost("of a connection", "KiB"), cost("descriptors", "")}
+	active := append(metrics[:3:3], rate("/s"), cost("p50", "µs"), cost("p99", "µs"))
+	return []Figure{
+		{ID: "crowd-idle", Group: "crowd", Title: fmt.Sprintf("to another host: %d connections, idle", crowdIdle), For: crowded, LAN: true, MaxRounds: 3,
+			Metrics: metrics, Sample: crowdSampler(Load{Kind: held, Clients: crowdIdle, Duration: crowdHeld})},
+		{ID: "crowd-active", Group: "crowd", Title: fmt.Sprintf("to another host: requests of %d connections", crowdActive), For: crowded, LAN: true, MaxRounds: 3,
+			Metrics: active, Sample: crowdSampler(Load{Kind: requests, Clients: crowdActive})},
+	}
+}
+
+func crowded(t Target) bool { return t.Launcher != "" && goesOut(t) }
+
+// crowdSampler takes the most that the launcher and its helpers use during the load.
+func crowdSampler(load Load) func(context.Context, *runner, Target) (Values, error) {
+	return func(ctx context.Context, r *runner, t Target) (Values, error) {
+		to := lanAddr()
+		if !to.IsValid() {
+			return nil, errors.New("this figure takes root, to make the namespace of another host")
+		}
+		s, err := r.open(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		defer s.close()
+		launcher, helpers := s.processes(r.tools)
+		processes := append(launcher, helpers...)
+		time.Sleep(settleFirst)
+		before, err := settledPSS(processes)
+		if err != nil {
+			return nil, err
+		}
+		load.Addr = to.String()
+		if load.Duration == 0 {
+			load.Duration = r.opts.duration
+		}
+		return s.crowd(load, processes, before)
+	}
+}
+
+// crowd runs the load. Its Values are those of the load, and what the processes used.
+func (s *session) crowd(load Load, processes []int, before uint64) (Values, error) {
+	var v Values
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		v, err = s.agent.run(load)
+		ended <- err
+	}()
+	var most, open uint64
+	for {
+		select {
+		case err := <-ended:
+			if err != nil {
+				return nil, err
+			}
+			v["memory"], v["descriptors"] = mib(most), float64(open)
+			v["of a connection"] = float64(most-min(most, before)) / float64(load.Clients)
+			return v, nil
+		case <-time.After(settleStep):
+		}
+		now, err := pss(processes)
+		fds, err2 := descriptors(processes)
+		if err := errors.Join(err, err2); err != nil {
+			<-ended
+			return nil, err
+		}
+		most, open = max(most, now), max(open, fds)
+	}
+}
+
+// runHeld opens the connections, and holds them for the duration.
+func runHeld(l Load) (Values, error) {
+	_, err := l.each(func(_ int, c net.Conn, end time.Time) error {
+		if err := c.SetReadDeadline(end); err != nil {
+			return err
+		}
+		n, err := c.Read(make([]byte, 1))
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		return fmt.Errorf("a connection did not stay silent and open: %d bytes, %w", n, err)
+	})
+	return Values{}, err
+}
+
+// descriptors counts the open ones.
+func descriptors(pids []int) (uint64, error) {
+	return sum(pids, func(pid int) (uint64, error) {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		return uint64(len(entries)), err
+	})
+}
