@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"time"
@@ -45,9 +46,9 @@ func crowdSampler(load Load) func(context.Context, *runner, Target) (Values, err
 			return nil, err
 		}
 		defer s.close()
+		time.Sleep(settleFirst)
 		launcher, helpers := s.processes(r.tools)
 		processes := append(launcher, helpers...)
-		time.Sleep(settleFirst)
 		before, err := settledPSS(processes)
 		if err != nil {
 			return nil, err
@@ -62,11 +63,11 @@ func crowdSampler(load Load) func(context.Context, *runner, Target) (Values, err
 
 // crowd runs the load. Its Values are those of the load, and what the processes used.
 func (s *session) crowd(load Load, processes []int, before uint64) (Values, error) {
-	var v Values
+	v := Values{}
 	ended := make(chan error, 1)
 	go func() {
-		var err error
-		v, err = s.agent.run(load)
+		of, err := s.agent.run(load)
+		maps.Copy(v, of)
 		ended <- err
 	}()
 	var most, open uint64
@@ -76,18 +77,20 @@ func (s *session) crowd(load Load, processes []int, before uint64) (Values, erro
 			if err != nil {
 				return nil, err
 			}
-			v["memory"], v["descriptors"] = mib(most), float64(open)
+			v["memory"] = mib(most)
+			if open > 0 {
+				v["descriptors"] = float64(open)
+			}
 			v["of a connection"] = float64(most-min(most, before)) / float64(load.Clients)
 			return v, nil
 		case <-time.After(settleStep):
 		}
 		now, err := pss(processes)
-		fds, err2 := descriptors(processes)
-		if err := errors.Join(err, err2); err != nil {
+		if err != nil {
 			<-ended
 			return nil, err
 		}
-		most, open = max(most, now), max(open, fds)
+		most, open = max(most, now), max(open, descriptors(processes))
 	}
 }
 
@@ -106,10 +109,14 @@ func runHeld(l Load) (Values, error) {
 	return Values{}, err
 }
 
-// descriptors counts the open ones.
-func descriptors(pids []int) (uint64, error) {
-	return sum(pids, func(pid int) (uint64, error) {
+// descriptors counts the open ones; 0: a program hides them (pasta is not dumpable).
+func descriptors(pids []int) uint64 {
+	n, err := sum(pids, func(pid int) (uint64, error) {
 		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 		return uint64(len(entries)), err
 	})
+	if err != nil {
+		return 0
+	}
+	return n
 }

@@ -139,7 +139,21 @@ func attachTAP(fd int, req TAPRequest) error {
 			return fmt.Errorf("TUNSETOFFLOAD %#x: %w", req.Offloads, err)
 		}
 	}
+	lengthenQueue(req.Name)
 	return nil
+}
+
+// tapQueue is how many frames of the namespace wait for their reader. The kernel's own
+// 1,000 are too few for as many connections that send at the same time, and each one
+// lost stands still for 200 ms or more. It is not larger since a frame has up to 64 KiB,
+// and those that wait count for no socket.
+const tapQueue = 2500
+
+// lengthenQueue leaves the queue as it is if the kernel has no memory for more.
+func lengthenQueue(name string) {
+	if link, err := netlink.LinkByName(name); err == nil {
+		_ = netlink.LinkSetTxQLen(link, tapQueue)
+	}
 }
 
 func (n *Namespace) configure(_ context.Context, req LinkRequest) (none wire.None, fds []int, err error) {

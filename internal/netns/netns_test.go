@@ -1,6 +1,7 @@
 package netns_test
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"os/exec"
 	"strconv"
@@ -108,6 +109,50 @@ func TestTAPWithAddressAndRoute(t *testing.T) {
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("no %q in %s (%v)", want, out, err)
 		}
+	}
+}
+
+// TestTAPHoldsABurst: two thousand connections that send at the same time lose nothing
+// before the reader has its turn.
+func TestTAPHoldsABurst(t *testing.T) {
+	const burst = 2000
+	child := nstest.NewChild(t)
+	tap, err := netns.OpenTAP(t.Context(), child, netns.TAPRequest{Name: "tap0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(tap)
+	err = netns.Configure(t.Context(), child, netns.LinkRequest{
+		Name: "tap0", Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.2.100/24")},
+		Neighbours: []netip.Addr{netip.MustParseAddr("10.0.2.2")}, PeerMAC: net.HardwareAddr{2, 0, 0, 0, 0, 9},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, err := netns.Sockets(t.Context(), child, netns.SocketRequest{Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Count: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[0])
+	to := &unix.SockaddrInet4{Addr: [4]byte{10, 0, 2, 2}, Port: 9}
+	for i := range burst {
+		if err := unix.Sendto(fds[0], binary.BigEndian.AppendUint16(nil, uint16(i)), 0, to); err != nil {
+			t.Fatalf("datagram %d: %v", i, err)
+		}
+	}
+	for i := 0; i < burst; {
+		frame := make([]byte, 2048)
+		n, err := unix.Read(tap, frame)
+		if err != nil {
+			t.Fatalf("after %d of %d datagrams: %v", i, burst, err)
+		}
+		if frame = frame[:n]; n < 44 || frame[12] != 8 || frame[13] != 0 || frame[23] != unix.IPPROTO_UDP {
+			continue // the kernel's own: multicast memberships, router solicitations
+		}
+		if got := binary.BigEndian.Uint16(frame[42:]); got != uint16(i) {
+			t.Fatalf("datagram %d came in place of %d", got, i)
+		}
+		i++
 	}
 }
 
