@@ -23,10 +23,11 @@ const held = "held"
 
 func crowdFigures() []Figure {
 	metrics := []Metric{cost("memory", "MiB"), cost("of a connection", "KiB"), cost("descriptors", "")}
+	idle := append(metrics[:3:3], Metric{Name: "opened"}, Metric{Name: "answering afterwards"})
 	active := append(metrics[:3:3], rate("/s"), cost("p50", "µs"), cost("p99", "µs"))
 	return []Figure{
 		{ID: "crowd-idle", Group: "crowd", Title: fmt.Sprintf("to another host: %d connections, idle", crowdIdle), For: crowded, LAN: true, MaxRounds: 3,
-			Metrics: metrics, Sample: crowdSampler(Load{Kind: held, Clients: crowdIdle, Duration: crowdHeld})},
+			Metrics: idle, Sample: crowdSampler(Load{Kind: held, Clients: crowdIdle, Duration: crowdHeld})},
 		{ID: "crowd-active", Group: "crowd", Title: fmt.Sprintf("to another host: requests of %d connections", crowdActive), For: crowded, LAN: true, MaxRounds: 3,
 			Metrics: active, Sample: crowdSampler(Load{Kind: requests, Clients: crowdActive})},
 	}
@@ -81,32 +82,52 @@ func (s *session) crowd(load Load, processes []int, before uint64) (Values, erro
 			if open > 0 {
 				v["descriptors"] = float64(open)
 			}
-			v["of a connection"] = float64(most-min(most, before)) / float64(load.Clients)
+			opened, ok := v["opened"]
+			if !ok {
+				opened = float64(load.Clients)
+			}
+			v["of a connection"] = float64(most-min(most, before)) / max(opened, 1)
 			return v, nil
 		case <-time.After(settleStep):
 		}
 		now, err := pss(processes)
 		if err != nil {
-			<-ended
-			return nil, err
+			continue // a helper has ended
 		}
 		most, open = max(most, now), max(open, descriptors(processes))
 	}
 }
 
-// runHeld opens the connections, and holds them for the duration.
+// runHeld opens as many connections as there can be, and holds them for the duration.
 func runHeld(l Load) (Values, error) {
-	_, err := l.each(func(_ int, c net.Conn, end time.Time) error {
-		if err := c.SetReadDeadline(end); err != nil {
-			return err
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
 		}
-		n, err := c.Read(make([]byte, 1))
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil
+	}()
+	for range l.Clients {
+		c, err := l.connected()
+		if err != nil {
+			break
 		}
-		return fmt.Errorf("a connection did not stay silent and open: %d bytes, %w", n, err)
-	})
-	return Values{}, err
+		conns = append(conns, c)
+	}
+	time.Sleep(l.Duration)
+	answering := 0
+	for _, c := range conns {
+		if err := exchangeWithin(c, grace); err == nil {
+			answering++
+		}
+	}
+	return Values{"opened": float64(len(conns)), "answering afterwards": float64(answering)}, nil
+}
+
+func exchangeWithin(c net.Conn, d time.Duration) error {
+	if err := c.SetDeadline(time.Now().Add(d)); err != nil {
+		return err
+	}
+	return exchange(c, message(opEcho), make([]byte, messageSize))
 }
 
 // descriptors counts the open ones; 0: a program hides them (pasta is not dumpable).

@@ -37,6 +37,7 @@ var networkRuns = []struct {
 // TestProgramsInside has programs use each network: transfers of which the
 // checksum is compared, a clone, 100 TLS streams at a time, UDP.
 func TestProgramsInside(t *testing.T) {
+	t.Parallel()
 	repository := makeRepository(t)
 	ping, pong := "", ""
 	if mayPing(t) {

@@ -36,6 +36,7 @@ const (
 // own. What is in a tunnel the kernel gives to the device without a checksum, and in
 // packets larger than the MTU.
 func TestOverlay(t *testing.T) {
+	t.Parallel()
 	for _, tunnel := range []string{"vxlan", "vxlan6", "geneve", "gre"} {
 		t.Run(tunnel, func(t *testing.T) {
 			if problem := noTunnel(t, tunnel); problem != "" {

@@ -176,6 +176,7 @@ var forged = regexp.MustCompile(`forged (\d+)`)
 // TestForgedSockets: a command that answers for the child cannot have the parent
 // connect a socket of the host, or another kind of socket.
 func TestForgedSockets(t *testing.T) {
+	t.Parallel()
 	for _, network := range ownedNetworks {
 		for _, flag := range []string{"--detach-netns=false", "--detach-netns"} {
 			for _, kind := range []string{"forge_host", "forge_others"} {
