@@ -39,7 +39,7 @@ TOOL      = $(GO) tool -modfile=tools/go.mod
 
 ARCHS    := amd64 arm64 arm 386 riscv64 ppc64le s390x loong64
 
-.PHONY: all build modules test test-bare test-clients test-podman test-compat test-kubernetes vet-all test-kernels mutants lint fmt demo bench bench-kubernetes install dist clean help
+.PHONY: all build modules test test-bare test-clients test-podman test-compat test-kubernetes vet-all test-emulated test-kernels mutants lint fmt demo bench bench-kubernetes install dist clean help
 
 all: build
 
@@ -100,6 +100,17 @@ vet-all: $(ARCHS:%=vet/%) ## go vet, tests too, for every architecture of dist
 
 vet/%: force
 	GOOS=linux GOARCH=$* GOARM=7 CGO_ENABLED=0 $(GO) vet ./...
+
+# Tests that need no namespace, on emulated processors: 32 and 64 bits, both orders of
+# bytes.
+EMULATED := 386/i386 arm/arm riscv64/riscv64 ppc64le/ppc64le s390x/s390x
+EMULATED_PACKAGES := ./api ./internal/driver ./internal/driver/gvisor/translate ./internal/eventloop ./internal/ports \
+	./internal/procs ./internal/question ./internal/suggest ./internal/unixsock
+
+test-emulated: $(EMULATED:%=emulated/%) ## tests on other processors, emulated by qemu-user
+
+emulated/%: force
+	GOARCH=$(*D) GOARM=7 CGO_ENABLED=0 $(GO) test -count=1 -exec qemu-$(*F) $(EMULATED_PACKAGES)
 
 fmt: ## format the sources
 	gofmt -w .

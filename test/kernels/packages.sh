@@ -60,14 +60,14 @@ kernel() {
 
 # What the guest needs beside our own programs.
 guest_packages=(
-	bash busybox-static coreutils dash findutils grep hostname iproute2 iptables iputils-ping kmod libc-bin
+	bash busybox-static conntrack coreutils dash findutils grep hostname iproute2 iptables iputils-ping kmod libc-bin
 	mawk mount nftables procps sed uidmap util-linux
 )
 
 # base ARCH prints the file of an initramfs with a small Debian.
 base() {
 	local arch=$1 suite=bookworm root out deb
-	out=$CACHE/base-$arch.cpio
+	out=$CACHE/base-$arch-$(cksum <<<"${guest_packages[*]}" | cut -d' ' -f1).cpio
 	if [ ! -e "$out" ]; then
 		update $suite "$arch"
 		apt_of $suite "$arch" install -qq -y --download-only "${guest_packages[@]}" >&2
