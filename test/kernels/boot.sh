@@ -23,6 +23,7 @@ boot() {
 # testdata brings the files along that tests read.
 testdata() {
 	local package
+	printf '%s\n' "${TESTFLAGS:-}" >"$own/opt/testflags"
 	for package in $TESTS; do
 		mkdir -p "$own/opt/src/$package"
 		[ ! -d "../../$package/testdata" ] || cp -r "../../$package/testdata" "$own/opt/src/$package/"

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,7 +117,10 @@ func TestOutboundTCPLossy(t *testing.T) {
 	s := newSandbox(t)
 	lossy(t, s.child)
 	to := netip.AddrPortFrom(hostAddr4, 7)
+	var dialed atomic.Int32
+	served := make(chan struct{}, connections)
 	accepts(s.host.ListenTCP(t, "tcp", to.String()), func(c *net.TCPConn) {
+		defer func() { served <- struct{}{} }()
 		_ = c.SetDeadline(time.Now().Add(3 * time.Minute))
 		b := make([]byte, planLen)
 		if _, err := io.ReadFull(c, b); err != nil {
@@ -145,6 +149,7 @@ func TestOutboundTCPLossy(t *testing.T) {
 				return
 			}
 			defer c.Close()
+			dialed.Add(1)
 			_ = c.SetDeadline(time.Now().Add(3 * time.Minute))
 			if _, err = c.Write(p.encode()); err == nil {
 				err = p.play(c, false)
@@ -155,4 +160,7 @@ func TestOutboundTCPLossy(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	for range dialed.Load() { // what a client has sent may be on its way when it has closed
+		<-served
+	}
 }
