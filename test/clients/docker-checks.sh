@@ -218,7 +218,7 @@ all_answered() {
 			return 0
 		}
 		FNR == NR { since[++n] = $1; until[n] = $2; next }
-		NF == 2 { if (down()) refused++; else lost++; next }
+		NF == 2 { if (down()) refused++; else { lost++; which = $0 }; next }
 		NF == 4 && $2 == "web" && ($3 ~ /^10\.77\.0\.2:/ || down()) { good++; next }
 		NF > 2 { wrong++; which = $0 }
 		END {

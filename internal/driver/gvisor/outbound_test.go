@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -143,6 +144,7 @@ const bulkSize = 100 << 20
 // same time, and compares checksums.
 func exchange(t *testing.T, a, b *net.TCPConn) {
 	t.Helper()
+	_ = a.SetDeadline(time.Time{}) // an emulated machine takes minutes
 	type sum = [sha256.Size]byte
 	send := func(c *net.TCPConn, seed uint64, result chan<- sum) {
 		h := sha256.New()
@@ -151,6 +153,7 @@ func exchange(t *testing.T, a, b *net.TCPConn) {
 		_, err := io.CopyN(io.MultiWriter(c, h), rand.NewChaCha8(key), bulkSize)
 		if err != nil {
 			t.Errorf("sending: %v", err)
+			c.Close() // nobody is to wait for the rest
 		}
 		c.CloseWrite()
 		result <- sum(h.Sum(nil))
@@ -159,6 +162,7 @@ func exchange(t *testing.T, a, b *net.TCPConn) {
 		h := sha256.New()
 		if n, err := io.Copy(h, c); err != nil || n != bulkSize {
 			t.Errorf("received %d bytes, %v", n, err)
+			c.Close()
 		}
 		result <- sum(h.Sum(nil))
 	}

@@ -20,9 +20,10 @@ const (
 	// hoardTries is after how many tries, about six seconds, a connection that has
 	// acknowledged nothing is given up if others wait for its chunks.
 	hoardTries = 4
-	// handshakeTime is how long the namespace may take for its part of the handshake,
-	// which it normally completes at once.
-	handshakeTime = 3 * time.Second
+	// handshakeTime is how long the namespace may take for its part of the handshake. It
+	// normally completes that at once, but not while the launcher, or the machine, stands
+	// still, and frames that came meanwhile are read after the timers.
+	handshakeTime = 30 * time.Second
 	// openingCheck is how often an attempt in progress is looked at; openingTime is
 	// shorter than the kernel's: the namespace repeats its SYN as long as it wants to
 	// wait, and each time may be a new attempt.
