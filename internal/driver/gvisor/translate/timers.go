@@ -20,9 +20,9 @@ const (
 	// hoardTries is after how many tries, about six seconds, a connection that has
 	// acknowledged nothing is given up if others wait for its chunks.
 	hoardTries = 4
-	// handshakeTime is how long the namespace may take for its part of the handshake. It
-	// normally completes that at once, but not while the launcher, or the machine, stands
-	// still, and frames that came meanwhile are read after the timers.
+	// handshakeTime is how long the namespace may take for its part of the handshake, in
+	// both directions. It normally completes that at once, but not while the launcher, or
+	// the machine, stands still, and frames that came meanwhile are read after the timers.
 	handshakeTime = 30 * time.Second
 	// openingCheck is how often an attempt in progress is looked at; openingTime is
 	// shorter than the kernel's: the namespace repeats its SYN as long as it wants to
@@ -68,8 +68,11 @@ func (c *conn) look() {
 		c.schedule(openingCheck)
 	case c.state == accepted && now-c.first >= handshakeTime:
 		c.abort(unix.ETIMEDOUT)
-	case c.state == calling && now-c.first >= callTime:
+	case c.state == calling && now-c.first >= handshakeTime:
 		c.refused(unix.ETIMEDOUT)
+	case c.state == accepted || c.state == calling:
+		c.schedule(c.first + handshakeTime - now)
+		c.retry(now)
 	case c.outstanding() > 0 || c.shutOut():
 		c.retry(now)
 	default:
