@@ -75,6 +75,19 @@ func ping(conn net.Conn, to netip.Addr, seq uint16, size int) error {
 	return nil
 }
 
+// sums reports whether the kernel gets the checksum of a message right that a ping socket
+// sends over IPv6. Linux 5.10 does not if it is large, and drops it, also on loopback.
+func sums(t *testing.T, space *nstest.Child, size int) bool {
+	t.Helper()
+	conn := pingConn(t, space, netip.IPv6Loopback())
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	err := ping(conn, netip.IPv6Loopback(), 1, size)
+	if err != nil {
+		t.Logf("this kernel cannot ping ::1 with %d bytes, so no other IPv6 address is: %v", size, err)
+	}
+	return err == nil
+}
+
 // TestPing allows for one message that is lost on the way, as by any network.
 func TestPing(t *testing.T) {
 	lost := 0
@@ -82,9 +95,13 @@ func TestPing(t *testing.T) {
 		s := newSandbox(t, withConfig(func(cfg *driver.NetworkConfig) { cfg.MTU = mtu }))
 		allowPings(t, s.host)
 		allowPings(t, s.child)
+		large := sums(t, s.host, 60000)
 		for _, to := range []netip.Addr{hostAddr4, hostAddr6, s.network.plan.gateway4, s.network.plan.gateway6, s.network.plan.dns4} {
 			conn := pingConn(t, s.child, to)
 			for seq, size := range []int{0, 56, 1472, 4000, 60000} { // with the small MTU, also in fragments
+				if size == 60000 && to.Is6() && !large {
+					continue
+				}
 				err := ping(conn, to, uint16(seq), size)
 				if errors.Is(err, os.ErrDeadlineExceeded) && lost == 0 {
 					lost++
