@@ -16,6 +16,7 @@ const (
 	crowdIdle   = 10000
 	crowdActive = 2000
 	crowdHeld   = 3 * time.Second // how long the silent ones are held
+	crowdGrace  = 20 * time.Second
 )
 
 // held connections are used once and then stay open.
@@ -115,16 +116,17 @@ func runHeld(l Load) (Values, error) {
 	}
 	time.Sleep(l.Duration)
 	answering := 0
+	end := time.Now().Add(crowdGrace) // of all: where a helper has died, none answers
 	for _, c := range conns {
-		if err := exchangeWithin(c, grace); err == nil {
+		if err := exchangeUntil(c, end); err == nil {
 			answering++
 		}
 	}
 	return Values{"opened": float64(len(conns)), "answering afterwards": float64(answering)}, nil
 }
 
-func exchangeWithin(c net.Conn, d time.Duration) error {
-	if err := c.SetDeadline(time.Now().Add(d)); err != nil {
+func exchangeUntil(c net.Conn, end time.Time) error {
+	if err := c.SetDeadline(end); err != nil {
 		return err
 	}
 	return exchange(c, message(opEcho), make([]byte, messageSize))
