@@ -43,7 +43,7 @@ func everyTarget(t Target) bool     { return !t.podman() }
 
 // label is the head of the metric's column. A figure's rate needs no name.
 func (m Metric) label() string {
-	label := strings.TrimPrefix(m.Name+", "+m.Unit, "rate, ")
+	label := strings.TrimSuffix(strings.TrimPrefix(m.Name+", "+m.Unit, "rate, "), ", ")
 	if m.Lower {
 		label += " ↓"
 	}
