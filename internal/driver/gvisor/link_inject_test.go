@@ -167,9 +167,11 @@ func TestFlood(t *testing.T) {
 			expectEcho(t, mustDial(t, s.child, netip.Addr{}, netip.MustParseAddrPort("198.51.100.7:7")), name)
 		})
 	}
-	if n := runtime.NumGoroutine(); n > maxSources+maxQueries+maxPings+100 {
-		t.Errorf("%d goroutines after the floods", n)
-	}
+	// The server has one for each connection, until the driver gives up those whose
+	// handshake the flood leaves open.
+	eventually(t, "few goroutines after the floods", func() bool {
+		return runtime.NumGoroutine() <= maxSources+maxQueries+maxPings+100
+	})
 	const limit = 100
 	if inUse := memoryMiB(); inUse > limit {
 		t.Errorf("%d MiB in use after the floods, want at most %d", inUse, limit)

@@ -34,6 +34,9 @@ var (
 	ErrClosed = errors.New("the port was closed")
 )
 
+// callTime is how long the namespace may take to accept.
+const callTime = 30 * time.Second
+
 // Call calls the namespace. It returns a function that ends the connection.
 func (t *Translator) Call(call Call) (end func(), err error) {
 	f := flowOf(call.Target, call.Source)

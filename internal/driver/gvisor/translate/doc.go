@@ -30,7 +30,7 @@
 //	opening   SYN again: nothing; RST: ended             up: SYN-ACK, accepted; refused: RST, ended;
 //	                                                     unreachable: ICMP, ended; 30 s: ended
 //	accepted  ACK: open; SYN again: SYN-ACK;             (is not read yet)
-//	          RST: ended; 30 s: both reset
+//	          RST: ended; 3 s: both reset
 //	calling   SYN-ACK: open; RST, ICMP: refused;         (is not read yet)
 //	          ACK of another connection: RST, and SYN
 //	          again; 30 s: refused

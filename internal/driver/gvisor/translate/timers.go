@@ -20,10 +20,11 @@ const (
 	// hoardTries is after how many tries, about six seconds, a connection that has
 	// acknowledged nothing is given up if others wait for its chunks.
 	hoardTries = 4
-	// handshakeTime is how long the namespace may take for its part of the handshake, in
-	// both directions. It normally completes that at once, but not while the launcher, or
-	// the machine, stands still, and frames that came meanwhile are read after the timers.
-	handshakeTime = 30 * time.Second
+	// handshakeTries is after how many more SYN-ACKs, about three seconds, the namespace's
+	// part of the handshake is given up, which it normally completes at once. It is no
+	// time: after a pause of the launcher, the timers come before the frames that have
+	// waited.
+	handshakeTries = 3
 	// openingCheck is how often an attempt in progress is looked at; openingTime is
 	// shorter than the kernel's: the namespace repeats its SYN as long as it wants to
 	// wait, and each time may be a new attempt.
@@ -66,12 +67,12 @@ func (c *conn) look() {
 			return
 		}
 		c.schedule(openingCheck)
-	case c.state == accepted && now-c.first >= handshakeTime:
+	case c.state == accepted && c.tries >= handshakeTries:
 		c.abort(unix.ETIMEDOUT)
-	case c.state == calling && now-c.first >= handshakeTime:
+	case c.state == calling && now-c.first >= callTime:
 		c.refused(unix.ETIMEDOUT)
-	case c.state == accepted || c.state == calling:
-		c.schedule(c.first + handshakeTime - now)
+	case c.state == calling:
+		c.schedule(c.first + callTime - now)
 		c.retry(now)
 	case c.outstanding() > 0 || c.shutOut():
 		c.retry(now)
