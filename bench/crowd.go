@@ -1,10 +1,7 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"time"
@@ -28,75 +25,50 @@ func crowdFigures() []Figure {
 	active := append(metrics[:3:3], rate("/s"), cost("p50", "µs"), cost("p99", "µs"))
 	return []Figure{
 		{ID: "crowd-idle", Group: "crowd", Title: fmt.Sprintf("to another host: %d connections, idle", crowdIdle), For: crowded, LAN: true, MaxRounds: 3,
-			Metrics: idle, Sample: crowdSampler(Load{Kind: held, Clients: crowdIdle, Duration: crowdHeld})},
+			Metrics: idle, Sample: lanSampler(Load{Kind: held, Clients: crowdIdle, Duration: crowdHeld}, runCrowd)},
 		{ID: "crowd-active", Group: "crowd", Title: fmt.Sprintf("to another host: requests of %d connections", crowdActive), For: crowded, LAN: true, MaxRounds: 3,
-			Metrics: active, Sample: crowdSampler(Load{Kind: requests, Clients: crowdActive})},
+			Metrics: active, Sample: lanSampler(Load{Kind: requests, Clients: crowdActive}, runCrowd)},
 	}
 }
 
-func crowded(t Target) bool { return t.Launcher != "" && goesOut(t) }
+func crowded(t Target) bool { return launched(t) && goesOut(t) }
 
-// crowdSampler takes the most that the launcher and its helpers use during the load.
-func crowdSampler(load Load) func(context.Context, *runner, Target) (Values, error) {
-	return func(ctx context.Context, r *runner, t Target) (Values, error) {
-		to := lanAddr()
-		if !to.IsValid() {
-			return nil, errors.New("this figure takes root, to make the namespace of another host")
-		}
-		s, err := r.open(ctx, t)
-		if err != nil {
-			return nil, err
-		}
-		defer s.close()
-		time.Sleep(settleFirst)
-		launcher, helpers := s.processes(r.tools)
-		processes := append(launcher, helpers...)
-		before, err := settledPSS(processes)
-		if err != nil {
-			return nil, err
-		}
-		load.Addr = to.String()
-		if load.Duration == 0 {
-			load.Duration = r.opts.duration
-		}
-		return s.crowd(load, processes, before)
+// runCrowd takes the most that the launcher and its helpers use during the load.
+func runCrowd(r *runner, s *session, load Load) (Values, error) {
+	time.Sleep(settleFirst)
+	launcher, helpers := s.processes(r.tools)
+	processes := append(launcher, helpers...)
+	before, err := settledPSS(processes)
+	if err != nil {
+		return nil, err
 	}
-}
-
-// crowd runs the load. Its Values are those of the load, and what the processes used.
-func (s *session) crowd(load Load, processes []int, before uint64) (Values, error) {
-	v := Values{}
+	var v Values
 	ended := make(chan error, 1)
 	go func() {
-		of, err := s.agent.run(load)
-		maps.Copy(v, of)
+		var err error
+		v, err = s.agent.run(load)
 		ended <- err
 	}()
 	var most, open uint64
-	for {
-		select {
-		case err := <-ended:
-			if err != nil {
-				return nil, err
-			}
-			v["memory"] = mib(most)
-			if open > 0 {
-				v["descriptors"] = float64(open)
-			}
-			opened, ok := v["opened"]
-			if !ok {
-				opened = float64(load.Clients)
-			}
-			v["of a connection"] = float64(most-min(most, before)) / max(opened, 1)
-			return v, nil
-		case <-time.After(settleStep):
+	err = during(ended, func() error {
+		if now, err := pss(processes); err == nil { // otherwise a helper has ended
+			most, open = max(most, now), max(open, descriptors(processes))
 		}
-		now, err := pss(processes)
-		if err != nil {
-			continue // a helper has ended
-		}
-		most, open = max(most, now), max(open, descriptors(processes))
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
+	v["memory"] = mib(most)
+	if open > 0 {
+		v["descriptors"] = float64(open)
+	}
+	opened, ok := v["opened"]
+	if !ok {
+		opened = float64(load.Clients)
+	}
+	v["of a connection"] = float64(most-min(most, before)) / max(opened, 1)
+	return v, nil
 }
 
 // runHeld opens as many connections as there can be, and holds them for the duration.

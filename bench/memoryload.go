@@ -57,16 +57,24 @@ func sampleMemoryLoad(ctx context.Context, r *runner, t Target) (Values, error) 
 
 // highestPSS reads Pss until the load has ended.
 func highestPSS(pids []int, ended <-chan error) (highest uint64, err error) {
-	for {
+	err = during(ended, func() error {
 		now, err := pss(pids)
-		if err != nil {
-			<-ended
-			return 0, err
-		}
 		highest = max(highest, now)
+		return err
+	})
+	return highest, err
+}
+
+// during looks again and again until the load has ended.
+func during(ended <-chan error, look func() error) error {
+	for {
+		if err := look(); err != nil {
+			<-ended
+			return err
+		}
 		select {
 		case err := <-ended:
-			return highest, err
+			return err
 		case <-time.After(settleStep):
 		}
 	}

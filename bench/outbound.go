@@ -33,20 +33,29 @@ func outboundFigures() []Figure {
 // toLAN is a figure of a load that goes to another host.
 func toLAN(id, group, title string, load Load, metrics ...Metric) Figure {
 	return Figure{ID: id, Group: group, Title: title, Metrics: metrics, For: goesOut, LAN: true,
-		Sample: func(ctx context.Context, r *runner, t Target) (Values, error) {
-			to := lanAddr()
-			if !to.IsValid() {
-				return nil, errors.New("this figure takes root, to make the namespace of another host")
-			}
-			s, err := r.open(ctx, t)
-			if err != nil {
-				return nil, err
-			}
-			defer s.close()
-			load := load.during(r.opts.duration)
-			load.Addr = to.String()
-			return s.agent.run(load)
-		}}
+		Sample: lanSampler(load, func(_ *runner, s *session, load Load) (Values, error) { return s.agent.run(load) })}
+}
+
+// lanSampler opens a session for a load that goes to another host. A load without a
+// duration has that of the options.
+func lanSampler(load Load, run func(*runner, *session, Load) (Values, error)) func(context.Context, *runner, Target) (Values, error) {
+	return func(ctx context.Context, r *runner, t Target) (Values, error) {
+		to := lanAddr()
+		if !to.IsValid() {
+			return nil, errors.New("this figure takes root, to make the namespace of another host")
+		}
+		s, err := r.open(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		defer s.close()
+		load := load
+		load.Addr = to.String()
+		if load.Duration == 0 {
+			load.Duration = r.opts.duration
+		}
+		return run(r, s, load)
+	}
 }
 
 // goesOut says that the target has a network of its own, or has the drivers that

@@ -42,6 +42,18 @@ func TestRatioByRound(t *testing.T) {
 	}
 }
 
+func TestCommandLineNamesNoDirectory(t *testing.T) {
+	args := []string{"--ours=/tmp/x/rootlesskit", "--output", "/srv/results", "--podman=/usr/libexec/podman/rootlessport", "--only=rr"}
+	opts, err := parseFlags(args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "go run ./bench --ours=rootlesskit --output results --podman=/usr/libexec/podman/rootlessport --only=rr"
+	if got := commandLine(args, opts); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestMergeKeepsOtherRows(t *testing.T) {
 	latest := Results{
 		Runs: []Run{{Command: "go run ./bench --only=tcp-up-1 --targets=ours-builtin"}},

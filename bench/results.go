@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -168,7 +169,7 @@ func known(e Entry) bool {
 func (r *Run) describe(ctx context.Context, moduleDir string, opts options) {
 	r.Date = time.Now().UTC().Format("2006-01-02 15:04 UTC")
 	r.Note = opts.note
-	r.Command = strings.Join(append([]string{"go run ./bench"}, os.Args[1:]...), " ")
+	r.Command = commandLine(os.Args[1:], opts)
 	r.Commit = outputLine(ctx, "git", "-C", moduleDir, "describe", "--always", "--dirty")
 	r.CPU = strconv.Itoa(runtime.NumCPU()) + " x " + procValue("/proc/cpuinfo", "model name")
 	r.Memory = memorySize(procValue("/proc/meminfo", "MemTotal"))
@@ -182,6 +183,18 @@ func (r *Run) describe(ctx context.Context, moduleDir string, opts options) {
 			r.Helpers = append(r.Helpers, version)
 		}
 	}
+}
+
+// commandLine is the command of the run. Where this machine has the launchers and the
+// results is of no use on another one: only their names stay.
+func commandLine(args []string, opts options) string {
+	line := strings.Join(append([]string{"go run ./bench"}, args...), " ")
+	for _, path := range []string{opts.ours, opts.upstream, opts.output} {
+		if path != "" {
+			line = strings.ReplaceAll(line, path, filepath.Base(path))
+		}
+	}
+	return line
 }
 
 // memorySize shows "24684096 kB" as GiB.

@@ -81,16 +81,23 @@ func TestSocketsRejectsACountOutOfRange(t *testing.T) {
 	}
 }
 
-func TestTAPWithAddressAndRoute(t *testing.T) {
-	child := nstest.NewChild(t)
-	tap, err := netns.OpenTAP(t.Context(), child, netns.TAPRequest{
-		Name: "tap0", VnetHdr: true, Offloads: unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6,
-	})
+// openTAP makes a TAP device that the test's end takes away.
+func openTAP(t *testing.T, child *nstest.Child, req netns.TAPRequest) int {
+	t.Helper()
+	tap, err := netns.OpenTAP(t.Context(), child, req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(tap)
-	err = netns.Configure(t.Context(), child, netns.LinkRequest{
+	t.Cleanup(func() { unix.Close(tap) })
+	return tap
+}
+
+func TestTAPWithAddressAndRoute(t *testing.T) {
+	child := nstest.NewChild(t)
+	openTAP(t, child, netns.TAPRequest{
+		Name: "tap0", VnetHdr: true, Offloads: unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6,
+	})
+	err := netns.Configure(t.Context(), child, netns.LinkRequest{
 		Name: "tap0", MTU: 65520,
 		Addrs:      []netip.Prefix{netip.MustParsePrefix("10.0.2.100/24"), netip.MustParsePrefix("fd00::100/64")},
 		Gateways:   []netip.Addr{netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00::2")},
@@ -117,12 +124,8 @@ func TestTAPWithAddressAndRoute(t *testing.T) {
 func TestTAPHoldsABurst(t *testing.T) {
 	const burst = 2000
 	child := nstest.NewChild(t)
-	tap, err := netns.OpenTAP(t.Context(), child, netns.TAPRequest{Name: "tap0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(tap)
-	err = netns.Configure(t.Context(), child, netns.LinkRequest{
+	tap := openTAP(t, child, netns.TAPRequest{Name: "tap0"})
+	err := netns.Configure(t.Context(), child, netns.LinkRequest{
 		Name: "tap0", Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.2.100/24")},
 		Neighbours: []netip.Addr{netip.MustParseAddr("10.0.2.2")}, PeerMAC: net.HardwareAddr{2, 0, 0, 0, 0, 9},
 	})
@@ -161,12 +164,8 @@ func TestCongestionOfDefaultRoutes(t *testing.T) {
 	for congestion, want := range map[string]string{"reno": " congctl reno", "nosuch": ""} {
 		t.Run(congestion, func(t *testing.T) {
 			child := nstest.NewChild(t)
-			tap, err := netns.OpenTAP(t.Context(), child, netns.TAPRequest{Name: "tap0"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer unix.Close(tap)
-			err = netns.Configure(t.Context(), child, netns.LinkRequest{
+			openTAP(t, child, netns.TAPRequest{Name: "tap0"})
+			err := netns.Configure(t.Context(), child, netns.LinkRequest{
 				Name: "tap0", Congestion: congestion,
 				Addrs:    []netip.Prefix{netip.MustParsePrefix("10.0.2.100/24"), netip.MustParsePrefix("fd00::100/64")},
 				Gateways: []netip.Addr{netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00::2")},
@@ -191,11 +190,7 @@ func TestCongestionOfDefaultRoutes(t *testing.T) {
 func TestAddressesAreUsableAtOnce(t *testing.T) {
 	for range 20 {
 		child := nstest.NewChild(t)
-		tap, err := netns.OpenTAP(t.Context(), child, netns.TAPRequest{Name: "tap0"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(tap)
+		openTAP(t, child, netns.TAPRequest{Name: "tap0"})
 		for name, addrs := range map[string][]string{"lo": {"2001:db8::1/128", "2001:db8::2/128"}, "tap0": {"fd00::100/64", "fd00::101/64"}} {
 			req := netns.LinkRequest{Name: name}
 			for _, a := range addrs {
