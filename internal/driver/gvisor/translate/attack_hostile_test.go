@@ -115,7 +115,7 @@ func (w *world) attack(r *rand.Rand, spared *fakeSocket) {
 		w.tr.EndRound()
 	}
 	if r.IntN(20) == 0 {
-		w.now += time.Duration(r.IntN(1 << (10 + r.IntN(24))))
+		w.now += time.Duration(r.Int64N(1 << (10 + r.IntN(24))))
 		w.tr.Fire()
 		w.check()
 	}

@@ -124,6 +124,20 @@ func TestCallAgain(t *testing.T) {
 	}
 }
 
+// TestCallEnds: a namespace that does not answer has 30 seconds.
+func TestCallEnds(t *testing.T) {
+	w := newWorld(t)
+	c := w.call(80)
+	w.pass(callTime - time.Millisecond)
+	if c.ended {
+		t.Fatalf("ended too early: %v", c.why)
+	}
+	w.pass(time.Millisecond)
+	if c.opened || !c.ended || c.why != unix.ETIMEDOUT {
+		t.Errorf("opened %v, ended %v with %v", c.opened, c.ended, c.why)
+	}
+}
+
 // TestCallFromTakenPort: the namespace would take two clients for one.
 func TestCallFromTakenPort(t *testing.T) {
 	w := newWorld(t)

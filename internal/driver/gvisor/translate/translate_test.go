@@ -180,6 +180,26 @@ func TestHandshakeIsRepeated(t *testing.T) {
 	p.gone()
 }
 
+// TestHandshakeSurvivesAPause: after a pause of the launcher, the timers come before the
+// frames that have waited.
+func TestHandshakeSurvivesAPause(t *testing.T) {
+	w := newWorld(t)
+	p := w.peer(1)
+	p.syn()
+	p.socket = w.sockets[0]
+	p.event(unix.EPOLLOUT)
+	p.mine()
+	w.now += time.Hour
+	w.tr.Fire()
+	w.round()
+	if all := p.mine(); len(all) != 1 || flagNames(all[0].flags) != "S." {
+		t.Errorf("got %s", p.describe(all))
+	}
+	if p.socket.reset {
+		t.Error("the host's side was reset")
+	}
+}
+
 // TestWrongAckOfHandshake is answered with a reset.
 func TestWrongAckOfHandshake(t *testing.T) {
 	w := newWorld(t)
