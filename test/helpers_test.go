@@ -67,7 +67,7 @@ func TestHelperSession(t *testing.T) {
 					command = append([]string{"sh", "-c", `exec nsenter --net=$ROOTLESSKIT_STATE_DIR/netns "$@"`, "-"}, command...)
 				}
 				k := startKit(t, append(args, command...)...)
-				port := freePort(t)
+				port := drivertest.FreePort(t)
 				if got := k.mustCtl(t, "add-ports", fmt.Sprintf("0.0.0.0:%d:80/tcp", port)); got != "1\n" {
 					t.Errorf("add-ports printed %q", got)
 				}
@@ -155,7 +155,7 @@ func echoDatagrams(t *testing.T, ip string) (port int) {
 func TestHelperKilled(t *testing.T) {
 	for _, pair := range helperPairs {
 		t.Run(pair.net+"-"+pair.ports, func(t *testing.T) {
-			port := freePort(t)
+			port := drivertest.FreePort(t)
 			k := startKit(t, append([]string{
 				"--net=" + pair.net, "--port-driver=" + pair.ports, "--copy-up=/etc", "--disable-host-loopback",
 				"-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port),
@@ -311,7 +311,7 @@ func TestHelperLongStateDir(t *testing.T) {
 	const longest = 107 - len("/api.sock")
 	for _, pair := range helperPairs {
 		k := newKit(t, "--net="+pair.net, "--port-driver="+pair.ports, "--copy-up=/etc", "--disable-host-loopback",
-			"-p", fmt.Sprintf("0.0.0.0:%d:80/tcp", freePort(t)), "sleep", "60")
+			"-p", fmt.Sprintf("0.0.0.0:%d:80/tcp", drivertest.FreePort(t)), "sleep", "60")
 		old := k.stateDir
 		k.stateDir = filepath.Join(dir, strings.Repeat("x", longest-len(dir)-1))
 		k.Args[1] = strings.Replace(k.Args[1], old, k.stateDir, 1)

@@ -86,7 +86,7 @@ func TestProgramsPublished(t *testing.T) {
 				flags = append(flags, "--detach-netns")
 				command = append([]string{"sh", "-c", `exec nsenter --net=$ROOTLESSKIT_STATE_DIR/netns "$@"`, "-"}, command...)
 			}
-			port := freePort(t)
+			port := drivertest.FreePort(t)
 			k := startKit(t, append(append(flags, "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port)), command...)...)
 			got := sha256.New()
 			poll(t, "a server", func() bool {

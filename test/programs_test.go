@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"rootlesskit/internal/driver/drivertest"
 )
 
 // TestExecutedPrograms: what a system call can do needs no program. A run has
@@ -24,7 +26,7 @@ func TestExecutedPrograms(t *testing.T) {
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), "--net=gvisor-tap-vsock", "--disable-host-loopback", "--copy-up=/etc",
-		"--port-driver=builtin", "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", freePort(t)), "--pidns", "true")
+		"--port-driver=builtin", "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", drivertest.FreePort(t)), "--pidns", "true")
 	cmd.Env = append(os.Environ(), "PATH="+dir)
 	if r := runCmd(t, cmd); r.code != 0 || r.stderr != "" {
 		t.Errorf("code %d: %s", r.code, r.stderr)

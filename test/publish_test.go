@@ -9,18 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-// freePort returns a port of the host that nobody listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
+	"rootlesskit/internal/driver/drivertest"
+)
 
 // get fetches a page, trying again while the server inside starts.
 func get(t *testing.T, url string) string {
@@ -50,7 +41,7 @@ func TestPublishAtStart(t *testing.T) {
 		{"--net=gvisor-tap-vsock", "--port-driver=builtin", "--disable-host-loopback"},
 		{"--net=gvisor-tap-vsock", "--port-driver=gvisor-tap-vsock", "--disable-host-loopback"},
 	} {
-		port := freePort(t)
+		port := drivertest.FreePort(t)
 		spec := fmt.Sprintf("127.0.0.1:%d:80/tcp", port)
 		startKit(t, append(append(flags, "-p", spec), webServer...)...)
 		if body := get(t, fmt.Sprintf("http://127.0.0.1:%d/passwd", port)); !strings.Contains(body, "root:") {
@@ -61,7 +52,7 @@ func TestPublishAtStart(t *testing.T) {
 
 // TestDocumentedSession is the session of the documentation, word for word.
 func TestDocumentedSession(t *testing.T) {
-	port := freePort(t)
+	port := drivertest.FreePort(t)
 	k := startKit(t, append([]string{"--net=gvisor-tap-vsock", "--disable-host-loopback", "--copy-up=/etc", "--port-driver=builtin"}, webServer...)...)
 	if got := k.mustCtl(t, "add-ports", fmt.Sprintf("0.0.0.0:%d:80/tcp", port)); got != "1\n" {
 		t.Errorf("add-ports printed %q", got)

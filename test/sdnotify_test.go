@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rootlesskit/internal/driver/drivertest"
 )
 
 // serviceManager receives what sd_notify(3) sends.
@@ -44,7 +46,7 @@ func (m serviceManager) next(t *testing.T) string {
 func TestNotifyByLauncher(t *testing.T) {
 	for _, name := range []string{filepath.Join(t.TempDir(), "notify"), fmt.Sprintf("@rootlesskit-test-%d", os.Getpid())} {
 		manager := newServiceManager(t, name)
-		port := freePort(t)
+		port := drivertest.FreePort(t)
 		k := newKit(t, "--sdnotify=launcher", "--net=none", "--port-driver=builtin", "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port),
 			"sh", "-c", `trap "exit 0" TERM; echo "socket: ${NOTIFY_SOCKET-none}"; while :; do sleep 0.02; done`)
 		k.Env = append(os.Environ(), "NOTIFY_SOCKET="+name)

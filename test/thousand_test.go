@@ -9,7 +9,7 @@ import (
 // TestThousandPorts publishes 1,000 ports while a process may have 1,024
 // descriptors: on one address and on all, each with one socket. They are served.
 func TestThousandPorts(t *testing.T) {
-	const ports, first = 1000, 21000
+	const ports, first = 1000, 10000
 	for i, address := range []string{"127.0.0.1", "0.0.0.0"} {
 		for _, flags := range []string{
 			"--net=none --port-driver=builtin",

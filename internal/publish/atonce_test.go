@@ -14,7 +14,7 @@ import (
 // package's tests checks.
 func TestManyAtOnce(t *testing.T) {
 	r := newOwnTest(t)
-	const first, early, all = 21000, 50, 100
+	const first, early, all = 14000, 50, 100
 	var opening sync.WaitGroup
 	opened := func(from, to int, allowed error) {
 		for i := from; i < to; i++ {

@@ -2,16 +2,16 @@ package compat
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"rootlesskit/internal/driver/drivertest"
 )
 
 // start starts the launcher in the background and waits until the command runs.
@@ -124,34 +124,13 @@ func (s *subject) ctl(t *testing.T, args ...string) outcome {
 	return finish(t, cmd)
 }
 
-var lastPort atomic.Int32
-
-func init() { lastPort.Store(20000) }
-
-// freePort is one below the range of ephemeral ports, where no client of another
-// test is.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := int(lastPort.Add(1))
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
-		if err != nil {
-			continue
-		}
-		l.Close()
-		return port
-	}
-	t.Fatal("no port is free")
-	return 0
-}
-
 // namePorts finds free ports, and has the report call them by names. What it
 // returns puts them in the names' place.
 func (s *subject) namePorts(t *testing.T, names ...string) *strings.Replacer {
 	t.Helper()
 	var back []string
 	for _, name := range names {
-		port := strconv.Itoa(freePort(t))
+		port := strconv.Itoa(drivertest.FreePort(t))
 		s.replace = append(s.replace, port, name)
 		back = append(back, name, port)
 	}

@@ -68,11 +68,10 @@ table ip6 nat {
 	}
 }
 RULES
-socat TCP-LISTEN:1008,fork,reuseaddr TCP:172.17.0.2:80 &
-socat UDP-LISTEN:1008,fork,reuseaddr UDP:172.17.0.2:80 &
-exec python3 "$PEERS" \
+PROXIED=172.17.0.2 exec python3 "$PEERS" \
 	tcp/0.0.0.0/1001 udp/0.0.0.0/1001 \
 	tcp/::/1002 udp/::/1002 \
 	tcp/127.0.0.1/1003 udp/127.0.0.1/1003 tcp/::1/1003 udp/::1/1003 \
 	tcp/$own4/1004 udp/$own4/1004 tcp/$own6/1004 udp/$own6/1004 \
-	udp-connected/0.0.0.0/1005 udp-connected/::/1006
+	udp-connected/0.0.0.0/1005 udp-connected/::/1006 \
+	tcp-proxy/0.0.0.0/1008 udp-proxy/0.0.0.0/1008

@@ -1,9 +1,10 @@
 """Servers that answer every message with the address of the peer they see.
 
 usage: peers.py KIND/ADDRESS/PORT...   KIND: tcp, udp, udp-connected, which
-answers each client from a connected socket of its own, as DTLS servers do, or
-udp-late, which answers all whenever somebody on 127.0.0.1 asks; tcp6 and udp6
-are servers for IPv6 alone
+answers each client from a connected socket of its own, as DTLS servers do, udp-late,
+which answers all whenever somebody on 127.0.0.1 asks, tcp-proxy or udp-proxy,
+which pass everything on to $PROXIED, an address without its port, 80; tcp6 and
+udp6 are servers for IPv6 alone
        peers.py ask KIND FROM TO PORT  a client that prints the answer
 $NAME, where it is set, is the beginning of each answer.
 
@@ -43,7 +44,6 @@ def answer(conn, peer):
 
 
 def serve_tcp(s):
-    s.listen(100)
     while True:
         threading.Thread(target=answer, args=s.accept(), daemon=True).start()
 
@@ -79,6 +79,34 @@ def serve_udp_late(s):
         clients.pop()
 
 
+def proxy(conn, peer):
+    with conn, socket.create_connection((os.environ["PROXIED"], 80)) as server:
+        while data := conn.recv(4096):
+            server.sendall(data)
+            conn.sendall(server.recv(4096))
+
+
+def serve_tcp_proxy(s):
+    while True:
+        threading.Thread(target=proxy, args=s.accept(), daemon=True).start()
+
+
+def give_back(s, server, client):
+    while True:
+        s.sendto(server.recv(4096), client)
+
+
+def serve_udp_proxy(s):
+    servers = {}
+    while True:
+        data, client = s.recvfrom(4096)
+        if client not in servers:
+            server = servers[client] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            server.connect((os.environ["PROXIED"], 80))
+            threading.Thread(target=give_back, args=(s, server, client), daemon=True).start()
+        servers[client].send(data)
+
+
 def ask(kind, source, to, port):
     with bind(kind, source, 0) as s:
         s.settimeout(10)
@@ -92,8 +120,11 @@ if sys.argv[1] == "ask":
     sys.exit()
 
 serve = {"tcp": serve_tcp, "udp": serve_udp, "udp-connected": serve_udp_connected, "udp-late": serve_udp_late,
-         "tcp6": serve_tcp, "udp6": serve_udp}
+         "tcp-proxy": serve_tcp_proxy, "udp-proxy": serve_udp_proxy, "tcp6": serve_tcp, "udp6": serve_udp}
 for arg in sys.argv[1:]:
     kind, address, port = arg.split("/")
-    threading.Thread(target=serve[kind], args=(bind(kind, address, int(port)),)).start()
+    s = bind(kind, address, int(port))
+    if kind.startswith("tcp"):
+        s.listen(100)
+    threading.Thread(target=serve[kind], args=(s,)).start()
 print("peers: ready", flush=True)
