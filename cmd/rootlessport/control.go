@@ -26,7 +26,7 @@ const (
 	// maxPacket is far more than an address takes.
 	maxPacket = 1024
 	// clientPatience is how long a client may take to send it.
-	clientPatience = 10 * time.Second
+	clientPatience = time.Minute
 	acceptPause    = 100 * time.Millisecond
 )
 
@@ -60,7 +60,7 @@ func (c *control) serve(retarget func(netip.Addr)) {
 		}
 		go func() {
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(clientPatience))
+			_ = conn.SetReadDeadline(time.Now().Add(clientPatience)) // a reply fits the socket, and never waits
 			_, _ = conn.Write([]byte(answer(conn, retarget)))
 		}()
 	}
