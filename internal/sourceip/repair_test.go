@@ -263,26 +263,37 @@ func TestFailedRepairIsTriedAgain(t *testing.T) {
 }
 
 // TestFirstUseReplacesNothing: the kernel takes long to delete a table, which the first
-// client would wait for. It numbers tables as they are made, those of a namespace or, in
-// Linux 5.10, of all. Nor do clients of one family wait for what those of the other need.
+// client would wait for. Nor do clients of one family wait for what those of the other
+// need. The kernel numbers tables as they are made, those of a namespace or, in Linux
+// 5.10, of all, and takes one more number for each module that it must load on the way.
 func TestFirstUseReplacesNothing(t *testing.T) {
+	newWorld(t, own).firstClients(t, func(string) {}) // which loads the modules
 	w := newWorld(t, own)
 	made := w.run(t, "nft add table ip before; nft -j list tables")
 	_, handle, _ := strings.Cut(made, `"handle": `)
-	before, err := strconv.Atoi(strings.TrimRight(handle, "}]\n"))
+	number, err := strconv.Atoi(strings.TrimRight(handle, "}]\n"))
 	if err != nil {
 		t.Fatalf("no number in %s", made)
 	}
-	w.serve(t, "udp", "0.0.0.0:1001")
-	p := w.policy(t, "nft").Port(protoNumber("udp"), addrPort("127.0.0.1:1001"), Default)
-	p.Resolve(t.Context(), client4)
-	for i, family := range []string{"ip", "ip6"} {
+	all := 1
+	w.firstClients(t, func(family string) {
+		number, all = number+1, all+1
 		tables := w.run(t, "nft -j list tables")
-		want := fmt.Sprintf(`{"family": "%s", "name": "rootlesskit", "handle": %d}`, family, before+i+1)
-		if n := strings.Count(tables, `"handle"`); !strings.Contains(tables, want) || n != i+2 {
-			t.Errorf("%d clients: the tables are %s", i+1, tables)
+		want := fmt.Sprintf(`{"family": "%s", "name": "rootlesskit", "handle": %d}`, family, number)
+		if n := strings.Count(tables, `"handle"`); !strings.Contains(tables, want) || n != all {
+			t.Errorf("after the client of %s the tables are %s", family, tables)
 		}
-		w.serve(t, "udp", fmt.Sprintf("[::]:%d", 1002+i))
-		w.expectReal(t, "udp", w.policy(t, "nft").Port(protoNumber("udp"), addrPort("[::1]:1002"), Default), client6)
-	}
+	})
+}
+
+// firstClients are a client of each family, whose servers need the marks.
+func (w *world) firstClients(t *testing.T, after func(family string)) {
+	t.Helper()
+	policy := w.policy(t, "nft")
+	w.serve(t, "udp", "0.0.0.0:1001")
+	w.expectReal(t, "udp", policy.Port(protoNumber("udp"), addrPort("127.0.0.1:1001"), Default), client4)
+	after("ip")
+	w.serve(t, "udp", "[::]:1002")
+	w.expectReal(t, "udp", policy.Port(protoNumber("udp"), addrPort("[::1]:1002"), Default), client6)
+	after("ip6")
 }
