@@ -274,10 +274,11 @@ def full_listener():
 
 
 def timed(call, *args):
+    """calls what is to end after half a second, and not when the kernel gives up, 127 s after the first SYN"""
     start = time.monotonic()
     result = call(*args)
     took = time.monotonic() - start
-    return result if 0.4 < took < 2 else f"{result} after {took} s"
+    return result if 0.4 < took < 100 else f"{result} after {took} s"
 
 
 def interrupted(address):
