@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // sees prints what a command has of an activation.
@@ -37,7 +37,7 @@ func TestSystemdSocketActivate(t *testing.T) {
 	for _, names := range []string{"web", "one:two:three"} {
 		for _, flags := range [][]string{nil, {"--net=none"}, {"--pidns"}, {"--net=none", "--detach-netns", "--port-driver=builtin"}} {
 			count := strings.Count(names, ":") + 1
-			port := drivertest.FreePort(t)
+			port := nstest.FreePort(t)
 			listen := []string{fmt.Sprintf("--listen=127.0.0.1:%d", port), "--fdname=" + names}
 			for i := 1; i < count; i++ {
 				listen = append(listen, "--listen="+filepath.Join(t.TempDir(), "socket"))
@@ -79,7 +79,7 @@ func TestPortOnActivationSocket(t *testing.T) {
 }
 
 func testPortOnActivationSocket(t *testing.T, all bool, flags []string) {
-	port := drivertest.FreePort(t)
+	port := nstest.FreePort(t)
 	listen := []string{"--fdname=web", fmt.Sprintf("--listen=%d", port)} // [::] for both families
 	want := "no no no"
 	if !all {
@@ -135,7 +135,7 @@ func activationOf(t *testing.T, seen string) string {
 // are of either.
 func TestUDPPortOnActivationSocket(t *testing.T) {
 	for _, driver := range []string{"builtin", "gvisor-tap-vsock"} {
-		port := drivertest.FreePort(t)
+		port := nstest.FreePort(t)
 		k := newKit(t, "--net=gvisor-tap-vsock", "--ipv6", "--disable-host-loopback", "--port-driver="+driver, "-p", fmt.Sprintf("0.0.0.0:%d:53/udp", port),
 			"socat", "UDP6-LISTEN:53,fork,ipv6only=0", "EXEC:cat")
 		k.under("systemd-socket-activate", "--datagram", fmt.Sprintf("--listen=%d", port)).start(t)

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // secret is a service on the host's loopback address that no command inside may
@@ -77,7 +77,7 @@ type attacks struct {
 func attack(t *testing.T, name string, flags ...string) attacks {
 	t.Helper()
 	a := attacks{secret: newSecret(t), tries: map[string]int{}}
-	port, udpPort := drivertest.FreePort(t), drivertest.FreePort(t)
+	port, udpPort := nstest.FreePort(t), nstest.FreePort(t)
 	flags = append([]string{
 		"--net=gvisor-tap-vsock", "--port-driver=bypass4netns",
 		"-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port), "-p", fmt.Sprintf("127.0.0.1:%d:53/udp", udpPort),

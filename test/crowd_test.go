@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"rootlesskit/api"
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // TestCrowd: more clients than the launcher may have descriptors do not end a
@@ -17,7 +17,7 @@ import (
 func TestCrowd(t *testing.T) {
 	for _, driver := range []string{"builtin", "gvisor-tap-vsock"} {
 		t.Run(driver, func(t *testing.T) {
-			port := drivertest.FreePort(t)
+			port := nstest.FreePort(t)
 			address := fmt.Sprintf("127.0.0.1:%d", port)
 			flags := []string{"--net=gvisor-tap-vsock", "--port-driver=" + driver, "--disable-host-loopback", "-p", address + ":80/tcp"}
 			k := newKit(t, append(flags, "python3", "-c", quickServer)...).under("prlimit", "--nofile=256")

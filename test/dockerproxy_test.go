@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // fakeDockerProxy does with socat what docker-proxy does.
@@ -104,7 +104,7 @@ func TestDockerProxy(t *testing.T) {
 	} {
 		t.Run(tt.driver+" "+tt.hostIP, func(t *testing.T) {
 			k := startKit(t, append([]string{"--net=" + tt.network, "--disable-host-loopback", "--port-driver=" + tt.driver}, webServer...)...)
-			port := drivertest.FreePort(t)
+			port := nstest.FreePort(t)
 			addr := net.JoinHostPort(tt.hostIP, strconv.Itoa(port))
 			p := startDockerProxy(t, k, nil, "-proto", "tcp", "-host-ip", tt.hostIP, "-host-port", fmt.Sprint(port),
 				"-container-ip", "127.0.0.5", "-container-port", "80")
@@ -136,7 +136,7 @@ func TestDockerProxyRefusals(t *testing.T) {
 	}
 	defer l.Close()
 	taken := fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
-	free := fmt.Sprint(drivertest.FreePort(t))
+	free := fmt.Sprint(nstest.FreePort(t))
 	builtin := startKit(t, "--net=none", "--port-driver=builtin", "sleep", "60")
 	unpublished := startKit(t, "--net=none", "sleep", "60")
 	for _, tt := range []struct {

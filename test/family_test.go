@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"rootlesskit/api"
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // TestHelperUDP: UDP ports that slirp4netns would do wrong are answered too: from the
@@ -19,7 +19,7 @@ func TestHelperUDP(t *testing.T) {
 	for _, isolated := range []string{"--disable-host-loopback", "--disable-host-loopback=false"} {
 		var args, asked []string
 		for _, ip := range []string{"127.0.0.1", "0.0.0.0", "", "::ffff:127.0.0.1"} {
-			port := drivertest.FreePort(t)
+			port := nstest.FreePort(t)
 			args = append(args, "-p", (api.PortSpec{Proto: "udp", ParentIP: ip, ParentPort: port, ChildPort: 53}).String())
 			asked = append(asked, fmt.Sprintf("127.0.0.1:%d", port))
 		}
@@ -86,7 +86,7 @@ func TestAddressFamilies(t *testing.T) {
 		{"--net=gvisor-tap-vsock --port-driver=bypass4netns", mapped, "127.0.0.1"},
 	} {
 		t.Run(tt.flags+" "+tt.spec, func(t *testing.T) {
-			port := drivertest.FreePort(t)
+			port := nstest.FreePort(t)
 			spec := fmt.Sprintf(tt.spec, port)
 			args := append(strings.Fields(tt.flags), "--disable-host-loopback", "-p", spec)
 			k := startKit(t, append(args, "busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc")...)

@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"rootlesskit/internal/driver/drivertest"
 	"rootlesskit/internal/nstest"
 )
 
@@ -67,7 +66,7 @@ func TestHelperSession(t *testing.T) {
 					command = append([]string{"sh", "-c", `exec nsenter --net=$ROOTLESSKIT_STATE_DIR/netns "$@"`, "-"}, command...)
 				}
 				k := startKit(t, append(args, command...)...)
-				port := drivertest.FreePort(t)
+				port := nstest.FreePort(t)
 				if got := k.mustCtl(t, "add-ports", fmt.Sprintf("0.0.0.0:%d:80/tcp", port)); got != "1\n" {
 					t.Errorf("add-ports printed %q", got)
 				}
@@ -87,9 +86,10 @@ func TestHelperSession(t *testing.T) {
 }
 
 func TestImplicitPorts(t *testing.T) {
+	address := fmt.Sprintf("127.0.0.1:%d", nstest.FreePort(t))
 	k := startKit(t, "--net=pasta", "--port-driver=implicit", "--disable-host-loopback", "--copy-up=/etc",
-		"busybox", "httpd", "-f", "-p", "127.0.0.1:28193", "-h", "/etc")
-	get(t, "http://127.0.0.1:28193/passwd")
+		"busybox", "httpd", "-f", "-p", address, "-h", "/etc")
+	get(t, "http://"+address+"/passwd")
 	var info map[string]any
 	if err := json.Unmarshal([]byte(k.mustCtl(t, "info", "--json")), &info); err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func TestImplicitPorts(t *testing.T) {
 // TestHelperOutbound: TCP and UDP to the host by the gateway, spliced or
 // translated, unless the host's loopback is out of bounds.
 func TestHelperOutbound(t *testing.T) {
-	port := drivertest.FreePort(t) // pasta does not splice to ports of the ephemeral range
+	port := nstest.FreePort(t) // pasta does not splice to ports of the ephemeral range
 	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +155,7 @@ func echoDatagrams(t *testing.T, ip string) (port int) {
 func TestHelperKilled(t *testing.T) {
 	for _, pair := range helperPairs {
 		t.Run(pair.net+"-"+pair.ports, func(t *testing.T) {
-			port := drivertest.FreePort(t)
+			port := nstest.FreePort(t)
 			k := startKit(t, append([]string{
 				"--net=" + pair.net, "--port-driver=" + pair.ports, "--copy-up=/etc", "--disable-host-loopback",
 				"-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port),
@@ -311,7 +311,7 @@ func TestHelperLongStateDir(t *testing.T) {
 	const longest = 107 - len("/api.sock")
 	for _, pair := range helperPairs {
 		k := newKit(t, "--net="+pair.net, "--port-driver="+pair.ports, "--copy-up=/etc", "--disable-host-loopback",
-			"-p", fmt.Sprintf("0.0.0.0:%d:80/tcp", drivertest.FreePort(t)), "sleep", "60")
+			"-p", fmt.Sprintf("0.0.0.0:%d:80/tcp", nstest.FreePort(t)), "sleep", "60")
 		old := k.stateDir
 		k.stateDir = filepath.Join(dir, strings.Repeat("x", longest-len(dir)-1))
 		k.Args[1] = strings.Replace(k.Args[1], old, k.stateDir, 1)

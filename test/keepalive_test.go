@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // TestKeepAlive: ss(8) shows the kernel's keepalive timers on both sockets of a
@@ -23,7 +23,7 @@ func TestKeepAlive(t *testing.T) {
 	} {
 		for _, ip := range []string{"127.0.0.1", "::1"} {
 			t.Run(strings.ReplaceAll(flags, " ", ",")+","+ip, func(t *testing.T) {
-				outer, inner := net.JoinHostPort(ip, fmt.Sprint(drivertest.FreePort(t))), net.JoinHostPort(ip, "80")
+				outer, inner := net.JoinHostPort(ip, fmt.Sprint(nstest.FreePort(t))), net.JoinHostPort(ip, "80")
 				k := startKit(t, append(strings.Fields(flags), "-p", outer+":"+inner+"/tcp", "sleep", "60")...)
 				inside := []string{"nsenter", "-U", "--preserve-credentials", "-m", "-t", k.childPID(t), "-n"}
 				if strings.Contains(flags, "detach") { // the path is one of the child's mount namespace

@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // networkRuns are the networks on which programs are tried, with the address
@@ -86,7 +86,7 @@ func TestProgramsPublished(t *testing.T) {
 				flags = append(flags, "--detach-netns")
 				command = append([]string{"sh", "-c", `exec nsenter --net=$ROOTLESSKIT_STATE_DIR/netns "$@"`, "-"}, command...)
 			}
-			port := drivertest.FreePort(t)
+			port := nstest.FreePort(t)
 			k := startKit(t, append(append(flags, "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port)), command...)...)
 			got := sha256.New()
 			poll(t, "a server", func() bool {
@@ -171,7 +171,7 @@ func newHostServer(t *testing.T, mebibytes int, repository string) *hostServer {
 // serveAt listens below the range of ephemeral ports, to which pasta does not
 // splice.
 func serveAt(t *testing.T, h http.Handler, start func(*httptest.Server)) *httptest.Server {
-	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", drivertest.FreePort(t)))
+	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", nstest.FreePort(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func mayPing(t *testing.T) bool {
 // startIperf starts a server for one client.
 func startIperf(t *testing.T) (port int) {
 	t.Helper()
-	port = drivertest.FreePort(t)
+	port = nstest.FreePort(t)
 	var out syncBuffer
 	cmd := exec.CommandContext(t.Context(), "iperf3", "-s", "-1", "-B", "127.0.0.1", "-p", fmt.Sprint(port), "--forceflush")
 	cmd.Stdout, cmd.Stderr = &out, &out

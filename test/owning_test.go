@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // The attacks of owning.py: a command that has the launcher's inner half act in its
@@ -27,7 +27,7 @@ const owningRounds = 100
 func own(t *testing.T, name string, flags ...string) attacks {
 	t.Helper()
 	a := attacks{secret: newSecret(t), tries: map[string]int{}}
-	port := drivertest.FreePort(t)
+	port := nstest.FreePort(t)
 	flags = append(flags, "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port),
 		"python3", "-B", testdata(t, "owning.py"), name, strconv.Itoa(a.secret.port), strconv.Itoa(port))
 	k := newKit(t, flags...)
@@ -121,7 +121,7 @@ func TestOwnedProgram(t *testing.T) {
 // returns how often a server answered.
 func forge(t *testing.T, kind string, s *secret, flags ...string) (answered int) {
 	t.Helper()
-	port := drivertest.FreePort(t)
+	port := nstest.FreePort(t)
 	inherited, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -257,7 +257,7 @@ func TestLeakIsSaid(t *testing.T) {
 
 // TestBypassManyAddresses: a namespace with thousands of addresses makes no call hang.
 func TestBypassManyAddresses(t *testing.T) {
-	port := drivertest.FreePort(t)
+	port := nstest.FreePort(t)
 	script := `for i in $(seq 0 8999); do echo addr add 10.8.$((i / 250)).$((i % 250 + 1))/32 dev tap0; done | ip -batch - && echo added
 		exec python3 -B ` + testdata(t, "binds.py") + " other_user 80"
 	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", isolated, "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port), "sh", "-c", script)
@@ -274,7 +274,7 @@ func TestBypassManyAddresses(t *testing.T) {
 // TestBypassFlood has a thousand threads bind a port that is native already: what
 // others want of the port does not wait for them.
 func TestBypassFlood(t *testing.T) {
-	port := drivertest.FreePort(t)
+	port := nstest.FreePort(t)
 	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port),
 		"python3", "-B", testdata(t, "binds.py"), "flood")
 	poll(t, "the flood", func() bool { return strings.Contains(k.output.String(), "flooding") })

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // TestExecutedPrograms: what a system call can do needs no program. A run has
@@ -26,7 +26,7 @@ func TestExecutedPrograms(t *testing.T) {
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), bin("rootlesskit"), "--net=gvisor-tap-vsock", "--disable-host-loopback", "--copy-up=/etc",
-		"--port-driver=builtin", "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", drivertest.FreePort(t)), "--pidns", "true")
+		"--port-driver=builtin", "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", nstest.FreePort(t)), "--pidns", "true")
 	cmd.Env = append(os.Environ(), "PATH="+dir)
 	if r := runCmd(t, cmd); r.code != 0 || r.stderr != "" {
 		t.Errorf("code %d: %s", r.code, r.stderr)

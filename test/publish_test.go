@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // get fetches a page, trying again while the server inside starts.
@@ -41,7 +41,7 @@ func TestPublishAtStart(t *testing.T) {
 		{"--net=gvisor-tap-vsock", "--port-driver=builtin", "--disable-host-loopback"},
 		{"--net=gvisor-tap-vsock", "--port-driver=gvisor-tap-vsock", "--disable-host-loopback"},
 	} {
-		port := drivertest.FreePort(t)
+		port := nstest.FreePort(t)
 		spec := fmt.Sprintf("127.0.0.1:%d:80/tcp", port)
 		startKit(t, append(append(flags, "-p", spec), webServer...)...)
 		if body := get(t, fmt.Sprintf("http://127.0.0.1:%d/passwd", port)); !strings.Contains(body, "root:") {
@@ -52,7 +52,7 @@ func TestPublishAtStart(t *testing.T) {
 
 // TestDocumentedSession is the session of the documentation, word for word.
 func TestDocumentedSession(t *testing.T) {
-	port := drivertest.FreePort(t)
+	port := nstest.FreePort(t)
 	k := startKit(t, append([]string{"--net=gvisor-tap-vsock", "--disable-host-loopback", "--copy-up=/etc", "--port-driver=builtin"}, webServer...)...)
 	if got := k.mustCtl(t, "add-ports", fmt.Sprintf("0.0.0.0:%d:80/tcp", port)); got != "1\n" {
 		t.Errorf("add-ports printed %q", got)

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // serviceManager receives what sd_notify(3) sends.
@@ -46,7 +46,7 @@ func (m serviceManager) next(t *testing.T) string {
 func TestNotifyByLauncher(t *testing.T) {
 	for _, name := range []string{filepath.Join(t.TempDir(), "notify"), fmt.Sprintf("@rootlesskit-test-%d", os.Getpid())} {
 		manager := newServiceManager(t, name)
-		port := drivertest.FreePort(t)
+		port := nstest.FreePort(t)
 		k := newKit(t, "--sdnotify=launcher", "--net=none", "--port-driver=builtin", "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port),
 			"sh", "-c", `trap "exit 0" TERM; echo "socket: ${NOTIFY_SOCKET-none}"; while :; do sleep 0.02; done`)
 		k.Env = append(os.Environ(), "NOTIFY_SOCKET="+name)

@@ -19,26 +19,6 @@ import (
 
 func TestMain(m *testing.M) { nstest.Main(m, privilegeHandlers) }
 
-// freePort returns a port that is free on all addresses, for TCP and UDP.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", ":0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		pc, err := net.ListenPacket("udp", l.Addr().String())
-		if err != nil {
-			continue
-		}
-		pc.Close()
-		return l.Addr().(*net.TCPAddr).Port
-	}
-	t.Fatal("no port is free")
-	return 0
-}
-
 // listen opens sockets that are closed with the test.
 func listen(t *testing.T, proto api.Proto, ip string, port int) []int {
 	t.Helper()
@@ -89,7 +69,7 @@ func TestAddresses(t *testing.T) {
 			proto := transport + c.protoSuffix
 			t.Run(proto+" "+c.ip, func(t *testing.T) {
 				var got []string
-				for _, fd := range listen(t, api.Proto(proto), c.ip, freePort(t)) {
+				for _, fd := range listen(t, api.Proto(proto), c.ip, nstest.FreePort(t)) {
 					got = append(got, localAddr(t, fd))
 				}
 				want := c.want
@@ -106,7 +86,7 @@ func TestAddresses(t *testing.T) {
 
 // The texts are those of package net, which reach clients of the API.
 func TestErrors(t *testing.T) {
-	taken := freePort(t)
+	taken := nstest.FreePort(t)
 	for _, network := range []api.Proto{"tcp4", "udp4"} {
 		listen(t, network, "127.0.0.1", taken)
 	}
@@ -154,7 +134,7 @@ func TestErrors(t *testing.T) {
 // TestFamiliesCoexist has one port on both families in either order, and the
 // same port again right after it was closed.
 func TestFamiliesCoexist(t *testing.T) {
-	port := freePort(t)
+	port := nstest.FreePort(t)
 	for _, transport := range []api.Proto{"tcp", "udp"} {
 		for range 2 {
 			v4, err := hostsock.Listen(transport+"4", "0.0.0.0", port)
@@ -173,7 +153,7 @@ func TestFamiliesCoexist(t *testing.T) {
 // TestPartialFailure takes the IPv6 half away: the IPv4 socket must not stay.
 func TestPartialFailure(t *testing.T) {
 	for _, proto := range []api.Proto{"tcp", "udp"} {
-		port := freePort(t)
+		port := nstest.FreePort(t)
 		listen(t, proto+"6", "::1", port)
 		before := nstest.OpenFDs()
 		if fds, err := hostsock.Listen(proto, "", port); err == nil {
@@ -190,7 +170,7 @@ func TestPartialFailure(t *testing.T) {
 // TestListenAgain: connections that this side has ended, and that the kernel
 // remembers for a minute (TIME_WAIT), are in nobody's way.
 func TestListenAgain(t *testing.T) {
-	port := freePort(t)
+	port := nstest.FreePort(t)
 	fds, err := hostsock.Listen("tcp4", "127.0.0.1", port)
 	if err != nil {
 		t.Fatal(err)
@@ -220,7 +200,7 @@ func TestListenAgain(t *testing.T) {
 }
 
 func TestAcceptsBothFamilies(t *testing.T) {
-	port := freePort(t)
+	port := nstest.FreePort(t)
 	f := os.NewFile(uintptr(listen(t, "tcp", "", port)[0]), "")
 	l, err := net.FileListener(f) // a duplicate
 	if err != nil {
@@ -243,7 +223,7 @@ func TestAcceptsBothFamilies(t *testing.T) {
 
 func TestSocketFlags(t *testing.T) {
 	for _, proto := range []api.Proto{"tcp", "udp"} {
-		for _, fd := range listen(t, proto, "", freePort(t)) {
+		for _, fd := range listen(t, proto, "", nstest.FreePort(t)) {
 			fl, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 			fdFlags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 			if fl&unix.O_NONBLOCK == 0 || fdFlags&unix.FD_CLOEXEC == 0 {

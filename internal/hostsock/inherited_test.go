@@ -12,6 +12,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/hostsock"
+	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/sockio"
 )
 
@@ -90,7 +91,7 @@ var inheritedSockets = []struct {
 func TestInheritedSocketsServePorts(t *testing.T) {
 	for _, tt := range inheritedSockets {
 		t.Run(fmt.Sprint(tt.inherited, tt.proto, tt.ip), func(t *testing.T) {
-			port := freePort(t)
+			port := nstest.FreePort(t)
 			var inherited []int
 			for _, s := range tt.inherited {
 				inherited = append(inherited, activated(t, s.network, s.ip, port))
@@ -129,7 +130,7 @@ func TestWhatIsNoPortIsLeftAlone(t *testing.T) {
 	}
 	defer null.Close()
 	in := hostsock.NewInherited([]int{pair[0], client, int(null.Fd()), 9999})
-	sockets, err := in.Listen("tcp4", "127.0.0.1", freePort(t))
+	sockets, err := in.Listen("tcp4", "127.0.0.1", nstest.FreePort(t))
 	if err != nil || sockets.Shared {
 		t.Fatal(sockets, err)
 	}
@@ -142,7 +143,7 @@ func TestWhatIsNoPortIsLeftAlone(t *testing.T) {
 // TestSeal: afterwards only what has served a port does so again; and never two
 // ports at once.
 func TestSeal(t *testing.T) {
-	first, second := freePort(t), freePort(t)
+	first, second := nstest.FreePort(t), nstest.FreePort(t)
 	fds := []int{activated(t, "tcp4", "0.0.0.0", first), activated(t, "tcp4", "127.0.0.1", second)}
 	in := hostsock.NewInherited(fds)
 	listen := func(proto api.Proto, port int, ip string) error {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"rootlesskit/internal/driver/drivertest"
+	"rootlesskit/internal/nstest"
 )
 
 // start starts the launcher in the background and waits until the command runs.
@@ -130,7 +130,7 @@ func (s *subject) namePorts(t *testing.T, names ...string) *strings.Replacer {
 	t.Helper()
 	var back []string
 	for _, name := range names {
-		port := strconv.Itoa(drivertest.FreePort(t))
+		port := strconv.Itoa(nstest.FreePort(t))
 		s.replace = append(s.replace, port, name)
 		back = append(back, name, port)
 	}

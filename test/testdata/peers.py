@@ -43,9 +43,9 @@ def answer(conn, peer):
             pass
 
 
-def serve_tcp(s):
+def serve_tcp(s, client=answer):
     while True:
-        threading.Thread(target=answer, args=s.accept(), daemon=True).start()
+        threading.Thread(target=client, args=s.accept(), daemon=True).start()
 
 
 def serve_udp(s):
@@ -87,8 +87,7 @@ def proxy(conn, peer):
 
 
 def serve_tcp_proxy(s):
-    while True:
-        threading.Thread(target=proxy, args=s.accept(), daemon=True).start()
+    serve_tcp(s, proxy)
 
 
 def give_back(s, server, client):

@@ -132,7 +132,7 @@ func (a addressing) testLoopbackIPv6(t *testing.T) {
 func (a addressing) testChosenChildIP(t *testing.T) {
 	for _, childIP := range []string{"127.0.0.5", "::1"} {
 		port := a.forward(t, api.PortSpec{
-			Proto: a.transport, ParentIP: "127.0.0.1", ParentPort: FreePort(t),
+			Proto: a.transport, ParentIP: "127.0.0.1", ParentPort: nstest.FreePort(t),
 			ChildIP: childIP, ChildPort: a.serve(t, childIP, childIP),
 		})
 		a.expect(t, port.address(), childIP)
@@ -147,7 +147,7 @@ func (a addressing) testWildcardInUse(t *testing.T) {
 
 // testPartlyInUse has one family taken: nothing of the other may stay behind.
 func (a addressing) testPartlyInUse(t *testing.T) {
-	spec := api.PortSpec{Proto: a.transport, ParentPort: FreePort(t), ChildPort: a.serve(t, "", "word")}
+	spec := api.PortSpec{Proto: a.transport, ParentPort: nstest.FreePort(t), ChildPort: a.serve(t, "", "word")}
 	release := occupy(t, string(a.transport), fmt.Sprintf("[::1]:%d", spec.ParentPort))
 	before := nstest.OpenFDs()
 	a.expectError(t, spec, fmt.Sprintf("listen %s :%d: bind: address already in use", a.transport, spec.ParentPort))
@@ -178,14 +178,14 @@ func occupy(t testing.TB, transport, address string) (release func()) {
 func (a addressing) testWrongFamily(t *testing.T) {
 	for family, ip := range map[api.Proto]string{"4": "::1", "6": "127.0.0.1"} {
 		proto := a.transport + family
-		a.expectError(t, api.PortSpec{Proto: proto, ParentIP: ip, ParentPort: FreePort(t), ChildPort: 80},
+		a.expectError(t, api.PortSpec{Proto: proto, ParentIP: ip, ParentPort: nstest.FreePort(t), ChildPort: 80},
 			fmt.Sprintf("listen %s: address %s: no suitable address found", proto, ip))
 	}
 }
 
 func (a addressing) testNotOurAddress(t *testing.T) {
 	const documentation = "192.0.2.77" // TEST-NET-1, RFC 5737
-	port := FreePort(t)
+	port := nstest.FreePort(t)
 	a.expectError(t, api.PortSpec{Proto: a.transport, ParentIP: documentation, ParentPort: port, ChildPort: 80},
 		fmt.Sprintf("listen %s %s:%d: bind: cannot assign requested address", a.transport, documentation, port))
 }

@@ -49,7 +49,7 @@ func start(t *testing.T, change func(*driver.Sandbox)) *bench {
 	}
 	drivertest.Start(t, b.Setup)
 	b.server = b.Child.ListenTCP(t, "tcp4", "127.0.0.1:80")
-	b.spec = api.PortSpec{Proto: "tcp4", ParentIP: "127.0.0.1", ParentPort: drivertest.FreePort(t), ChildPort: 80}
+	b.spec = api.PortSpec{Proto: "tcp4", ParentIP: "127.0.0.1", ParentPort: nstest.FreePort(t), ChildPort: 80}
 	return b
 }
 

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
-	"rootlesskit/internal/driver/drivertest"
 	"rootlesskit/internal/nstest"
 )
 
@@ -21,7 +20,7 @@ func TestExecInContainer(t *testing.T) {
 		t.Run(fmt.Sprintf("named=%v", named), func(t *testing.T) {
 			e := startEngine(t)
 			e.serve(t)
-			port := drivertest.FreePort(t)
+			port := nstest.FreePort(t)
 			socket, metadata := e.socket, fmt.Sprintf("127.0.0.1:%d:80/tcp", port)
 			if named {
 				socket, metadata = filepath.Join(t.TempDir(), "c.sock"), ""
@@ -63,7 +62,7 @@ func TestForgedHandOver(t *testing.T) {
 		"a file":     func() (int, error) { return unix.Open("/dev/null", unix.O_RDWR, 0) },
 	} {
 		t.Run(what, func(t *testing.T) {
-			port := drivertest.FreePort(t)
+			port := nstest.FreePort(t)
 			fd, err := open()
 			if err != nil {
 				t.Fatal(err)
@@ -89,7 +88,7 @@ func TestSilentRuntime(t *testing.T) {
 	for range 50 {
 		defer connectTo(t, e.socket).Close()
 	}
-	port := drivertest.FreePort(t)
+	port := nstest.FreePort(t)
 	e.container(t, e.socket, "c1", fmt.Sprintf("127.0.0.1:%d:80/tcp", port))
 	await(t, "the server of a container", func() bool { return answers(port) })
 }
@@ -98,7 +97,7 @@ func TestSilentRuntime(t *testing.T) {
 // with its last process, as any other's.
 func TestUnusableHandOver(t *testing.T) {
 	e := startEngine(t)
-	port := drivertest.FreePort(t)
+	port := nstest.FreePort(t)
 	fd, end := filtered(t)
 	defer unix.Close(fd)
 	pid := endedPID(t)
@@ -114,7 +113,7 @@ func TestLongState(t *testing.T) {
 	e.serve(t)
 	fd, _ := filtered(t)
 	defer unix.Close(fd)
-	port := drivertest.FreePort(t)
+	port := nstest.FreePort(t)
 	handOver(t, e.socket, strings.Repeat("x", 200<<10), e.child.PID, e.child.PID, fmt.Sprintf("127.0.0.1:%d:80/tcp", port), fd)
 	await(t, "the server", func() bool { return answers(port) })
 }
@@ -123,7 +122,7 @@ func TestLongState(t *testing.T) {
 // others, and can be removed from there.
 func TestListed(t *testing.T) {
 	e := startEngine(t)
-	port, socket := drivertest.FreePort(t), filepath.Join(t.TempDir(), "c.sock")
+	port, socket := nstest.FreePort(t), filepath.Join(t.TempDir(), "c.sock")
 	e.add(t, "c1", socket, port)
 	want := api.PortSpec{Proto: "tcp", ParentIP: "127.0.0.1", ParentPort: port, ChildPort: 80}
 	list := e.table.List(true)
