@@ -1,14 +1,21 @@
 // Package unixsock opens Unix sockets to listen on, for their owner and root
 // only.
+//
+// bind(2) makes a socket's file, and until listen(2), connecting to it is refused: a
+// client that waited for the file would conclude that nobody listens there, and
+// another listener that the socket is stale. So a socket is bound to a name that
+// nobody looks for, and linked to its own once it can be connected to.
 package unixsock
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +44,11 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 	if err := checkLength(path); err != nil {
 		return nil, err
 	}
-	return listen(ctx, "unix", path)
+	dir, err := openDir(filepath.Dir(path))
+	if err != nil {
+		return nil, failed("unix", path, err)
+	}
+	return listen(ctx, "unix", dir, path)
 }
 
 // ListenIn is like Listen, in an open directory, whatever its path leads to
@@ -46,15 +57,26 @@ func ListenIn(ctx context.Context, dir *os.File, path string) (net.Listener, err
 	if err := checkLength(path); err != nil {
 		return nil, err
 	}
-	return listen(ctx, "unix", inDir(dir, filepath.Base(path)))
+	return listenIn(ctx, "unix", dir, path)
 }
 
 // ListenPackets is like Listen, for a SOCK_SEQPACKET socket with a name in a
-// directory. Its path may be longer than the kernel allows: clients can reach it in
-// the same way as this function. The directory must stay open until the listener is
-// closed.
+// directory. Its path may be longer than the kernel allows: clients can reach it
+// through a descriptor of the directory, as this package does.
 func ListenPackets(ctx context.Context, dir *os.File, name string) (net.Listener, error) {
-	return listen(ctx, "unixpacket", inDir(dir, name))
+	return listenIn(ctx, "unixpacket", dir, filepath.Join(dir.Name(), name))
+}
+
+func listenIn(ctx context.Context, network string, dir *os.File, path string) (net.Listener, error) {
+	own, err := openDir(inDir(dir, "."))
+	if err != nil {
+		return nil, failed(network, path, err)
+	}
+	return listen(ctx, network, own, path)
+}
+
+func openDir(path string) (*os.File, error) {
+	return os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
 }
 
 func inDir(dir *os.File, name string) string {
@@ -68,7 +90,56 @@ func checkLength(path string) error {
 	return nil
 }
 
-func listen(ctx context.Context, network, path string) (net.Listener, error) {
+// listener owns the directory of its socket.
+type listener struct {
+	*net.UnixListener
+	dir   *os.File
+	name  string
+	close func() error // once, though several may close a listener
+}
+
+// listen takes over dir; path is the socket's, for messages.
+func listen(ctx context.Context, network string, dir *os.File, path string) (net.Listener, error) {
+	name := filepath.Base(path)
+	ul, err := listenAt(ctx, network, dir, name)
+	if err != nil {
+		dir.Close()
+		return nil, failed(network, path, err)
+	}
+	l := &listener{UnixListener: ul, dir: dir, name: name}
+	l.close = sync.OnceValue(l.end)
+	return l, nil
+}
+
+// failed names a socket by the path that its clients know.
+func failed(network, path string, err error) error {
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call
+	}
+	return &net.OpError{Op: "listen", Net: network, Addr: &net.UnixAddr{Name: path, Net: network}, Err: err}
+}
+
+// listenAt makes a socket that appears under its name when it can be connected to.
+func listenAt(ctx context.Context, network string, dir *os.File, name string) (_ *net.UnixListener, err error) {
+	hidden := inDir(dir, ".listen-"+rand.Text())
+	l, err := listenHidden(ctx, network, hidden)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Unlink(hidden)
+	// The umask may have removed too many permissions.
+	if err = os.Chmod(hidden, socketMode); err == nil {
+		err = appear(hidden, inDir(dir, name))
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func listenHidden(ctx context.Context, network, path string) (*net.UnixListener, error) {
 	var lc net.ListenConfig
 	lc.Control = func(_, _ string, conn syscall.RawConn) (err error) {
 		if e := conn.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), socketMode) }); e != nil {
@@ -77,18 +148,32 @@ func listen(ctx context.Context, network, path string) (net.Listener, error) {
 		return err
 	}
 	l, err := lc.Listen(ctx, network, path)
-	if errors.Is(err, unix.EADDRINUSE) && removeStale(path) {
-		l, err = lc.Listen(ctx, network, path)
-	}
 	if err != nil {
 		return nil, err
 	}
-	// The umask may have removed too many permissions.
-	if err := os.Chmod(path, socketMode); err != nil {
-		l.Close()
-		return nil, err
+	ul := l.(*net.UnixListener)
+	ul.SetUnlinkOnClose(false)
+	return ul, nil
+}
+
+// appear gives a socket its name, which a stale one may have.
+func appear(hidden, path string) error {
+	err := unix.Link(hidden, path)
+	if err == unix.EEXIST && removeStale(path) {
+		err = unix.Link(hidden, path)
 	}
-	return l, nil
+	if err == unix.EEXIST {
+		err = unix.EADDRINUSE // as bind(2) says it
+	}
+	return os.NewSyscallError("bind", err)
+}
+
+// Close removes the socket, and ends the listener.
+func (l *listener) Close() error { return l.close() }
+
+func (l *listener) end() error {
+	_ = unix.Unlinkat(int(l.dir.Fd()), l.name, 0)
+	return errors.Join(l.UnixListener.Close(), l.dir.Close())
 }
 
 // OwnerOrRoot decides who may connect: this process's own user and root. A

@@ -2,6 +2,8 @@ package unixsock
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,6 +63,40 @@ func TestSocketModeIsNeverWider(t *testing.T) {
 	modes := <-seen
 	if len(modes) != 1 || modes[os.ModeSocket|0o600] == 0 {
 		t.Errorf("the socket was seen with these modes: %v", modes)
+	}
+}
+
+// A socket that is there can be connected to, from its first moment on.
+func TestSocketThatIsThereAnswers(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 1000 {
+		socket := filepath.Join(dir, fmt.Sprint(i))
+		connected := make(chan error)
+		go func() { connected <- connectOnceThere(socket) }()
+		l, err := Listen(t.Context(), socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := <-connected; err != nil {
+			t.Fatalf("socket %d: %v", i, err)
+		}
+		l.Close()
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("in the directory are %v", left)
+	}
+}
+
+// connectOnceThere waits for a socket by trying to connect to it.
+func connectOnceThere(socket string) error {
+	for {
+		c, err := net.Dial("unix", socket)
+		if err == nil {
+			return c.Close()
+		}
+		if !errors.Is(err, unix.ENOENT) {
+			return err
+		}
 	}
 }
 
