@@ -9,7 +9,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/unixsock"
 )
@@ -60,10 +63,31 @@ func (c *control) serve(retarget func(netip.Addr)) {
 		}
 		go func() {
 			defer conn.Close()
-			_ = conn.SetReadDeadline(time.Now().Add(clientPatience)) // a reply fits the socket, and never waits
-			_, _ = conn.Write([]byte(answer(conn, retarget)))
+			_ = conn.SetDeadline(time.Now().Add(clientPatience))
+			if _, err := conn.Write([]byte(answer(conn, retarget))); err == nil {
+				awaitRead(conn)
+			}
 		}()
 	}
+}
+
+// awaitRead waits until the client has read its answer, or is gone. A client that
+// looks for it at the moment when a SOCK_SEQPACKET socket is closed may otherwise see
+// the end alone: the kernel first looks for a packet, and then, without a look at
+// what has come meanwhile, for the end.
+func awaitRead(conn net.Conn) {
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Write(func(fd uintptr) bool {
+		unread, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+		return err != nil || unread <= 1 // the kernel wakes writers while it still counts one byte
+	})
 }
 
 // answer handles the request of a client and returns the reply.

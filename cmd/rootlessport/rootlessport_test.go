@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -130,17 +131,8 @@ func TestSocketOnlyOfBridgeNetworks(t *testing.T) {
 // ask sends a packet to the helper's socket.
 func (h *helper) ask(t *testing.T, packet string) string {
 	t.Helper()
-	dir, err := os.Open(filepath.Dir(h.socket))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	c, err := net.Dial("unixpacket", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(h.socket)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := h.dial(t)
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Write([]byte(packet)); err != nil {
 		t.Fatal(err)
 	}
@@ -150,6 +142,66 @@ func (h *helper) ask(t *testing.T, packet string) string {
 		return fmt.Sprintf("none: %v", err)
 	}
 	return string(buf[:n])
+}
+
+// dial connects to the helper's socket, whose path may be too long for an address.
+func (h *helper) dial(t *testing.T) *net.UnixConn {
+	t.Helper()
+	dir, err := os.Open(filepath.Dir(h.socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	c, err := net.Dial("unixpacket", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(h.socket)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	return c.(*net.UnixConn)
+}
+
+// The socket is closed after its client has read the answer, not before.
+func TestAnswerBeforeEnd(t *testing.T) {
+	w := newWorld(t, ipv4Alone)
+	h := w.publish(t, w.configure(t, tcpPort(8080, 80)))
+	c := h.dial(t)
+	defer c.Close()
+	if _, err := c.Write([]byte(`"10.89.0.2"`)); err != nil {
+		t.Fatal(err)
+	}
+	if got := pollEvents(t, c, unix.POLLIN, time.Minute); got != unix.POLLIN {
+		t.Fatalf("poll returns %#x instead of an answer", got)
+	}
+	if got := pollEvents(t, c, unix.POLLRDHUP, 200*time.Millisecond); got != 0 {
+		t.Errorf("the socket is closed before its answer is read: poll returns %#x", got)
+	}
+	got, err := io.ReadAll(c)
+	if err != nil || string(got) != "OK" {
+		t.Errorf("the answer is %q, %v", got, err)
+	}
+}
+
+func pollEvents(t *testing.T, c *net.UnixConn, events int16, patience time.Duration) (got int16) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
+		end := time.Now().Add(patience)
+		for {
+			_, err := unix.Poll(fds, int(max(0, time.Until(end).Milliseconds())))
+			if err != unix.EINTR {
+				break
+			}
+		}
+		got = fds[0].Revents
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
 }
 
 // podman network reload: nothing is lost.
