@@ -130,8 +130,24 @@ func (c *Conn) SendBody(kind string, body any, fds ...int) error {
 	return c.Send(Message{Kind: kind, Body: b, FDs: fds})
 }
 
+// ends is how often the end may be told while a message still waits. The kernel tells
+// it ahead of messages where the other side closed with something unread
+// (ECONNRESET), and where a message and the end come between its look for the one and
+// its look for the other.
+const ends = 2
+
 // Recv waits for the next message. The other side's end is io.EOF.
 func (c *Conn) Recv() (Message, error) {
+	m, err := c.recv()
+	for range ends {
+		if err == io.EOF {
+			m, err = c.recv()
+		}
+	}
+	return m, err
+}
+
+func (c *Conn) recv() (Message, error) {
 	n, oobn, flags, _, err := c.uc.ReadMsgUnix(c.buf, c.oob)
 	if err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {

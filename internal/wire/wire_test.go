@@ -206,6 +206,31 @@ func TestNewConnRefusesOtherDescriptors(t *testing.T) {
 	}
 }
 
+// What was sent before the end arrives before it, also where the kernel tells the end
+// first.
+func TestMessagesBeforeTheEnd(t *testing.T) {
+	for name, ahead := range map[string]func(here, there *wire.Conn) error{
+		"nothing":                    func(*wire.Conn, *wire.Conn) error { return nil },
+		"a reset":                    func(here, _ *wire.Conn) error { return here.Send(wire.Message{Kind: "unread"}) },
+		"a look at the wrong moment": func(_, there *wire.Conn) error { return there.SendEmpty() },
+	} {
+		here, there := pair(t)
+		if err := ahead(here, there); err != nil {
+			t.Fatal(err)
+		}
+		if err := there.Send(wire.Message{Kind: "last"}); err != nil {
+			t.Fatal(err)
+		}
+		there.Close()
+		if m, err := here.Recv(); err != nil || m.Kind != "last" {
+			t.Errorf("%s: got %+v, %v", name, m, err)
+		}
+		if m, err := here.Recv(); err != io.EOF {
+			t.Errorf("%s: got %+v, %v after the end", name, m, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"kind":"setup","body":{"stateDir":"/x"}}`))
 	f.Add([]byte(`{"kind":"reply","id":7,"error":"no"}`))
