@@ -81,7 +81,8 @@ func (r *router) Answered(client, target netip.AddrPort) { r.port.Load().Answere
 func (r *router) Look(flows []relay.Doubt) []relay.Route {
 	doubts := make([]sourceip.Doubt, len(flows))
 	for i, f := range flows {
-		was := sourceip.Route{Source: f.Route.Source, Target: f.Route.Target, Unserved: f.Route.Unserved, Guess: f.Route.Guess}
+		was := sourceip.Route{Source: f.Route.Source, Target: f.Route.Target,
+			Unserved: f.Route.Unserved, Guess: f.Route.Guess, Translated: f.Route.Translated}
 		doubts[i] = sourceip.Doubt{Client: f.Client, Route: was, Answered: f.Answered, Mute: f.Mute, Lost: f.Lost}
 	}
 	routes := make([]relay.Route, len(flows))
@@ -110,7 +111,7 @@ func (r *router) Reroute(client, local netip.AddrPort, failed error) (relay.Rout
 }
 
 func (r *router) relayRoute(to sourceip.Route, client, local netip.AddrPort) relay.Route {
-	route := relay.Route{Source: to.Source, Target: to.Target, Unserved: to.Unserved, Guess: to.Guess}
+	route := relay.Route{Source: to.Source, Target: to.Target, Unserved: to.Unserved, Guess: to.Guess, Translated: to.Translated}
 	if r.proxyHeader && to.Target.IsValid() {
 		route.Prelude = proxyHeader(client, local)
 	}

@@ -61,6 +61,10 @@ type Route struct {
 	// refused; the datagrams that were sent are sent there again. A connection waits
 	// longer for the answer of a guess, which may be a container that is starting.
 	Unserved, Guess bool
+	// Translated says that there is NAT in the namespace. A connection that is not
+	// answered is made anew, though the server then sees another port of its client.
+	// Without a port in Source, that is done in any case. TCP only.
+	Translated bool
 	// Direct is for the Router only, which gets it back in a Doubt.
 	Direct bool
 	// Prelude is sent to the server before the client's first byte (a PROXY

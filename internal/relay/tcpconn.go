@@ -18,7 +18,7 @@ import (
 //	                                                       answerTimeout: another way, once (resolving or
 //	                                                       waiting); else refused, where there was no answer late
 //	late         opening.late         are kept             the server accepts: open; an error, or the client's
-//	                                                       end: refused
+//	                                                       end: refused; the time to connect anew: waiting
 //	open         opening == nil       are pumped, as the   an end of file: half closed; a socket that fails:
 //	                                  server's are         draining
 //	half closed  one dir.shut         the other way goes   its end, or the failure of a socket: dead

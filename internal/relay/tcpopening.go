@@ -18,6 +18,8 @@ type opening struct {
 	deadline      *eventloop.Timer
 	// late says that the server does not answer, and that there is no other route.
 	late bool
+	// patience is how long the next answer may take; 0: as long as usual.
+	patience time.Duration
 }
 
 // poolTimeout is how long a client waits for a socket of the pool.
@@ -31,6 +33,9 @@ const (
 	answerTimeout = time.Second
 	guessTimeout  = 2500 * time.Millisecond
 )
+
+// maxPatience bounds how long a connection waits before it is made anew.
+const maxPatience = time.Minute
 
 // accepted starts a connection for a client's socket fd; socket is in the
 // namespace, and of the port's family.
@@ -137,7 +142,7 @@ func (c *tcpConn) connect(fd int) {
 		if route.Guess {
 			patience = guessTimeout
 		}
-		o.deadline = c.part.loop.after(patience, c.unanswered)
+		o.deadline = c.part.loop.after(max(patience, o.patience), c.unanswered)
 	}
 }
 
@@ -180,10 +185,25 @@ func (c *tcpConn) unanswered() {
 			return
 		}
 	}
-	o.late = true
-	if c.side[client].ended {
+	anew := o.route.Translated || o.route.Source.Port() == 0
+	o.late = !anew || o.patience > 0
+	switch {
+	case o.late && c.side[client].ended:
 		c.refuse(none.Error())
+	case anew:
+		c.connectAnew()
 	}
+}
+
+// connectAnew makes a connection that is not answered anew, from another port. NAT
+// decides about a connection by its first packet, and that may have come before the
+// rule for it: container engines open a port first. It waits longer each time.
+func (c *tcpConn) connectAnew() {
+	o := c.opening
+	o.patience = min(2*max(o.patience, answerTimeout), maxPatience)
+	o.route.Source = netip.AddrPortFrom(o.route.Source.Addr(), 0)
+	c.closeSide(&c.side[child])
+	c.takeSocket()
 }
 
 // reroute continues with another route.

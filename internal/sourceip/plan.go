@@ -21,6 +21,8 @@ type plan struct {
 	// addresses at which a NAT rule may exist for the port.
 	Local    netip.Addr `json:"local"`
 	LocalNAT pair       `json:"localNAT"`
+	// Translated says that there is NAT by others.
+	Translated bool `json:"translated,omitempty"`
 	// Inner are the networks inside the namespace.
 	Inner []netip.Prefix `json:"inner,omitempty"`
 	// V4 and V6 are for clients of the respective family.
@@ -98,7 +100,7 @@ func (v *view) both() [2]*family { return [2]*family{&v.v4, &v.v6} }
 
 // choose makes the plan, and reports whether it relies on marks.
 func choose(v view) (p plan, needsMarks bool) {
-	p = plan{Inner: v.inner, Found: v.found(), Local: v.nearby(), LocalNAT: v.behindNAT(v.targetFamily())}
+	p = plan{Inner: v.inner, Translated: v.nat, Found: v.found(), Local: v.nearby(), LocalNAT: v.behindNAT(v.targetFamily())}
 	p.Silent = v.local && !v.nat && !p.Found
 	v = v.inward()
 	p.V4, p.V6 = v.paths(v.v4, v.v6), v.paths(v.v6, v.v4)

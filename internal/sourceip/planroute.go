@@ -8,7 +8,9 @@ import (
 // route applies the plan to a client. An address that refused is tried last. The
 // target is invalid if there is no way.
 func (p *plan) route(client netip.AddrPort, port uint16, refused netip.Addr) Route {
-	return p.straight(client, port).avoiding(refused, p.behindNAT(client.Addr()))
+	r := p.straight(client, port).avoiding(refused, p.behindNAT(client.Addr()))
+	r.Translated = p.Translated
+	return r
 }
 
 func (p *plan) behindNAT(client netip.Addr) pair {
@@ -40,7 +42,7 @@ func (p *plan) straight(client netip.AddrPort, port uint16) Route {
 // reroute applies the plan to a client that has a way.
 func (p *plan) reroute(d Doubt, port uint16, refused netip.Addr) Route {
 	now, stay := p.route(d.Client, port, refused), d.Route
-	stay.Unserved = p.Silent
+	stay.Unserved, stay.Translated = p.Silent, p.Translated
 	switch {
 	case p.behindNAT(d.Client.Addr()).valid() && d.Lost:
 		return now

@@ -108,6 +108,9 @@ type Route struct {
 	// the route is a guess. Guess says that a NAT rule may exist for this target,
 	// or for another.
 	Unserved, Guess bool
+	// Translated says that there is NAT in the namespace, by others: a rule may be
+	// made for this target after the first packet, which does not apply to it.
+	Translated bool
 }
 
 // Port decides for the clients of one published port.

@@ -74,4 +74,5 @@ PROXIED=172.17.0.2 exec python3 "$PEERS" \
 	tcp/127.0.0.1/1003 udp/127.0.0.1/1003 tcp/::1/1003 udp/::1/1003 \
 	tcp/$own4/1004 udp/$own4/1004 tcp/$own6/1004 udp/$own6/1004 \
 	udp-connected/0.0.0.0/1005 udp-connected/::/1006 \
-	tcp-proxy/0.0.0.0/1008 udp-proxy/0.0.0.0/1008
+	tcp-proxy/0.0.0.0/1008 udp-proxy/0.0.0.0/1008 \
+	tcp-held/127.0.0.1/1010 udp-held/127.0.0.1/1010

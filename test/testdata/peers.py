@@ -4,14 +4,17 @@ usage: peers.py KIND/ADDRESS/PORT...   KIND: tcp, udp, udp-connected, which
 answers each client from a connected socket of its own, as DTLS servers do, udp-late,
 which answers all whenever somebody on 127.0.0.1 asks, tcp-proxy or udp-proxy,
 which pass everything on to $PROXIED, an address without its port, 80; tcp6 and
-udp6 are servers for IPv6 alone
+udp6 are servers for IPv6 alone; tcp-held and udp-held never answer: they hold a
+port for NAT, as container engines do
        peers.py ask KIND FROM TO PORT  a client that prints the answer
 $NAME, where it is set, is the beginning of each answer.
 
 Where $SAY is set, that is the answer instead.
 """
+import ctypes
 import os
 import socket
+import struct
 import sys
 import threading
 
@@ -24,12 +27,20 @@ def name(peer):
     return (os.environ.get("NAME", "") + seen).encode()
 
 
+def drop_all(s):
+    """The kernel drops all that comes (SO_ATTACH_FILTER, socket(7))."""
+    drop = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # ret #0
+    s.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", 1, ctypes.addressof(drop)))
+
+
 def bind(kind, address, port):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     s = socket.socket(family, socket.SOCK_STREAM if kind.startswith("tcp") else socket.SOCK_DGRAM)
     if kind.endswith("6"):
         s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if kind.endswith("held"):
+        drop_all(s)
     s.bind((address, port))
     return s
 
@@ -106,6 +117,10 @@ def serve_udp_proxy(s):
         servers[client].send(data)
 
 
+def serve_nobody(s):
+    threading.Event().wait()
+
+
 def ask(kind, source, to, port):
     with bind(kind, source, 0) as s:
         s.settimeout(10)
@@ -119,7 +134,8 @@ if sys.argv[1] == "ask":
     sys.exit()
 
 serve = {"tcp": serve_tcp, "udp": serve_udp, "udp-connected": serve_udp_connected, "udp-late": serve_udp_late,
-         "tcp-proxy": serve_tcp_proxy, "udp-proxy": serve_udp_proxy, "tcp6": serve_tcp, "udp6": serve_udp}
+         "tcp-proxy": serve_tcp_proxy, "udp-proxy": serve_udp_proxy, "tcp6": serve_tcp, "udp6": serve_udp,
+         "tcp-held": serve_nobody, "udp-held": serve_nobody}
 for arg in sys.argv[1:]:
     kind, address, port = arg.split("/")
     s = bind(kind, address, int(port))
