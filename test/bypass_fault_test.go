@@ -17,6 +17,18 @@ import (
 	"rootlesskit/api"
 )
 
+// server is the PID of the nth server, which may answer before the shell that started
+// it says it.
+func (k *kit) server(t *testing.T, n int) string {
+	t.Helper()
+	var said [][]string
+	poll(t, "the PID of the server", func() bool {
+		said = regexp.MustCompile(`server (\d+)\n`).FindAllStringSubmatch(k.output.String(), -1)
+		return len(said) > n
+	})
+	return said[n][1]
+}
+
 // TestBypassKilledServer kills the server under load: the port is refused, quickly
 // and by us, and native again with the next one.
 func TestBypassKilledServer(t *testing.T) {
@@ -44,8 +56,7 @@ func TestBypassKilledServer(t *testing.T) {
 		if state, why := k.portState(t, 1); state != api.PortNative {
 			t.Fatalf("the port is %s: %s", state, why)
 		}
-		servers := regexp.MustCompile(`server (\d+)`).FindAllStringSubmatch(k.output.String(), -1)
-		w.shell(t, w.host, "kill -KILL "+servers[len(servers)-1][1])
+		w.shell(t, w.host, "kill -KILL "+k.server(t, round))
 		poll(t, "the end of the server", func() bool { _, err := w.get(t, at4, 0); return err != nil })
 		if _, err := w.get(t, at4, 0); err == nil || errors.Is(err, os.ErrDeadlineExceeded) { // refused, not held
 			t.Errorf("without a server: %v", err)
@@ -202,7 +213,7 @@ func TestBypassOrphans(t *testing.T) {
 	script := "python3 -B " + testdata(t, "binds.py") + " plain & echo server $!; while :; do sleep 0.1; done"
 	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8191:80/tcp", "sh", "-c", script)
 	answersNatively(t, k, "http://127.0.0.1:8191")
-	server := regexp.MustCompile(`server (\d+)`).FindStringSubmatch(k.output.String())[1]
+	server := k.server(t, 0)
 	k.terminate(t)
 	k.await(t)
 	poll(t, "the end of the server", func() bool { _, err := os.Stat("/proc/" + server); return err != nil })

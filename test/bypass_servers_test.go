@@ -178,8 +178,9 @@ func TestBypassRedis(t *testing.T) {
 // TestBypassIperf has a server on all addresses, which ends.
 func TestBypassIperf(t *testing.T) {
 	w := newWorld(t)
-	k := newKit(t, append(nativeFlags[:4:4], "iperf3", "-s", "-1", "-p", "80")...)
+	k := newKit(t, append(nativeFlags[:4:4], "iperf3", "-s", "-1", "-p", "80", "--forceflush")...)
 	w.launch(t, k)
+	poll(t, "iperf3 to listen", func() bool { return strings.Contains(k.output.String(), "Server listening") })
 	poll(t, "iperf3", func() bool { state, _ := k.portState(t, 1); return state == api.PortNative })
 	w.shell(t, w.outside.PID, "iperf3 -c "+host4+" -p 8080 -n 50M -R")
 	if code := k.await(t); code != 0 {

@@ -116,10 +116,10 @@ func TestHelperOutbound(t *testing.T) {
 	udp := echoDatagrams(t, "127.0.0.1")
 	script := fmt.Sprintf(`curl -sS -m $2 http://10.0.2.2:%[1]d/
 if [ $1 = pasta ]; then curl -sS -m 4 --retry 2 --retry-delay 1 --retry-connrefused http://localhost:%[1]d/; else printf 'tcp '; fi
-exec 3<>/dev/udp/10.0.2.2/%[2]d; printf udp >&3; timeout $2 head -c 3 <&3`, port, udp)
+exec 3<>/dev/udp/10.0.2.2/%[2]d; for i in $(seq $2); do printf udp >&3; timeout 1 head -c 3 <&3 && break; done`, port, udp)
 	for _, network := range []string{"slirp4netns", "pasta"} {
 		for flag, want := range map[string]string{"--disable-host-loopback=false": "tcp tcp udp", "--disable-host-loopback": ""} {
-			splices, patience := network, "10" // seconds
+			splices, patience := network, "60" // seconds
 			if want == "" {
 				splices, patience = "pasta", "2" // look at localhost anyway
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -61,6 +62,7 @@ func startBridged(t *testing.T, runcOptions string, flags ...string) *bridged {
 	args := append([]string{"--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "--bypass4netnsd-socket=" + b.daemon}, flags...)
 	b.kit = newKit(t, append(args, "sh", "-c", bridgeScript, "-", listener, b.bundle, runcOptions)...)
 	b.launch(t, b.kit)
+	awaitSocket(t, b.daemon)
 	spec := fmt.Sprintf(`{"id":"c1","socketPath":%q,"portMapping":[{"protos":["tcp","udp"],"parentIP":"0.0.0.0","parentPort":8080,"childPort":80}]}`, listener)
 	if got := b.rest(t, b.daemon, "POST", "/v1/bypass", spec); !strings.Contains(got, `"pid":`) {
 		t.Fatal(got)
@@ -70,6 +72,19 @@ func startBridged(t *testing.T, runcOptions string, flags ...string) *bridged {
 		return strings.Contains(answer, "<")
 	})
 	return b
+}
+
+// awaitSocket waits until somebody listens on a Unix socket, which may be there from
+// before.
+func awaitSocket(t *testing.T, path string) {
+	t.Helper()
+	poll(t, path, func() bool {
+		c, err := net.Dial("unix", path)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
 }
 
 // listed are the ports in the list of all.
@@ -144,14 +159,14 @@ func TestBypassContainerOutlivesTheLauncher(t *testing.T) {
 			t.Parallel()
 			pidFile := filepath.Join(t.TempDir(), "pid")
 			b := startBridged(t, "-d --pid-file "+pidFile, "--disable-host-loopback=false")
-			raw, err := os.ReadFile(pidFile)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pid, err := strconv.Atoi(string(raw))
-			if err != nil {
-				t.Fatal(err)
-			}
+			var pid int
+			poll(t, "the file with the container's PID", func() bool { // which serves before
+				raw, err := os.ReadFile(pidFile)
+				if err == nil {
+					pid, err = strconv.Atoi(string(raw))
+				}
+				return err == nil
+			})
 			t.Cleanup(func() { _ = unix.Kill(pid, unix.SIGKILL) })
 			poll(t, "a native port", func() bool {
 				return strings.Contains(b.rest(t, b.daemon, "GET", "/v1/bypass", ""), `"state":"native"`)
@@ -166,6 +181,7 @@ func TestBypassContainerOutlivesTheLauncher(t *testing.T) {
 			})
 			next := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "--bypass4netnsd-socket="+b.daemon, "sleep", "100")
 			b.launch(t, next)
+			awaitSocket(t, b.daemon)
 			if got := b.rest(t, b.daemon, "GET", "/v1/bypass", ""); got != "[]\n" {
 				t.Error(got)
 			}

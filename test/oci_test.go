@@ -130,7 +130,7 @@ func TestBypassRuncShared(t *testing.T) {
 // rest is a request to bypass4netnsd's API.
 func (w *world) rest(t *testing.T, socket, method, path, body string) string {
 	t.Helper()
-	r := runCmd(t, exec.Command("curl", "-sS", "--max-time", "10", "--unix-socket", socket, "-X", method, "-d", body, "http://b"+path))
+	r := runCmd(t, exec.Command("curl", "-sS", "--max-time", "60", "--unix-socket", socket, "-X", method, "-d", body, "http://b"+path))
 	if r.code != 0 {
 		t.Fatalf("%s %s: %s", method, path, r.stderr)
 	}
@@ -197,7 +197,7 @@ func (w *world) startDaemon(t *testing.T, flag string) (daemon, listener, pidFil
 		listener, net, filepath.Join(dir, "run"), bundleWithoutNetwork(t, dir))
 	k.Args = append(k.Args, "sh", "-c", run)
 	w.launch(t, k)
-	poll(t, "the API", func() bool { _, err := os.Stat(daemon); return err == nil })
+	awaitSocket(t, daemon)
 	return daemon, listener, pidFile
 }
 

@@ -104,8 +104,11 @@ func TestHostLoopback(t *testing.T) {
 		flags []string
 		want  string
 	}{{nil, "secret"}, {[]string{"--disable-host-loopback"}, ""}} {
-		args := append([]string{"--net=gvisor-tap-vsock"}, tt.flags...)
-		r := runCmd(t, exec.CommandContext(t.Context(), bin("rootlesskit"), append(args, "curl", "-s", "-m", "5", url)...))
+		args, patience := append([]string{"--net=gvisor-tap-vsock"}, tt.flags...), "60" // seconds
+		if tt.want == "" {
+			patience = "5"
+		}
+		r := runCmd(t, exec.CommandContext(t.Context(), bin("rootlesskit"), append(args, "curl", "-s", "-m", patience, url)...))
 		if r.stdout != tt.want {
 			t.Errorf("%v: %q, stderr %q", tt.flags, r.stdout, r.stderr)
 		}

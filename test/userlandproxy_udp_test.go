@@ -11,7 +11,6 @@ import (
 // container that its port leads to now.
 func TestUserlandProxyUDPMoves(t *testing.T) {
 	e := startEngine(t, "", "--port-driver=builtin")
-	e.patience = time.Second
 	stop := e.proxy(t, "udp", "127.0.0.1", "172.17.0.2:80")
 	c, err := e.dial(t, "udp", netip.MustParseAddrPort(client4), netip.MustParseAddrPort(host4+":8080"))
 	if err != nil {
@@ -20,6 +19,7 @@ func TestUserlandProxyUDPMoves(t *testing.T) {
 	if got := e.exchange(c); got != "container 2: "+client4 {
 		t.Fatal(got)
 	}
+	e.patience = time.Second // it asks again and again
 	stop()
 	e.shellInside(t, "ip link set veth2 down")
 	e.proxy(t, "udp", "127.0.0.1", "172.17.0.3:80")

@@ -92,13 +92,13 @@ func TestIdleServerEndsAtOnce(t *testing.T) {
 // The limits are the client's. A driver may take longer.
 func TestSlowDriver(t *testing.T) {
 	h := start(t, func(h *harness) {
-		h.server.limits.read, h.server.limits.write = 200*time.Millisecond, 200*time.Millisecond
+		h.server.limits.read, h.server.limits.write = 2*time.Second, 2*time.Second
 	})
 	slow := func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(600 * time.Millisecond):
+		case <-time.After(5 * time.Second):
 			return nil
 		}
 	}

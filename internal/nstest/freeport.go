@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +56,11 @@ func nextNumber(t testing.TB) int {
 	return n
 }
 
+// isFree opens the port and closes it, while no program is started: until that has
+// taken the place of this one, it has a copy of each descriptor.
 func isFree(port int) bool {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	address := ":" + strconv.Itoa(port)
 	l, err := net.Listen("tcp", address)
 	if err != nil {

@@ -186,15 +186,16 @@ func TestHalfCloseBothWays(t *testing.T) {
 }
 
 func TestResetIsPassedOn(t *testing.T) {
-	serverErr := make(chan error, 1)
+	serverErr, received := make(chan error, 1), make(chan struct{})
 	_, addr := forward(t, serve(t, func(c *net.TCPConn) {
 		_, _ = io.ReadFull(c, make([]byte, 1))
+		close(received)
 		_, err := c.Read(make([]byte, 1))
 		serverErr <- err
 	}))
 	c := dial(t, addr)
 	_, _ = c.Write([]byte("x"))
-	time.Sleep(10 * time.Millisecond)
+	<-received
 	_ = c.SetLinger(0)
 	c.Close()
 	if err := <-serverErr; !errors.Is(err, unix.ECONNRESET) {

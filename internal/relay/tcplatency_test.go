@@ -68,22 +68,31 @@ func TestSmallWritesDoNotStall(t *testing.T) {
 			server = delayed(t, server, delay)
 		}
 		_, addr := forward(t, server)
-		times := map[string]time.Duration{}
-		for name, to := range map[string]string{"direct": server, "relayed": addr} {
-			c := dial(t, to)
-			pingPong(t, c) // the connection is made
-			best := time.Hour
-			for range 5 {
-				start := time.Now()
-				pingPong(t, c)
-				best = min(best, time.Since(start))
+		var extra time.Duration
+		for range 10 { // a busy machine stalls now and then, the algorithm always
+			if extra = bestPingPong(t, addr) - bestPingPong(t, server); extra <= stall {
+				break
 			}
-			times[name] = best
 		}
-		if extra := times["relayed"] - times["direct"]; extra > stall {
-			t.Errorf("%v away, two bytes and their answers take %v longer through the relay: %v", delay, extra, times)
+		if extra > stall {
+			t.Errorf("%v away, two bytes and their answers take %v longer through the relay", delay, extra)
 		}
 	}
+}
+
+// bestPingPong is the shortest of some times that two bytes and their answers take.
+func bestPingPong(t *testing.T, to string) time.Duration {
+	t.Helper()
+	c := dial(t, to)
+	defer c.Close()
+	pingPong(t, c) // the connection is made
+	best := time.Hour
+	for range 5 {
+		start := time.Now()
+		pingPong(t, c)
+		best = min(best, time.Since(start))
+	}
+	return best
 }
 
 func pingPong(t *testing.T, c *net.TCPConn) {

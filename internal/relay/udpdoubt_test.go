@@ -262,7 +262,7 @@ func TestUDPGuessIsRefused(t *testing.T) {
 			eventually(t, p, "settled", func(api.PortDetails) (settled bool) {
 				p.loop.mail.Call(func() {
 					f := p.flows.byUse.front
-					settled = f.route.Target == c.other && !f.inDoubt && (f.lost && f.held == nil || c.what == "elsewhere")
+					settled = f != nil && f.route.Target == c.other && !f.inDoubt && (f.lost && f.held == nil || c.what == "elsewhere")
 				})
 				return settled
 			})

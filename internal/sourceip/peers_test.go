@@ -83,9 +83,15 @@ func (w *world) dial(t *testing.T, proto string, r Route) (net.Conn, error) {
 
 // await waits for a connection under way.
 func await(fd int) error {
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 5000)
-	if err != nil || n == 0 {
-		return unix.ETIMEDOUT
+	for end := time.Now().Add(time.Minute); ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(max(0, time.Until(end).Milliseconds())))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			return unix.ETIMEDOUT
+		}
+		break
 	}
 	if code, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); code != 0 {
 		return unix.Errno(code)

@@ -125,7 +125,7 @@ func finish(t *testing.T, cmd *exec.Cmd) outcome {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%v: %v", cmd.Args, err)
 	}
-	kill := time.AfterFunc(15*time.Second, func() { _ = cmd.Process.Kill() })
+	kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 	defer kill.Stop()
 	err := cmd.Wait()
 	var exit *exec.ExitError

@@ -123,10 +123,16 @@ def serve_nobody(s):
 
 def ask(kind, source, to, port):
     with bind(kind, source, 0) as s:
-        s.settimeout(10)
+        tries, patience = (60, 1) if kind.startswith("udp") else (1, 60)
+        s.settimeout(patience)
         s.connect((to, int(port)))
-        s.send(b"who am I?")
-        print(s.recv(4096).decode())
+        for _ in range(tries):
+            s.send(b"who am I?")
+            try:
+                print(s.recv(4096).decode())
+                return
+            except TimeoutError:
+                pass
 
 
 if sys.argv[1] == "ask":

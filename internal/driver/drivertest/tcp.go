@@ -132,7 +132,7 @@ func (e endpoint) testBulk(t *testing.T) {
 	defer wg.Wait()
 	transfer := func(from, to *net.TCPConn) {
 		for _, c := range []*net.TCPConn{from, to} {
-			_ = c.SetDeadline(time.Now().Add(patience))
+			_ = c.SetDeadline(time.Now().Add(10 * patience))
 		}
 		sent := make(chan uint32, 1)
 		wg.Go(func() { sent <- sendStream(t, from, size) })

@@ -31,12 +31,20 @@ func TestOutboundKeepAlive(t *testing.T) {
 	to := netip.AddrPortFrom(hostAddr4, 7)
 	accepts(s.host.ListenTCP(t, "tcp", to.String()), echo)
 	conn := mustDial(t, s.child, netip.Addr{}, to)
-	config := net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 1}
+	config := net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 30}
 	if err := conn.SetKeepAliveConfig(config); err != nil {
 		t.Fatal(err)
 	}
 	expectEcho(t, conn, "before")
-	time.Sleep(3500 * time.Millisecond)
+	eventually(t, "an answer to a probe", func() bool {
+		var answered bool
+		control(t, conn, func(fd int) error {
+			info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			answered = err == nil && info.Probes == 0 && info.Last_ack_recv+500 < info.Last_data_recv
+			return err
+		})
+		return answered
+	})
 	expectEcho(t, conn, "after")
 }
 
@@ -81,7 +89,7 @@ func TestOutboundUrgent(t *testing.T) {
 		if end {
 			host.CloseWrite()
 		}
-		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 		got := make([]byte, len(want))
 		if n, err := io.ReadFull(conn, got); err != nil || string(got) != want {
 			t.Errorf("%q, %v, want %q", got[:n], err, want)

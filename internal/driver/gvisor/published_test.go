@@ -11,6 +11,7 @@ import (
 
 	"rootlesskit/api"
 	"rootlesskit/internal/driver"
+	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/sockio"
 )
 
@@ -255,11 +256,11 @@ func (endless) Read(b []byte) (int, error) { return len(b), nil }
 func TestForward(t *testing.T) {
 	s := newSandbox(t)
 	accepts(s.child.ListenTCP(t, "tcp", "10.0.2.100:80"), echo)
-	free, err := net.Listen("tcp4", "127.0.0.1:0")
+	port := nstest.FreePort(t)
+	free, err := net.Listen("tcp4", addrPortOf("127.0.0.1", port).String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := free.Addr().(*net.TCPAddr).Port
 	spec := api.PortSpec{Proto: "tcp4", ParentIP: "127.0.0.1", ParentPort: port, ChildPort: 80}
 	if _, err := s.ports.Forward(t.Context(), spec); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("a port in use: %v", err)
