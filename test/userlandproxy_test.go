@@ -356,7 +356,7 @@ func TestUserlandProxyBeforeServer(t *testing.T) {
 			t.Errorf("an answer of a server that is not there: %q", got)
 		}
 	}
-	server := e.inside(t, "sh", "-c", "PATH=$PATH:/usr/sbin:/sbin; NAME='container 3: ' exec "+inContainer+`python3 "$0" tcp/0.0.0.0/81`, testdata(t, "peers.py"))
+	server := e.inside(t, "sh", "-c", "PATH=$PATH:/usr/sbin:/sbin; PEER_NAME='container 3: ' exec "+inContainer+`python3 "$0" tcp/0.0.0.0/81`, testdata(t, "peers.py"))
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}

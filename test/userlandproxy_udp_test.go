@@ -61,7 +61,7 @@ func TestUserlandProxyServesUDP(t *testing.T) {
 // TestUserlandProxyOneWayUDP: a server that answers nobody (a log, say) sees its clients
 // all the same.
 func TestUserlandProxyOneWayUDP(t *testing.T) {
-	e := startEngine(t, `NAME= python3 "$PEERS" udp-late/0.0.0.0/82 >/dev/null &`, "--port-driver=builtin")
+	e := startEngine(t, `PEER_NAME= python3 "$PEERS" udp-late/0.0.0.0/82 >/dev/null &`, "--port-driver=builtin")
 	e.proxy(t, "udp", "127.0.0.1", "172.17.0.3:82")
 	c, err := e.dial(t, "udp", netip.MustParseAddrPort(client4), netip.MustParseAddrPort(host4+":8080"))
 	if err != nil {

@@ -30,7 +30,7 @@ table ip engine {
 }
 RULES
 for n in 2 3; do
-	NAME="container $n: " unshare --net sh -ec "
+	PEER_NAME="container $n: " unshare --net sh -ec "
 		until ip link show eth0 >/dev/null 2>&1; do sleep 0.01; done
 		ip link set lo up
 		ip addr add 172.17.0.$n/16 dev eth0

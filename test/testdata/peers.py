@@ -7,7 +7,7 @@ which pass everything on to $PROXIED, an address without its port, 80; tcp6 and
 udp6 are servers for IPv6 alone; tcp-held and udp-held never answer: they hold a
 port for NAT, as container engines do
        peers.py ask KIND FROM TO PORT  a client that prints the answer
-$NAME, where it is set, is the beginning of each answer.
+$PEER_NAME, where it is set, is the beginning of each answer.
 
 Where $SAY is set, that is the answer instead.
 """
@@ -24,7 +24,7 @@ def name(peer):
         return os.environ["SAY"].encode()
     host = peer[0].removeprefix("::ffff:")
     seen = f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"
-    return (os.environ.get("NAME", "") + seen).encode()
+    return (os.environ.get("PEER_NAME", "") + seen).encode()
 
 
 def drop_all(s):
