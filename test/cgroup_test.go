@@ -49,7 +49,13 @@ func makeCgroup() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(original, fmt.Sprintf("rootlesskit-test-%d", os.Getpid()))
+	dir, err := os.MkdirTemp(original, "rootlesskit-test-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		return "", err
+	}
 	tests := filepath.Join(dir, "tests")
 	foreign := filepath.Join(dir, foreignUnit)
 	for _, path := range []string{tests, foreign} {
