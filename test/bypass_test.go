@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -145,7 +146,7 @@ func TestBypassErrors(t *testing.T) {
 	var outputs []string
 	for _, driver := range []string{"builtin", "bypass4netns"} {
 		k := startKit(t, append([]string{"--net=gvisor-tap-vsock", "--port-driver=" + driver, "-p", "127.0.0.1:8180:80/tcp"}, script...)...)
-		poll(t, "the end of its tries", func() bool { return strings.Contains(k.output.String(), "unprivileged: E") })
+		poll(t, "the end of its tries", func() bool { return regexp.MustCompile(`unprivileged: E\w+\n`).MatchString(k.output.String()) })
 		var lines []string
 		for line := range strings.Lines(k.output.String()) {
 			if what, errno, ok := strings.Cut(line, ": "); ok && !strings.Contains(what, "time=") && !strings.Contains(what, "[") {
@@ -166,7 +167,7 @@ func TestBypassErrors(t *testing.T) {
 func TestBypassContainer(t *testing.T) {
 	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8187:80/tcp",
 		"unshare", "--net", "python3", "-B", testdata(t, "binds.py"), "plain")
-	poll(t, "the server", func() bool { return strings.Contains(k.output.String(), "bound to") })
+	poll(t, "the server", func() bool { return regexp.MustCompile(`bound to \d+\n`).MatchString(k.output.String()) })
 	if !strings.Contains(k.output.String(), "bound to 80\n") {
 		t.Errorf("a server elsewhere was taken for the published one: %s", k.output)
 	}

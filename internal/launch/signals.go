@@ -22,13 +22,24 @@ import (
 // parent and child, while kill(1) sends it to one of them. So the parent passes
 // a signal that the terminal may have sent over the wire, and the child
 // compares: if the child got the signal too, the terminal sent it, and the
-// command already has it. If no second copy arrives within echoWindow, the
-// signal was meant for the command. Without a terminal there is no need to
-// wait.
+// command already has it. If no second copy arrives, the signal was meant for the
+// command. Without a terminal there is no need to wait.
+//
+// How long to wait is not a matter of time alone, since a busy machine may keep
+// either process from running. When the parent's copy comes, the child's own is
+// there, and needs no more than that the child runs for a while. The parent's may
+// take long, and only that one is worth waiting for that somebody sends to the child
+// alone, which is rare.
 
-// echoWindow bounds the time between the two copies of a signal from the
-// terminal.
-const echoWindow = 100 * time.Millisecond
+const (
+	// echoWindow is how long a copy usually takes at the most.
+	echoWindow = 100 * time.Millisecond
+	// The child has had the time to run when it has seen that many ticks.
+	echoTick  = echoWindow / 5
+	echoTicks = 10
+	// parentPatience is how long the child's own copy waits for the parent's.
+	parentPatience = 3 * time.Second
+)
 
 const signalMethod wire.Method[signalRequest, wire.None] = "launch.signal"
 
@@ -119,16 +130,22 @@ func (s *signalSorter) handle(ctx context.Context, req signalRequest) (none wire
 	}
 }
 
-// copyOf is a signal that waits for its other copy.
-type copyOf struct {
+// copies are those of a signal that wait for the other ones, all passed by the parent
+// or all the child's own.
+type copies struct {
 	byParent bool
-	due      time.Time
+	n        int
+	// met says that others have met their second copy lately. The kernel merges
+	// signals that come quickly, so one process may get more of them than the other.
+	met   bool
+	due   time.Time // of the child's own
+	ticks int       // since the latest one that the parent has passed
 }
 
 // run passes signals to the command until the process ends.
 func (s *signalSorter) run(command int) {
-	waiting := map[unix.Signal]copyOf{}
-	tick := time.NewTicker(echoWindow / 5)
+	waiting := map[unix.Signal]copies{}
+	tick := time.NewTicker(echoTick)
 	tick.Stop()
 	for {
 		select {
@@ -140,25 +157,27 @@ func (s *signalSorter) run(command int) {
 			sendDue(command, waiting, now)
 		}
 		if len(waiting) > 0 {
-			tick.Reset(echoWindow / 5)
+			tick.Reset(echoTick)
 		} else {
 			tick.Stop()
 		}
 	}
 }
 
-func (s *signalSorter) sort(command int, waiting map[unix.Signal]copyOf, sig unix.Signal, byParent bool) {
+func (s *signalSorter) sort(command int, waiting map[unix.Signal]copies, sig unix.Signal, byParent bool) {
 	if !s.terminal || !ofTerminal(sig) {
 		_ = unix.Kill(command, sig)
 		return
 	}
 	takeBack(waiting, sig)
-	first, ok := waiting[sig]
-	if !ok || first.byParent == byParent {
-		waiting[sig] = copyOf{byParent, time.Now().Add(echoWindow)}
+	c := waiting[sig]
+	due := time.Now().Add(parentPatience)
+	if c.n == 0 || c.byParent == byParent {
+		met := c.met && (c.n > 0 || !byParent)
+		waiting[sig] = copies{byParent: byParent, n: c.n + 1, met: met, due: due}
 		return
 	}
-	delete(waiting, sig)
+	waiting[sig] = copies{byParent: c.byParent && c.n > 1, n: c.n - 1, met: true, due: due}
 	switch {
 	case s.ownSession:
 		sendToSession(command, sig)
@@ -170,7 +189,7 @@ func (s *signalSorter) sort(command int, waiting map[unix.Signal]copyOf, sig uni
 // takeBack drops the signals that this signal cancels: a continuing signal cancels
 // stopping ones, and vice versa (signal(7)). A late copy must not undo what the
 // user has done since.
-func takeBack(waiting map[unix.Signal]copyOf, sig unix.Signal) {
+func takeBack(waiting map[unix.Signal]copies, sig unix.Signal) {
 	stops := []unix.Signal{unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU}
 	switch {
 	case sig == unix.SIGCONT:
@@ -204,10 +223,16 @@ func sendToSession(command int, sig unix.Signal) {
 	}
 }
 
-func sendDue(command int, waiting map[unix.Signal]copyOf, now time.Time) {
+// sendDue passes what has waited in vain.
+func sendDue(command int, waiting map[unix.Signal]copies, now time.Time) {
 	for sig, c := range waiting {
-		if now.After(c.due) {
-			delete(waiting, sig)
+		c.ticks++
+		if c.byParent && c.ticks < echoTicks || !c.byParent && now.Before(c.due) {
+			waiting[sig] = c
+			continue
+		}
+		delete(waiting, sig)
+		if c.n > 0 && !c.met {
 			_ = unix.Kill(command, sig)
 		}
 	}

@@ -111,11 +111,11 @@ func listen(ctx context.Context, network string, dir *os.File, path string) (net
 	return l, nil
 }
 
-// failed names a socket by the path that its clients know.
+// failed is what a bind to the path that clients know would have said.
 func failed(network, path string, err error) error {
-	var call *os.SyscallError
-	if errors.As(err, &call) {
-		err = call
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		err = os.NewSyscallError("bind", errno)
 	}
 	return &net.OpError{Op: "listen", Net: network, Addr: &net.UnixAddr{Name: path, Net: network}, Err: err}
 }
