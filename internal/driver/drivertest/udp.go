@@ -145,10 +145,8 @@ func (e endpoint) testBigDatagram(t *testing.T) {
 	client := e.publish(t, e.serveUDP(t)).dialUDP(t)
 	message := make([]byte, maxDatagram)
 	fill(message, rand.NewChaCha8([32]byte{2}))
-	for range 10 {
-		if err := ask(client, string(message), string(message)); err != nil {
-			t.Fatal(err)
-		}
+	for range 10 { // a helper may lose one on a busy machine
+		askUntil(t, client, string(message), string(message))
 	}
 }
 
