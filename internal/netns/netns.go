@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/ownthread"
 )
 
 // Namespace is a network namespace to work in: the process's own, or another
@@ -60,18 +61,15 @@ func (n *Namespace) Do(f func() error) error {
 	if n.file == nil {
 		return f()
 	}
-	result := make(chan error, 1)
-	go func() {
-		// The thread is never unlocked: it ends with the goroutine, so that no other
-		// goroutine runs in this namespace.
-		runtime.LockOSThread()
-		if err := n.enter(); err != nil {
-			result <- fmt.Errorf("entering the network namespace: %w", err)
+	var err error
+	ownthread.Run(func() {
+		if err = n.enter(); err != nil {
+			err = fmt.Errorf("entering the network namespace: %w", err)
 			return
 		}
-		result <- f()
-	}()
-	return <-result
+		err = f()
+	})
+	return err
 }
 
 // enter moves the calling thread into the namespace, while Close waits.
@@ -87,20 +85,17 @@ func (n *Namespace) enter() error {
 
 // Create makes a network namespace and binds it to an existing file.
 func Create(path string) (*Namespace, error) {
-	made := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked, see Do
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- fmt.Errorf("making a network namespace: %w", err)
+	var err error
+	ownthread.Run(func() {
+		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			err = fmt.Errorf("making a network namespace: %w", err)
 			return
 		}
-		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-			made <- fmt.Errorf("binding the network namespace to %s: %w", path, err)
-			return
+		if err = unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+			err = fmt.Errorf("binding the network namespace to %s: %w", path, err)
 		}
-		made <- nil
-	}()
-	if err := <-made; err != nil {
+	})
+	if err != nil {
 		return nil, err
 	}
 	return Open(path)

@@ -3,13 +3,13 @@ package fdswap
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/fdlimit"
+	"rootlesskit/internal/ownthread"
 )
 
 // A server may have registered its socket with an epoll instance before it binds
@@ -75,16 +75,11 @@ func epollEntries(lines []string, of []descriptor) []epollEntry {
 // would be reported as those of the new one. The kernel knows a registration by file
 // and number, and the number has to be the caller's. So a thread does it that has a
 // table of descriptors of its own, which ends with the thread.
-func moveEpolls(epolls []epoll, from, to int) error {
-	if len(epolls) == 0 {
-		return nil
+func moveEpolls(epolls []epoll, from, to int) (err error) {
+	if len(epolls) > 0 {
+		ownthread.Run(func() { err = moveAll(epolls, from, to) })
 	}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		done <- moveAll(epolls, from, to)
-	}()
-	return <-done
+	return err
 }
 
 func moveAll(epolls []epoll, from, to int) error {
