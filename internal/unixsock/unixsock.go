@@ -121,13 +121,13 @@ func failed(network, path string, err error) error {
 }
 
 // listenAt makes a socket that appears under its name when it can be connected to.
-func listenAt(ctx context.Context, network string, dir *os.File, name string) (_ *net.UnixListener, err error) {
+func listenAt(ctx context.Context, network string, dir *os.File, name string) (*net.UnixListener, error) {
 	hidden := inDir(dir, ".listen-"+rand.Text())
+	defer unix.Unlink(hidden)
 	l, err := listenHidden(ctx, network, hidden)
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Unlink(hidden)
 	// The umask may have removed too many permissions.
 	if err = os.Chmod(hidden, socketMode); err == nil {
 		err = appear(hidden, inDir(dir, name))
