@@ -134,7 +134,7 @@ func (s *signalSorter) handle(ctx context.Context, req signalRequest) (none wire
 // or all the child's own.
 type copies struct {
 	byParent bool
-	n        int
+	n        int // none: that others have met is remembered until due
 	// met says that others have met their second copy lately. The kernel merges
 	// signals that come quickly, so one process may get more of them than the other.
 	met   bool
@@ -154,7 +154,9 @@ func (s *signalSorter) run(command int) {
 		case sig := <-s.passed:
 			s.sort(command, waiting, sig, true)
 		case now := <-tick.C:
-			sendDue(command, waiting, now)
+			for _, sig := range due(waiting, now) {
+				_ = unix.Kill(command, sig)
+			}
 		}
 		if len(waiting) > 0 {
 			tick.Reset(echoTick)
@@ -171,13 +173,13 @@ func (s *signalSorter) sort(command int, waiting map[unix.Signal]copies, sig uni
 	}
 	takeBack(waiting, sig)
 	c := waiting[sig]
-	due := time.Now().Add(parentPatience)
+	end := time.Now().Add(parentPatience)
 	if c.n == 0 || c.byParent == byParent {
 		met := c.met && (c.n > 0 || !byParent)
-		waiting[sig] = copies{byParent: byParent, n: c.n + 1, met: met, due: due}
+		waiting[sig] = copies{byParent: byParent, n: c.n + 1, met: met, due: end}
 		return
 	}
-	waiting[sig] = copies{byParent: c.byParent && c.n > 1, n: c.n - 1, met: true, due: due}
+	waiting[sig] = copies{byParent: c.byParent && c.n > 1, n: c.n - 1, met: true, due: end}
 	switch {
 	case s.ownSession:
 		sendToSession(command, sig)
@@ -223,8 +225,8 @@ func sendToSession(command int, sig unix.Signal) {
 	}
 }
 
-// sendDue passes what has waited in vain.
-func sendDue(command int, waiting map[unix.Signal]copies, now time.Time) {
+// due returns what has waited in vain, and forgets it. It is called at each tick.
+func due(waiting map[unix.Signal]copies, now time.Time) (alone []unix.Signal) {
 	for sig, c := range waiting {
 		c.ticks++
 		if c.byParent && c.ticks < echoTicks || !c.byParent && now.Before(c.due) {
@@ -233,7 +235,8 @@ func sendDue(command int, waiting map[unix.Signal]copies, now time.Time) {
 		}
 		delete(waiting, sig)
 		if c.n > 0 && !c.met {
-			_ = unix.Kill(command, sig)
+			alone = append(alone, sig)
 		}
 	}
+	return alone
 }

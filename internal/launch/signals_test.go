@@ -1,26 +1,19 @@
 package launch
 
 import (
-	"os/exec"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// nobody is a PID that no process has: sort has nothing to send in these tests.
+const nobody = -1 << 30
+
 // TestLateCopies: a signal that waits for its second copy is taken back by one that
 // undoes it.
 func TestLateCopies(t *testing.T) {
-	command := exec.Command("sleep", "8640")
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = command.Process.Kill()
-		_ = command.Wait()
-	}()
 	for _, tt := range []struct {
 		come, wait []unix.Signal
 	}{
@@ -32,7 +25,7 @@ func TestLateCopies(t *testing.T) {
 		s := &signalSorter{terminal: true}
 		waiting := map[unix.Signal]copies{}
 		for _, sig := range tt.come {
-			s.sort(command.Process.Pid, waiting, sig, false)
+			s.sort(nobody, waiting, sig, false)
 		}
 		for sig := range waiting {
 			if !slices.Contains(tt.wait, sig) {
@@ -51,38 +44,28 @@ func TestCopiesMeet(t *testing.T) {
 	const own, passed, tick = 'o', 'p', '.'
 	for events, want := range map[string]int{
 		"op": 0, "po": 0, "opop": 0, "oopp": 0, "ppoo": 0,
-		"oop": 0, "opo": 0, "ppo": 0, // the kernel has merged two
-		"o....................p": 0,                           // the parent is slow
-		"p":                      1, "o": 1, "pp": 1, "oo": 1, // sent to one of both
-		"opp": 1, "op..........p": 1,
+		// The kernel has merged two.
+		"oop": 0, "opo": 0, "ppo": 0,
+		// The parent is slow.
+		"o....................p": 0,
+		// They were sent to one of both.
+		"p": 1, "o": 1, "pp": 1, "oo": 1, "opp": 1, "op..........p": 1,
 	} {
 		s := &signalSorter{terminal: true}
 		waiting := map[unix.Signal]copies{}
 		now, sent := time.Now(), 0
-		due := func() {
-			command := exec.Command("sleep", "8640")
-			if err := command.Start(); err != nil {
-				t.Fatal(err)
-			}
-			sendDue(command.Process.Pid, waiting, now)
-			_ = command.Process.Kill()
-			_ = command.Wait()
-			if command.ProcessState.Sys().(syscall.WaitStatus).Signal() == unix.SIGINT {
-				sent++
-			}
-		}
 		for _, e := range events {
 			switch e {
 			case tick:
 				now = now.Add(echoTick)
-				due()
-			default:
-				s.sort(-1<<30, waiting, unix.SIGINT, e == passed)
+				sent += len(due(waiting, now))
+			case own, passed:
+				s.sort(nobody, waiting, unix.SIGINT, e == passed)
 			}
 		}
 		now = now.Add(2 * parentPatience)
 		for range echoTicks {
-			due()
+			sent += len(due(waiting, now))
 		}
 		if sent != want || len(waiting) > 0 {
 			t.Errorf("%q: %d were passed, want %d; %d wait", events, sent, want, len(waiting))
