@@ -205,9 +205,8 @@ func (w *world) dial(t *testing.T, proto string, from, to netip.AddrPort) (net.C
 		t.Fatalf("bind %s: %v", from, errno)
 	}
 	if errno := sockio.Connect(fds[0], to); errno == unix.EINPROGRESS {
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fds[0]), Events: unix.POLLOUT}}, 10000)
-		if code, _ := unix.GetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_ERROR); code != 0 {
-			return nil, unix.Errno(code)
+		if err := nstest.AwaitConnect(fds[0]); err != nil {
+			return nil, err
 		}
 	} else if errno != 0 {
 		return nil, errno

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/nstest"
 )
 
 func TestServersSeeTheirClients(t *testing.T) {
@@ -187,18 +190,8 @@ func pollEvents(t *testing.T, c *net.UnixConn, events int16, patience time.Durat
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = raw.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
-		end := time.Now().Add(patience)
-		for {
-			_, err := unix.Poll(fds, int(max(0, time.Until(end).Milliseconds())))
-			if err != unix.EINTR {
-				break
-			}
-		}
-		got = fds[0].Revents
-	})
-	if err != nil {
+	ctlErr := raw.Control(func(fd uintptr) { got, err = nstest.Poll(int(fd), events, patience) })
+	if err := errors.Join(ctlErr, err); err != nil {
 		t.Fatal(err)
 	}
 	return got

@@ -199,12 +199,7 @@ func dial(t *testing.T, from *nstest.Child, network, to string) (net.Conn, error
 	}
 	err = unix.Connect(fds[0], sa)
 	if err == unix.EINPROGRESS {
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fds[0]), Events: unix.POLLOUT}}, 30000)
-		code, _ := unix.GetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_ERROR)
-		err = nil
-		if code != 0 {
-			err = unix.Errno(code)
-		}
+		err = nstest.AwaitConnect(fds[0])
 	}
 	if err != nil {
 		return nil, os.NewSyscallError("connect", err)

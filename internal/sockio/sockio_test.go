@@ -4,10 +4,12 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"rootlesskit/internal/nstest"
 	"rootlesskit/internal/sockio"
 )
 
@@ -29,16 +31,8 @@ func socket(t testing.TB, kind int, addr string) int {
 // wait waits for an event of a descriptor.
 func wait(t testing.TB, fd int, event int16) {
 	t.Helper()
-	poll := []unix.PollFd{{Fd: int32(fd), Events: event}}
-	for {
-		n, err := unix.Poll(poll, 20_000)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || n == 0 {
-			t.Fatalf("poll: %d events, %v", n, err)
-		}
-		return
+	if events, err := nstest.Poll(fd, event, time.Minute); err != nil || events == 0 {
+		t.Fatalf("poll: %d events, %v", events, err)
 	}
 }
 

@@ -68,7 +68,7 @@ func (w *world) dial(t *testing.T, proto string, r Route) (net.Conn, error) {
 	}
 	err := unix.Connect(fd, sockaddr(r.Target))
 	if err == unix.EINPROGRESS {
-		err = await(fd)
+		err = nstest.AwaitConnect(fd)
 	}
 	if err != nil {
 		return nil, os.NewSyscallError("connect", err)
@@ -79,24 +79,6 @@ func (w *world) dial(t *testing.T, proto string, r Route) (net.Conn, error) {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c, nil
-}
-
-// await waits for a connection under way.
-func await(fd int) error {
-	for end := time.Now().Add(time.Minute); ; {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(max(0, time.Until(end).Milliseconds())))
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || n == 0 {
-			return unix.ETIMEDOUT
-		}
-		break
-	}
-	if code, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); code != 0 {
-		return unix.Errno(code)
-	}
-	return nil
 }
 
 // ask sends a message and returns the answer.

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -202,7 +203,7 @@ func (w *world) stop(t *testing.T, pid int) {
 		err = unix.Kill(pid, unix.SIGKILL)
 	}
 	if err == nil {
-		_, err = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 20000)
+		_, err = nstest.Poll(pidfd, unix.POLLIN, time.Minute)
 	}
 	if err != nil {
 		t.Fatalf("ending process %d: %v", pid, err)
