@@ -2,10 +2,15 @@ package pasta
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"rootlesskit/internal/driver"
 	"rootlesskit/internal/driver/helper"
+	"rootlesskit/internal/netns"
 )
 
 // required are the options that the driver cannot do without. The version of
@@ -27,7 +32,7 @@ func probe(flags driver.Flags) (*helper.Binary, error) {
 	return binary, nil
 }
 
-// args are the program's options that do not change between starts.
+// args are the options of a start, but for those that name processes and files.
 func (n *Network) args() []string {
 	bits := n.plan.Child4.Bits()
 	args := []string{
@@ -42,10 +47,27 @@ func (n *Network) args() []string {
 		args = append(args,
 			"--address="+n.plan.Child6.Addr().String(),
 			"--gateway="+n.plan.Gateway6.String(), "--dns-forward="+n.plan.DNS6.String())
+		if n.pesto != nil && !routesIPv6() {
+			args = append(args, "--interface=lo")
+		}
 	} else {
 		args = append(args, "--ipv4-only")
 	}
 	return append(append(args, n.loopbackArgs()...), n.portArgs()...)
+}
+
+// routesIPv6 reports whether the host has a default route of IPv6. Without one, pasta
+// has no interface as its model, and then does not use the address that it was given:
+// until something inside has sent a packet over IPv6, ports lead to [::] there, and
+// the first reply from a UDP server is lost. Any interface will do as the model, since
+// all that pasta would take from it is given, too.
+func routesIPv6() bool {
+	routes, err := netns.Undisturbed(func() ([]netlink.Route, error) {
+		return netlink.RouteList(nil, netlink.FAMILY_V6) // the main table
+	})
+	return err != nil || slices.ContainsFunc(routes, func(r netlink.Route) bool {
+		return r.Type == unix.RTN_UNICAST && (r.Dst == nil || r.Dst.String() == "::/0")
+	})
 }
 
 // loopbackArgs returns the options about the host's loopback: the gateway

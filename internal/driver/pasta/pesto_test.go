@@ -1,6 +1,7 @@
 package pasta
 
 import (
+	"bytes"
 	"context"
 	"net/netip"
 	"testing"
@@ -52,4 +53,19 @@ func TestPorts(t *testing.T) {
 		_, setup := attach(t, config())
 		return setup
 	})
+}
+
+// TestPortsOfHostWithoutIPv6: most hosts have no route of IPv6, but all have ::1. What
+// reaches a published port there goes to the address of the namespace, and is answered.
+func TestPortsOfHostWithoutIPv6(t *testing.T) {
+	host := []string{
+		"unshare", "--user", "--map-current-user", "--keep-caps", "--net",
+		"sh", "-ec", `PATH=$PATH:/usr/sbin:/sbin; ip link set lo up; exec "$0" "$@"`,
+	}
+	cmd := nstest.Self(t, host...)
+	cmd.Args = append(cmd.Args, "-test.run=^TestPorts$/^Running$/6$", "-test.v")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("PASS: TestPorts/Running/UDP6/ManyClients")) {
+		t.Errorf("%v:\n%s", err, out)
+	}
 }
