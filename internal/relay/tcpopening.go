@@ -176,6 +176,9 @@ func (c *tcpConn) unanswered() {
 		return
 	}
 	o.deadline = nil
+	if _, err := unix.Getpeername(int(c.side[child].fd)); err == nil {
+		return // It is connected: this process was stopped, and has not seen the event yet.
+	}
 	none := &NoAnswer{o.route.Target}
 	if !o.rerouted {
 		o.rerouted = true

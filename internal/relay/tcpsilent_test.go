@@ -106,3 +106,31 @@ func TestClientsOfASilentServerLeave(t *testing.T) {
 	}
 	until(t, "no connection is left", func() bool { d := p.Details(); return d.Accepted == 8 && d.Active == 0 })
 }
+
+// TestAnsweredWithoutItsEvent: a process that was stopped sees the time that is up
+// before the answer that came in it.
+func TestAnsweredWithoutItsEvent(t *testing.T) {
+	p, _ := forward(t, serve(t, echo))
+	listener, addr := listenFD(t)
+	t.Cleanup(func() { unix.Close(listener) })
+	client := dial(t, addr)
+	accepted := acceptOn(t, listener)
+	own, err := unix.Dup(accepted) // the relay closes its descriptor
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := p.parts[0]
+	pool := part.port.cfg.Pool(unix.AF_INET)
+	untilFull(t, pool)
+	do(t, part.loop, func() {
+		socket, _ := pool.get()
+		part.accepted(own, client.LocalAddr().(*net.TCPAddr).AddrPort(), socket)
+		c := part.conns.first
+		part.loop.stopTimer(c.opening.deadline)
+		c.unanswered()
+		if got := int(c.side[child].fd); got != socket {
+			t.Errorf("the connection on descriptor %d was dropped for one on %d", socket, got)
+		}
+	})
+	sendAndEcho(t, client, "hello")
+}
