@@ -303,7 +303,7 @@ func (e *engine) shellInside(t *testing.T, script string) {
 }
 
 // inContainer is the start of a command line, for a shell, in the network of container 3.
-const inContainer = `nsenter --net=/proc/$(pgrep -f '^python3 .*fd17::3/80')/ns/net `
+const inContainer = `nsenter --net=/proc/$(pgrep --ns $$ --nslist mnt -f '^python3 .*fd17::3/80')/ns/net `
 
 // TestUserlandProxyBeforeContainer: clients come before the container can be reached,
 // and see it when it can.
