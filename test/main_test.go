@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Setenv(binEnv, dir)
+		os.Setenv("AWAIT_LINKS", nstest.AwaitLinks) // for scripts
 		nstest.AtExit(func() { os.RemoveAll(dir) })
 		delegateCgroup()
 		if os.Geteuid() == 0 {

@@ -58,6 +58,9 @@ func newWorld(t *testing.T) *world {
 	w.host = w.startHost(t)
 	w.shell(t, w.outside.PID, outsideScript)
 	w.shell(t, w.host, hostScript)
+	for _, pid := range []int{w.outside.PID, w.host} {
+		w.shell(t, pid, nstest.AwaitLinks+"await_links eth0")
+	}
 	return w
 }
 

@@ -64,6 +64,10 @@ func newWorld(t *testing.T, ipv6 bool) *world {
 	if ipv6 {
 		in(t, w.container, "ip addr add "+containerIPv6+"/64 dev eth0 nodad; ip -6 route add default via fd89::1")
 	}
+	for _, end := range []*nstest.Child{w.lan, w.container} {
+		in(t, end, nstest.AwaitLinks+"await_links eth0")
+	}
+	in(t, w.host, nstest.AwaitLinks+"await_links lan bridge")
 	return w
 }
 

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"rootlesskit/internal/nstest"
 )
 
 // containerScript makes a bridge with a container on it, as engines do:
@@ -75,6 +77,8 @@ func newContainerWorld(t *testing.T) (w, container *world) {
 	container.run(t, "true") // makes it
 	w.run(t, containerScript)
 	container.run(t, innerScript)
+	container.run(t, nstest.AwaitLinks+"await_links eth0")
+	w.run(t, nstest.AwaitLinks+"await_links veth0 docker0")
 	return w, container
 }
 

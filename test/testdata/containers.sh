@@ -5,8 +5,10 @@
 # $PEERS: the path of peers.py
 # $SERVE: shell code that a container runs before it serves
 # $PROXIES: shell code that starts proxies
+# $AWAIT_LINKS: the shell function await_links
 set -e
 PATH=$PATH:/usr/sbin:/sbin
+eval "$AWAIT_LINKS"
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad # no wait for addresses
 ip link add docker0 type bridge
 ip addr add 172.17.0.1/16 dev docker0
@@ -38,12 +40,15 @@ for n in 2 3; do
 		ip link set eth0 up
 		ip route add default via 172.17.0.1
 		ip -6 route add default via fd17::1
+		eval \"\$AWAIT_LINKS\"
+		await_links eth0
 		$SERVE
 		exec python3 \"\$PEERS\" tcp/::/80 udp/0.0.0.0/80 udp/fd17::$n/80
 	" &
 	until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.01; done
 	ip link add veth$n type veth peer name eth0 netns $!
 	ip link set veth$n master docker0 up
+	await_links veth$n docker0
 done
 eval "$PROXIES"
 wait

@@ -4,8 +4,10 @@
 #
 # $ADDRESSES: make addresses and default routes, where no network driver does
 # $PEERS: the path of peers.py
+# $AWAIT_LINKS: the shell function await_links
 set -e
 PATH=$PATH:/usr/sbin:/sbin
+eval "$AWAIT_LINKS"
 if [ "$ADDRESSES" ]; then
 	ip link add tap0 type veth peer name tap1
 	ip link set tap0 up
@@ -26,6 +28,8 @@ unshare --net sh -ec '
 	ip link set eth0 up
 	ip route add default via 172.17.0.1
 	ip -6 route add default via fd17::1
+	eval "$AWAIT_LINKS"
+	await_links eth0
 	exec python3 "$PEERS" tcp/::/80 udp/0.0.0.0/80 udp/fd17::2/80
 ' &
 until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.01; done
@@ -68,6 +72,7 @@ table ip6 nat {
 	}
 }
 RULES
+await_links veth0 docker0
 PROXIED=172.17.0.2 exec python3 "$PEERS" \
 	tcp/0.0.0.0/1001 udp/0.0.0.0/1001 \
 	tcp/::/1002 udp/::/1002 \

@@ -26,6 +26,8 @@ unshare --net sh -ec '
 	ip addr add 10.244.0.$1/24 dev eth0
 	ip addr add fd00:244::$1/64 dev eth0 nodad
 	ip link set eth0 up
+	eval "$AWAIT_LINKS"
+	await_links eth0
 	exec "$3" echo :7
 ' - $n $mtu "$tool" &
 pod=$!
@@ -34,5 +36,7 @@ ip link add bridge type bridge
 ip link add veth0 type veth peer name eth0 netns $pod
 for link in tunnel veth0; do ip link set $link mtu $mtu master bridge up; done
 ip link set bridge up
+eval "$AWAIT_LINKS"
+await_links veth0 bridge
 echo "pod: $pod"
 wait $pod

@@ -1,0 +1,26 @@
+package nstest
+
+// AwaitLinks defines a function of the shell that waits until links are up and have
+// their addresses. The kernel brings a link up, and makes a new IPv6 address one of its
+// own, in workers, for which a busy machine may take seconds. Until then it drops what
+// it is given, ARP and neighbour discovery included: the first packet to somebody
+// behind the link comes late, and a datagram may be lost.
+const AwaitLinks = `
+await_links() {
+	for link; do
+		tries=0
+		until link_is_up "$link"; do
+			tries=$((tries + 1))
+			[ $tries -lt 6000 ] || { echo "the link $link does not come up" >&2; return 1; }
+			sleep 0.01
+		done
+	done
+}
+
+link_is_up() {
+	ip link show "$1" | grep -q 'state UP' || return
+	for address in $(ip -o -6 addr show dev "$1" scope global | sed 's/.* inet6 \([^/]*\).*/\1/'); do
+		ip -6 route show table local | grep -q "^local $address " || return
+	done
+}
+`
