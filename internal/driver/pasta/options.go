@@ -2,7 +2,6 @@ package pasta
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
@@ -63,11 +62,9 @@ func (n *Network) args() []string {
 // all that pasta would take from it is given, too.
 func routesIPv6() bool {
 	routes, err := netns.Undisturbed(func() ([]netlink.Route, error) {
-		return netlink.RouteList(nil, netlink.FAMILY_V6) // the main table
+		return netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Type: unix.RTN_UNICAST}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TYPE)
 	})
-	return err != nil || slices.ContainsFunc(routes, func(r netlink.Route) bool {
-		return r.Type == unix.RTN_UNICAST && (r.Dst == nil || r.Dst.String() == "::/0")
-	})
+	return err != nil || len(routes) > 0
 }
 
 // loopbackArgs returns the options about the host's loopback: the gateway

@@ -55,7 +55,7 @@ func TestPorts(t *testing.T) {
 	})
 }
 
-// TestPortsOfHostWithoutIPv6: most hosts have no route of IPv6, but all have ::1. What
+// TestPortsOfHostWithoutIPv6: many hosts have no route of IPv6, but they have ::1. What
 // reaches a published port there goes to the address of the namespace, and is answered.
 func TestPortsOfHostWithoutIPv6(t *testing.T) {
 	host := []string{
