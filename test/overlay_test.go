@@ -2,11 +2,11 @@ package test
 
 import (
 	"fmt"
-
 	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"rootlesskit/internal/relay"
@@ -160,11 +160,12 @@ func (w *world) startPod(t *testing.T, flags []string, tunnel string, number, mt
 		fmt.Sprint(number), fmt.Sprint(p.mtu), bin("tool"))...)
 	w.launchIn(t, network, p.kit)
 	said := regexp.MustCompile(`(?m)^pod: (\d+)$`)
-	poll(t, "the pod", func() bool {
-		if found := said.FindStringSubmatch(p.output.String()); found != nil {
+	poll(t, "the pod and its server", func() bool {
+		output := p.output.String()
+		if found := said.FindStringSubmatch(output); found != nil {
 			p.pid = found[1]
 		}
-		return p.pid != ""
+		return p.pid != "" && strings.Contains(output, "echo: ready\n")
 	})
 	return p
 }
