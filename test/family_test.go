@@ -47,11 +47,12 @@ func TestHelperUDP(t *testing.T) {
 func TestHelperRefusals(t *testing.T) {
 	for _, pair := range []struct{ net, ports string }{{"slirp4netns", "slirp4netns"}, {"pasta", "pesto"}} {
 		k := startKit(t, "--net="+pair.net, "--port-driver="+pair.ports, "--disable-host-loopback", "sleep", "60")
+		port := fmt.Sprint(":", nstest.FreePort(t), ":")
 		for spec, want := range map[string]string{
-			":28600:127.0.0.1:80/tcp":          "cannot reach loopback addresses of the namespace",
-			":28600:[::ffff:127.0.0.2]:80/udp": "cannot reach loopback addresses of the namespace",
-			"[::]:28600:80/tcp":                map[string]string{"slirp4netns": "has no IPv6", "pesto": "needs --ipv6"}[pair.ports],
-			"[::1]:28600:80/udp":               map[string]string{"slirp4netns": "has no IPv6", "pesto": "needs --ipv6"}[pair.ports],
+			port + "127.0.0.1:80/tcp":          "cannot reach loopback addresses of the namespace",
+			port + "[::ffff:127.0.0.2]:80/udp": "cannot reach loopback addresses of the namespace",
+			"[::]" + port + "80/tcp":           map[string]string{"slirp4netns": "has no IPv6", "pesto": "needs --ipv6"}[pair.ports],
+			"[::1]" + port + "80/udp":          map[string]string{"slirp4netns": "has no IPv6", "pesto": "needs --ipv6"}[pair.ports],
 		} {
 			if r := k.ctl(t, "add-ports", spec); r.code != 1 || !strings.Contains(r.stderr, want) {
 				t.Errorf("%s: %s: code %d, %s", pair.ports, spec, r.code, r.stderr)

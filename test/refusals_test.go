@@ -3,8 +3,11 @@ package test
 import (
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
+
+	"rootlesskit/internal/nstest"
 )
 
 // TestRefusals types the bad input of testdata/refusals.txt: each is refused with the
@@ -22,7 +25,8 @@ func TestRefusals(t *testing.T) {
 		case !is:
 			args = strings.TrimSpace(line)
 		default:
-			words := strings.Fields(args)
+			port := strings.NewReplacer("FREEPORT", strconv.Itoa(nstest.FreePort(t)))
+			words, want := strings.Fields(port.Replace(args)), port.Replace(want)
 			t.Run(args, func(t *testing.T) {
 				t.Parallel()
 				if got := firstWords(refused(t, words).stderr); got != want {
