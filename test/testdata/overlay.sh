@@ -6,6 +6,9 @@ set -e
 PATH=$PATH:/usr/sbin:/sbin
 tunnel=$1 other=$2 port=$3 n=$4 mtu=$5 tool=$6
 case $tunnel in
+vxlan6-zerocsum)
+	ip link add tunnel type vxlan id 1 remote $other dstport $port udp6zerocsumrx
+	;;
 vxlan* | geneve)
 	ip link add tunnel type ${tunnel%6} id 1 remote $other dstport $port
 	;;
