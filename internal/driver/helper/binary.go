@@ -15,8 +15,9 @@ type Binary struct {
 	options map[string]bool
 }
 
-// probeTimeout bounds how long a program may take to print its help or version.
-const probeTimeout = 3 * time.Second
+// probeTimeout bounds how long a program may take to print its help or version: a busy
+// machine has needed more than three seconds for it.
+const probeTimeout = 30 * time.Second
 
 // Probe finds a program by its name or path and reads the names of its options
 // from its --help. It returns the look-up error of package exec unchanged.

@@ -113,7 +113,7 @@ func TestHangingProbe(t *testing.T) {
 	if err := os.WriteFile(path, []byte("#!/bin/sh\nexec sleep 60\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Probe(path); err == nil || !strings.Contains(err.Error(), path+" --help did not end within 3s") {
+	if _, err := Probe(path); err == nil || !strings.Contains(err.Error(), path+" --help did not end within 30s") {
 		t.Errorf("error %v", err)
 	}
 }
