@@ -43,6 +43,8 @@ type harness struct {
 	log    *bytes.Buffer
 	stop   context.CancelFunc
 	done   chan error // Serve's result
+
+	beforeServe func() // called when the socket listens
 }
 
 func (h *harness) client(t *testing.T) *api.Client {
@@ -59,6 +61,8 @@ func start(t *testing.T, with ...func(*harness)) *harness {
 		driver: &portstest.Driver{},
 		log:    &bytes.Buffer{},
 		done:   make(chan error, 1),
+
+		beforeServe: func() {},
 	}
 	h.table = ports.New(h.driver)
 	h.server = New(Config{
@@ -75,6 +79,7 @@ func start(t *testing.T, with ...func(*harness)) *harness {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	h.stop = stop
+	h.beforeServe()
 	go func() { h.done <- h.server.Serve(ctx, l) }()
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer

@@ -61,12 +61,19 @@ func TestHangingClientsHoldUpNobody(t *testing.T) {
 	}
 }
 
+// The clients have said all that they say before the server accepts them: its
+// limits are so short here that they could end before a client has spoken.
 func TestHangingClientsAreCut(t *testing.T) {
-	h := start(t, func(h *harness) {
+	conns := map[string]net.Conn{}
+	start(t, func(h *harness) {
 		h.server.limits.read, h.server.limits.idle = 50*time.Millisecond, 50*time.Millisecond
+		h.beforeServe = func() {
+			for where, text := range hangingRequests {
+				conns[where] = dial(t, h, text)
+			}
+		}
 	})
-	for where, text := range hangingRequests {
-		conn := dial(t, h, text)
+	for where, conn := range conns {
 		_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("a client that hangs %s stays connected", where)
