@@ -56,6 +56,9 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{outside: nstest.NewChild(t), patience: time.Minute}
 	w.host = w.startHost(t)
+	for _, pid := range []int{w.outside.PID, w.host} {
+		w.shell(t, pid, nstest.NoAddressDetection)
+	}
 	w.shell(t, w.outside.PID, outsideScript)
 	w.shell(t, w.host, hostScript)
 	for _, pid := range []int{w.outside.PID, w.host} {

@@ -53,6 +53,9 @@ func newWorld(t *testing.T, ipv6 bool) *world {
 	w := &world{host: nstest.NewChild(t)}
 	w.lan = nstest.NewChildBy(t, append(enter(w.host), "unshare", "--net")...)
 	w.container = nstest.NewChildBy(t, append(enter(w.host), "unshare", "--user", "--map-root-user", "--net")...)
+	for _, end := range []*nstest.Child{w.host, w.lan, w.container} {
+		in(t, end, nstest.NoAddressDetection)
+	}
 	in(t, w.host, fmt.Sprintf(`
 		ip link add lan type veth peer name eth0 netns %d
 		ip addr add %s/24 dev lan && ip addr add %s/64 dev lan nodad && ip link set lan up

@@ -74,8 +74,8 @@ func newContainerWorld(t *testing.T) (w, container *world) {
 	t.Helper()
 	w = newWorld(t, own)
 	container = w.at(inner_)
-	container.run(t, "true") // makes it
-	w.run(t, containerScript)
+	container.run(t, nstest.NoAddressDetection) // makes it
+	w.run(t, nstest.NoAddressDetection+containerScript)
 	container.run(t, innerScript)
 	container.run(t, nstest.AwaitLinks+"await_links eth0")
 	w.run(t, nstest.AwaitLinks+"await_links veth0 docker0")

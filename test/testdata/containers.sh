@@ -33,6 +33,7 @@ table ip engine {
 RULES
 for n in 2 3; do
 	PEER_NAME="container $n: " unshare --net sh -ec "
+		echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 		until ip link show eth0 >/dev/null 2>&1; do sleep 0.01; done
 		ip link set lo up
 		ip addr add 172.17.0.$n/16 dev eth0

@@ -21,6 +21,7 @@ own4=$(ip -o -4 addr show dev tap0 | sed 's/.* inet \([^/]*\).*/\1/')
 own6=$(ip -o -6 addr show dev tap0 scope global | sed 's/.* inet6 \([^/]*\).*/\1/')
 
 unshare --net sh -ec '
+	echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 	until ip link show eth0 >/dev/null 2>&1; do sleep 0.01; done
 	ip link set lo up
 	ip addr add 172.17.0.2/16 dev eth0
@@ -36,6 +37,7 @@ until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do s
 
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad # no wait for addresses
 ip link add docker0 type bridge
 ip addr add 172.17.0.1/16 dev docker0
 ip addr add fd17::1/64 dev docker0 nodad

@@ -23,6 +23,7 @@ esac
 [ "$tool" ] || exit 0 # it was only to see whether the kernel has the tunnel
 
 unshare --net sh -ec '
+	echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 	until ip link show eth0 >/dev/null 2>&1; do sleep 0.01; done
 	ip link set lo up
 	ip link set eth0 mtu $2
@@ -35,6 +36,7 @@ unshare --net sh -ec '
 ' - $n $mtu "$tool" &
 pod=$!
 until [ "$(readlink /proc/$pod/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.01; done
+echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad # no wait for addresses
 ip link add bridge type bridge
 ip link add veth0 type veth peer name eth0 netns $pod
 for link in tunnel veth0; do ip link set $link mtu $mtu master bridge up; done
