@@ -80,14 +80,19 @@ func (k *kit) inNetwork(t *testing.T, stdin, command string) string {
 // more arguments.
 func (k *kit) enter(t *testing.T, stdin, command string, args ...string) string {
 	t.Helper()
-	args = slices.Concat([]string{"-U", "--preserve-credentials"}, args, []string{"sh", "-c", "PATH=$PATH:/usr/sbin; " + command})
-	cmd := exec.CommandContext(t.Context(), "nsenter", args...)
+	cmd := k.nsenter(t, command, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	r := runCmd(t, cmd)
 	if r.code != 0 {
 		t.Fatalf("%s: code %d: %s", command, r.code, r.stderr)
 	}
 	return r.stdout
+}
+
+// nsenter is what enter runs.
+func (k *kit) nsenter(t *testing.T, command string, args ...string) *exec.Cmd {
+	args = slices.Concat([]string{"-U", "--preserve-credentials"}, args, []string{"sh", "-c", "PATH=$PATH:/usr/sbin; " + command})
+	return exec.CommandContext(t.Context(), "nsenter", args...)
 }
 
 // TestFirewallTellsOnce: what lets nobody but loopback get to loopback costs the first

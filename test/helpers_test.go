@@ -151,6 +151,45 @@ func echoDatagrams(t *testing.T, ip string) (port int) {
 	return pc.LocalAddr().(*net.UDPAddr).Port
 }
 
+// TestHelperSilent: a helper that gets no CPU for some seconds delays the first
+// connections, and fails none.
+func TestHelperSilent(t *testing.T) {
+	for network, program := range map[string]string{"slirp4netns": "slirp4netns", "pasta": "pas"} {
+		for gateway, loopback := range map[string]string{"10.0.2.2": "127.0.0.1:0", "[fd00::2]": "[::1]:0"} {
+			t.Run(network+" "+gateway, func(t *testing.T) {
+				t.Parallel()
+				l, err := net.Listen("tcp", loopback)
+				if err != nil {
+					t.Fatal(err)
+				}
+				srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "here") })}
+				go func() { _ = srv.Serve(l) }()
+				defer srv.Close()
+				_, port, _ := net.SplitHostPort(l.Addr().String())
+				k := startKit(t, "--net="+network, "--ipv6", "--port-driver=none", "sleep", "infinity")
+				resume := stop(t, theHelper(t, k, program))
+				got := make(chan string, 1)
+				go func() {
+					out, err := k.nsenter(t, "curl -sS -m 120 http://"+gateway+":"+port+" 2>&1", "-n", "-t", k.childPID(t)).Output()
+					got <- fmt.Sprint(string(out), " ", err)
+				}()
+				poll(t, "the fourth try to connect", func() bool {
+					select {
+					case answer := <-got:
+						t.Fatalf("while the helper was stopped, curl ended with %q", answer)
+					default:
+					}
+					return strings.Contains(k.inside(t, "", "ss -Htno state syn-sent"), ",4)")
+				})
+				resume()
+				if answer := <-got; answer != "here <nil>" {
+					t.Errorf("got %q", answer)
+				}
+			})
+		}
+	}
+}
+
 // TestHelperKilled kills the helper under load, twice.
 func TestHelperKilled(t *testing.T) {
 	for _, pair := range helperPairs {

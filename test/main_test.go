@@ -191,20 +191,39 @@ func (opened tree) end(t *testing.T) {
 	}
 }
 
-// stop stops a process, which goes on when the test has ended, if not before.
-func stop(t *testing.T, pid int) {
+// stop stops a process with all its threads, until resume is called or the test ends.
+func stop(t *testing.T, pid int) (resume func()) {
 	t.Helper()
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	resume = func() { _ = unix.PidfdSendSignal(pidfd, unix.SIGCONT, nil, 0) }
 	t.Cleanup(func() {
-		_ = unix.PidfdSendSignal(pidfd, unix.SIGCONT, nil, 0)
+		resume()
 		unix.Close(pidfd)
 	})
 	if err := unix.PidfdSendSignal(pidfd, unix.SIGSTOP, nil, 0); err != nil {
 		t.Fatal(err)
 	}
+	poll(t, fmt.Sprintf("process %d to be stopped", pid), func() bool { return isStopped(pid) })
+	return resume
+}
+
+// isStopped reports whether all threads of a process are stopped. One of them takes the
+// signal, and the others go on until they notice.
+func isStopped(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		return false
+	}
+	for _, path := range threads {
+		stat, err := os.ReadFile(path)
+		if err == nil && !strings.Contains(string(stat), ") T ") {
+			return false
+		}
+	}
+	return true
 }
 
 func (k *kit) awaitAPI(t *testing.T) {

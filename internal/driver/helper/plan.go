@@ -3,6 +3,7 @@ package helper
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -47,6 +48,10 @@ type Device struct {
 	Name string
 	MTU  int
 	Plan Plan
+	// PeerMAC is the address of the program's end. The namespace knows the gateway and
+	// the name server by it without asking: a program that gets no CPU for three
+	// seconds would be taken for a network that cannot be reached (EHOSTUNREACH).
+	PeerMAC net.HardwareAddr
 }
 
 // Make makes the device, without configuring it.
@@ -60,11 +65,13 @@ func (d Device) Configure(ctx context.Context, sb driver.Sandbox) error {
 	req := netns.LinkRequest{
 		Name: d.Name, MTU: d.MTU,
 		Addrs: []netip.Prefix{d.Plan.Child4}, Gateways: []netip.Addr{d.Plan.Gateway4},
+		PeerMAC: d.PeerMAC,
 	}
 	if d.Plan.Child6.IsValid() {
 		req.Addrs = append(req.Addrs, d.Plan.Child6)
 		req.Gateways = append(req.Gateways, d.Plan.Gateway6)
 	}
+	req.Neighbours = append(d.Plan.DNS(), req.Gateways...)
 	return netns.Configure(ctx, sb.Child, req)
 }
 

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 
@@ -106,9 +107,12 @@ func checkImplicit(binary *helper.Binary) error {
 // Ports implements driver.Publisher.
 func (n *Network) Ports() driver.Ports { return n.pesto }
 
+// ownMAC is the address of pasta's end. It takes packets to any.
+var ownMAC = net.HardwareAddr{0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55}
+
 // Attach implements driver.Network.
 func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (link driver.Link, err error) {
-	device := helper.Device{Name: n.cfg.Ifname, MTU: n.cfg.MTU, Plan: n.plan}
+	device := helper.Device{Name: n.cfg.Ifname, MTU: n.cfg.MTU, Plan: n.plan, PeerMAC: ownMAC}
 	if err := device.Make(ctx, sb); err != nil {
 		return link, err
 	}

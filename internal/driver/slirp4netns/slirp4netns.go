@@ -11,6 +11,8 @@ package slirp4netns
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"strconv"
 
@@ -77,9 +79,16 @@ func New(cfg driver.NetworkConfig, flags driver.Flags) (driver.Network, error) {
 // Ports implements driver.Publisher.
 func (n *Network) Ports() driver.Ports { return n.ports }
 
+// gatewayMAC is what slirp4netns answers for the gateway: its addresses are made of the
+// IP address. It takes packets to any of them.
+func gatewayMAC(gateway netip.Addr) net.HardwareAddr {
+	ip := gateway.As4()
+	return net.HardwareAddr{0x52, 0x55, ip[0], ip[1], ip[2], ip[3]}
+}
+
 // Attach implements driver.Network.
 func (n *Network) Attach(ctx context.Context, sb driver.Sandbox) (driver.Link, error) {
-	device := helper.Device{Name: n.cfg.Ifname, MTU: n.cfg.MTU, Plan: n.plan}
+	device := helper.Device{Name: n.cfg.Ifname, MTU: n.cfg.MTU, Plan: n.plan, PeerMAC: gatewayMAC(n.plan.Gateway4)}
 	if err := device.Make(ctx, sb); err != nil {
 		return driver.Link{}, err
 	}
