@@ -8,10 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/procstate"
 )
 
 // The lock of a state directory is a flock on its file "lock", in which the holder
@@ -23,7 +24,9 @@ import (
 // but not for that of a living one.
 
 const (
-	lockPatience = 5 * time.Second
+	// Only a holder that is ending is waited for, so nothing is lost by patience. On a
+	// busy machine the kernel takes seconds to take a network namespace down.
+	lockPatience = time.Minute
 	lockNotice   = 1 * time.Second
 	lockInterval = 5 * time.Millisecond
 
@@ -154,40 +157,5 @@ func (s *stateDir) holderIsEnding() bool {
 	var b [20]byte
 	n, _ := s.lock.ReadAt(b[:], 0)
 	pid, err := strconv.Atoi(string(b[:n]))
-	return err == nil && pid > 0 && processIsEnding(pid)
-}
-
-// processIsEnding reports whether a process has ended, is a zombie, is exiting,
-// or was sent SIGKILL (proc_pid_stat(5), proc_pid_status(5)).
-func processIsEnding(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
-	}
-	const exiting = 0x4 // PF_EXITING
-	_, rest, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " ")
-	fields := strings.Fields(rest)
-	if len(fields) < 7 {
-		return false
-	}
-	flags, _ := strconv.ParseUint(fields[6], 10, 64)
-	return fields[0] == "Z" || fields[0] == "X" || flags&exiting != 0 || killIsPending(pid)
-}
-
-func killIsPending(pid int) bool {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
-	}
-	for line := range strings.Lines(string(status)) {
-		name, value, _ := strings.Cut(line, ":")
-		if name != "SigPnd" && name != "ShdPnd" {
-			continue
-		}
-		set, _ := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-		if set&(1<<(unix.SIGKILL-1)) != 0 {
-			return true
-		}
-	}
-	return false
+	return err == nil && pid > 0 && procstate.IsEnding(pid)
 }

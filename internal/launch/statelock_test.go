@@ -92,23 +92,6 @@ func TestLockWaitEnds(t *testing.T) {
 	}
 }
 
-// TestProcessIsEnding: the living are not, nor is one that a lock cannot name.
-func TestProcessIsEnding(t *testing.T) {
-	if processIsEnding(os.Getpid()) || processIsEnding(1) {
-		t.Error("a living process is said to end")
-	}
-	pid, err := strconv.Atoi(zombie(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !processIsEnding(pid) { // from the moment of the kill on
-		t.Error("a killed process is said to live")
-	}
-	if !processIsEnding(1 << 30) {
-		t.Error("a process that never was is said to live")
-	}
-}
-
 // TestSilentLock: the lock of a program that writes no PID is not waited for.
 func TestSilentLock(t *testing.T) {
 	for _, content := range []string{"", "-1", "0", "x", strings.Repeat("9", 30)} {

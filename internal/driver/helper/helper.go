@@ -73,9 +73,6 @@ const (
 	// by then the delays add up to 2.5 s.
 	maxFailures = 7
 	stableAfter = 10 * time.Second
-	// deathNotice is how long after a failed request the death of the program,
-	// which would explain it, may become known.
-	deathNotice = 100 * time.Millisecond
 )
 
 // Start starts the program and returns when it is ready. The program runs until
@@ -112,7 +109,7 @@ func (p *Program) Do(ctx context.Context, f func() error) error {
 		case proc := <-p.turn:
 			err := f()
 			p.turn <- proc
-			if err == nil || !proc.diesWithin(deathNotice) {
+			if err == nil || !proc.isDying() {
 				return err
 			}
 			select {
@@ -171,7 +168,7 @@ func (p *Program) revive(ctx context.Context, reason error, failures *int) (*pro
 		if err == nil {
 			return proc, nil
 		}
-		died := proc.diesWithin(deathNotice)
+		died := proc.isDying()
 		proc.stop()
 		if ctx.Err() != nil {
 			return nil, nil

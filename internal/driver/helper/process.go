@@ -11,12 +11,15 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"rootlesskit/internal/procstate"
 )
 
 // process is one life of a program.
 type process struct {
 	cancel context.CancelFunc // kills it
-	errors *output            // its standard error
+	pid    int
+	errors *output // its standard error
 
 	exited chan struct{} // closed when the process has ended and err is set
 	err    error
@@ -61,6 +64,9 @@ func (p *process) run(cmd *exec.Cmd, c *Command, started chan<- error) {
 	if c.Held != nil {
 		defer c.Held.Close()
 	}
+	if err == nil {
+		p.pid = cmd.Process.Pid
+	}
 	started <- err
 	if err != nil {
 		c.Ready.Close()
@@ -80,26 +86,37 @@ func (p *process) awaitReady(ctx context.Context, ready *os.File) error {
 		_, err := ready.Read(make([]byte, 1))
 		result <- err
 	}()
-	err, read := error(nil), false
+	err, read, ended := error(nil), false, false
 	select {
 	case err = <-result:
 		read = true
 	case <-p.exited:
-		err = p.reason()
+		err, ended = p.reason(), true
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case <-time.After(readyTimeout):
 		err = fmt.Errorf("it is not ready after %v", readyTimeout)
 	}
 	ready.Close() // ends the read
-	if !read {
-		<-result
+	if !read && <-result == nil && ended {
+		return nil // it was ready before it ended
 	}
 	if errors.Is(err, io.EOF) { // it has closed its end of the pipe, so it is ending
 		p.diesWithin(readyTimeout)
 		err = p.reason()
 	}
 	return err
+}
+
+// isDying reports whether the process has ended or is about to, and then waits for its
+// end. A program's sockets are closed while it is ending: one that ended is the reason
+// for requests that failed.
+func (p *process) isDying() bool {
+	if procstate.IsEnding(p.pid) {
+		<-p.exited
+		return true
+	}
+	return p.diesWithin(0)
 }
 
 // diesWithin reports whether the process has ended, or ends within the given time.
