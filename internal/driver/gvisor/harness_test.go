@@ -318,13 +318,17 @@ func (s *sandbox) published(spec api.PortSpec) io.Closer {
 		if err := unix.Listen(fd, 4096); err != nil {
 			s.t.Fatal(err)
 		}
+		// As a program that is being started has one. It must not keep the port.
+		if held, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			s.t.Cleanup(func() { unix.Close(held) })
+		}
 	}
 	shared, err := newSharedFD(fd, "test")
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	sockets = append(sockets, shared)
-	port, err := s.ports.keep(s.ports.serve(spec, sockets, child))
+	port, err := s.ports.keep(s.ports.serve(spec, sockets, false, child))
 	if err != nil {
 		s.t.Fatal(err)
 	}

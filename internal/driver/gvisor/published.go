@@ -108,7 +108,7 @@ func (p *Ports) Forward(ctx context.Context, spec api.PortSpec) (io.Closer, erro
 	if err != nil {
 		return nil, err
 	}
-	return p.keep(p.serve(spec, sockets, child))
+	return p.keep(p.serve(spec, sockets, listening.Shared, child))
 }
 
 // childAddr is the address to forward to, invalid for the child's own.
@@ -143,19 +143,19 @@ func (p *Ports) targets(child netip.Addr, port uint16, is6 bool) []netip.AddrPor
 	return own
 }
 
-// serve starts a port on its sockets.
-func (p *Ports) serve(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) io.Closer {
+// serve starts a port on its sockets, which another process may share.
+func (p *Ports) serve(spec api.PortSpec, sockets []*sharedFD, shared bool, child netip.Addr) io.Closer {
 	if spec.Proto.Transport() == api.UDP {
 		return p.serveUDP(spec, sockets, child)
 	}
-	return p.serveTCP(spec, sockets, child)
+	return p.serveTCP(spec, sockets, shared, child)
 }
 
-func (p *Ports) serveTCP(spec api.PortSpec, sockets []*sharedFD, child netip.Addr) io.Closer {
+func (p *Ports) serveTCP(spec api.PortSpec, sockets []*sharedFD, shared bool, child netip.Addr) io.Closer {
 	n := p.network
 	port := &tcpPort{
 		log: n.log.With("port", spec.ParentPort), loop: n.loop, clients: &p.clients,
-		max: int64(min(maxConnections, fdlimit.Get()/2)), listeners: sockets, calls: map[*call]struct{}{},
+		max: int64(min(maxConnections, fdlimit.Get()/2)), listeners: sockets, shared: shared, calls: map[*call]struct{}{},
 	}
 	port.ctx, port.cancel = context.WithCancel(p.ctx)
 	for _, s := range sockets {

@@ -27,6 +27,7 @@ type tcpPort struct {
 	clients  *clientSources
 	counters counters
 	max      int64 // connections
+	shared   bool  // the listeners are another process's, too
 
 	listeners []*sharedFD
 	accepting sync.WaitGroup
@@ -64,6 +65,9 @@ func (p *tcpPort) serve(listener *sharedFD, targets []netip.AddrPort) {
 		if failure == nil {
 			backoff = minBackoff
 			continue
+		}
+		if p.ctx.Err() != nil {
+			return // the listener was shut down
 		}
 		if p.counters.acceptErrors.Add(1) == 1 {
 			p.log.Warn("a shortage delays new connections, the port stays open", "error", failure)
@@ -138,6 +142,9 @@ func familyFirst(client netip.Addr, targets []netip.AddrPort) []netip.AddrPort {
 func (p *tcpPort) Close() error {
 	p.cancel()
 	for _, l := range p.listeners {
+		if !p.shared {
+			shutdown(l)
+		}
 		l.close()
 	}
 	p.accepting.Wait()
@@ -147,6 +154,15 @@ func (p *tcpPort) Close() error {
 		}
 	})
 	return nil
+}
+
+// shutdown ends a listener for all who have it: until its exec, a program that is being
+// started holds a copy, which would keep the port.
+func shutdown(listener *sharedFD) {
+	if fd, ok := listener.acquire(); ok {
+		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+		listener.release()
+	}
 }
 
 // call is the connection of a client to the namespace.
