@@ -176,8 +176,8 @@ func (c *tcpConn) unanswered() {
 		return
 	}
 	o.deadline = nil
-	if _, err := unix.Getpeername(int(c.side[child].fd)); err == nil {
-		return // It is connected: this process was stopped, and has not seen the event yet.
+	if isSettled(c.side[child].fd) {
+		return // This process was stopped, and has not seen the event yet.
 	}
 	none := &NoAnswer{o.route.Target}
 	if !o.rerouted {
@@ -196,6 +196,13 @@ func (c *tcpConn) unanswered() {
 	case anew:
 		c.connectAnew()
 	}
+}
+
+// isSettled reports whether a connection that was begun has been accepted or refused.
+func isSettled(fd int32) bool {
+	state := []unix.PollFd{{Fd: fd, Events: unix.POLLOUT}}
+	n, err := unix.Poll(state, 0)
+	return err == nil && n == 1
 }
 
 // connectAnew makes a connection that is not answered anew, from another port. NAT

@@ -74,12 +74,12 @@ func (f *udpFlow) take(route Route) {
 	p := f.port
 	f.route = route
 	ok, err := f.openRouted()
-	if err != nil {
-		p.refuse(f, err)
-	}
 	switch {
 	case err != nil || !ok:
 		p.closeFlow(f)
+		if err != nil {
+			p.refuse(f, err)
+		}
 	case f.fd >= 0: // otherwise it waits for a socket
 		f.opened()
 	}
@@ -97,8 +97,8 @@ func (f *udpFlow) gotSocket(pool *Pool, fd int) {
 			pool.putBack(fd)
 		}
 	case fd < 0:
-		p.refuse(f, errPoolEnded)
 		p.closeFlow(f)
+		p.refuse(f, errPoolEnded)
 	default:
 		if err := f.connect(fd); err != nil {
 			p.refuse(f, err)
