@@ -248,7 +248,7 @@ func addAddr(link netlink.Link, p netip.Prefix) error {
 }
 
 // ownTimeout bounds the wait for addresses to become the namespace's own.
-const ownTimeout = 5 * time.Second
+const ownTimeout = 30 * time.Second
 
 // awaitOwn waits until packets to the IPv6 addresses are received. The kernel adds the
 // route for that in the background (addrconf_dad_work), on a busy machine much later

@@ -106,10 +106,13 @@ func (f *family) ensureOwn(dummy netip.Prefix) {
 	}
 }
 
+// localTimeout is much longer than a worker needs, even on a busy machine.
+const localTimeout = 20 * time.Second
+
 // becomesLocal waits for the route to a new address: for IPv6, the kernel makes it in
 // a separate worker (addrconf_dad_work).
 func becomesLocal(ip netip.Addr) bool {
-	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(localTimeout); ; time.Sleep(time.Millisecond) {
 		if isLocal(ip) {
 			return true
 		}

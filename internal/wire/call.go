@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -128,7 +129,8 @@ func (c *Client) Call(ctx context.Context, method string, request, reply any) ([
 	bounded, cancel := context.WithTimeout(ctx, c.patience)
 	defer cancel()
 	fds, err := c.Await(bounded, method, request, reply)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+	late := bounded.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) // the timer of ctx may run later
+	if err != nil && late && ctx.Err() == nil {
 		err = fmt.Errorf("the child has not answered %q within %v", method, c.patience)
 	}
 	return fds, err

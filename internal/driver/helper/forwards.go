@@ -43,7 +43,7 @@ type forward struct {
 }
 
 // requestTimeout bounds one request to a program.
-const requestTimeout = 10 * time.Second
+const requestTimeout = time.Minute
 
 // NewForwards returns an empty list. Put its Restore into the Config of the
 // program that is passed to Start.

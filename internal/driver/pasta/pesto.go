@@ -179,8 +179,8 @@ func (p *Ports) run(ctx context.Context, action string, l listener) error {
 	return nil
 }
 
-// pastaPatience bounds how long pasta takes to follow its rules.
-const pastaPatience = 2 * time.Second
+// pastaPatience bounds how long pasta takes to follow its rules, on a busy machine.
+const pastaPatience = 20 * time.Second
 
 // await waits until the port is open, or closed.
 func (l listener) await(ctx context.Context, open bool) error {
