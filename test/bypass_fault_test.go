@@ -117,12 +117,13 @@ func bound(fd int) bool {
 // TestBypassRemoved removes a native port: its listener and its connections end,
 // and it can be added again at once.
 func TestBypassRemoved(t *testing.T) {
-	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8182:80/tcp", "python3", "-B", testdata(t, "binds.py"), "plain")
+	at := freeAddress(t)
+	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", at+":80/tcp", "python3", "-B", testdata(t, "binds.py"), "plain")
 	var c net.Conn
 	poll(t, "a native server", func() bool {
 		state, _ := k.portState(t, 1)
 		var err error
-		c, err = net.Dial("tcp", "127.0.0.1:8182")
+		c, err = net.Dial("tcp", at)
 		if err == nil && state != api.PortNative {
 			c.Close()
 		}
@@ -135,18 +136,19 @@ func TestBypassRemoved(t *testing.T) {
 	if n, err := c.Read(make([]byte, 1)); n != 0 || os.IsTimeout(err) {
 		t.Errorf("the connection goes on: %v", err)
 	}
-	if c, err := net.Dial("tcp", "127.0.0.1:8182"); err == nil {
+	if c, err := net.Dial("tcp", at); err == nil {
 		c.Close()
 		t.Error("the port is still open")
 	}
 	poll(t, "the server's accept", func() bool { return strings.Contains(k.output.String(), "accept: EINVAL") })
-	k.mustCtl(t, "add-ports", "127.0.0.1:8182:80/tcp")
+	k.mustCtl(t, "add-ports", at+":80/tcp")
 }
 
 func TestBypassSecondLauncher(t *testing.T) {
-	startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8183:80/tcp", "sleep", "100")
-	r := runKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8183:80/tcp", "true")
-	if r.code != 1 || !strings.Contains(r.stderr, "listen tcp 127.0.0.1:8183: bind: address already in use") {
+	at := freeAddress(t)
+	startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", at+":80/tcp", "sleep", "100")
+	r := runKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", at+":80/tcp", "true")
+	if r.code != 1 || !strings.Contains(r.stderr, "listen tcp "+at+": bind: address already in use") {
 		t.Errorf("code %d: %s", r.code, r.stderr)
 	}
 }
@@ -154,10 +156,11 @@ func TestBypassSecondLauncher(t *testing.T) {
 // TestBypassLate publishes a port that is served already: by the relay, until the
 // server binds again.
 func TestBypassLate(t *testing.T) {
+	at := freeAddress(t)
 	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "python3", "-B", testdata(t, "binds.py"), "late")
 	poll(t, "the server", func() bool { return strings.Contains(k.output.String(), "bound to 80") })
-	k.mustCtl(t, "add-ports", "127.0.0.1:8184:80/tcp")
-	get := func() bool { return answers("http://127.0.0.1:8184") }
+	k.mustCtl(t, "add-ports", at+":80/tcp")
+	get := func() bool { return answers("http://" + at) }
 	poll(t, "an answer", get)
 	if state, why := k.portState(t, 1); state != api.PortRelay {
 		t.Errorf("the port is %s: %s", state, why)
@@ -171,10 +174,11 @@ func TestBypassLate(t *testing.T) {
 
 // TestBypassTwice publishes a port of the namespace at two of the host.
 func TestBypassTwice(t *testing.T) {
-	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8185:80/tcp", "-p", "127.0.0.1:8186:80/tcp",
+	first, second := freeAddress(t), freeAddress(t)
+	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", first+":80/tcp", "-p", second+":80/tcp",
 		"python3", "-B", testdata(t, "binds.py"), "plain")
-	for _, port := range []string{"8185", "8186"} {
-		poll(t, "an answer", func() bool { return answers("http://127.0.0.1:" + port) })
+	for _, at := range []string{first, second} {
+		poll(t, "an answer", func() bool { return answers("http://" + at) })
 	}
 	if state, why := k.portState(t, 2); state != api.PortRelay || !strings.Contains(why, "more than once") {
 		t.Errorf("the port is %s: %s", state, why)
@@ -211,14 +215,15 @@ func TestBypassDenied(t *testing.T) {
 // TestBypassOrphans has a server that outlives its command: it ends too, as its
 // socket would be dead.
 func TestBypassOrphans(t *testing.T) {
+	at := freeAddress(t)
 	script := "python3 -B " + testdata(t, "binds.py") + " plain & echo server $!; while :; do sleep 0.1; done"
-	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8191:80/tcp", "sh", "-c", script)
-	answersNatively(t, k, "http://127.0.0.1:8191")
+	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", at+":80/tcp", "sh", "-c", script)
+	answersNatively(t, k, "http://"+at)
 	server := k.server(t, 0)
 	k.terminate(t)
 	k.await(t)
 	poll(t, "the end of the server", func() bool { _, err := os.Stat("/proc/" + server); return err != nil })
-	if c, err := net.Dial("tcp", "127.0.0.1:8191"); err == nil {
+	if c, err := net.Dial("tcp", at); err == nil {
 		c.Close()
 		t.Error("the port is still open")
 	}

@@ -115,11 +115,12 @@ func TestBypassServers(t *testing.T) {
 }
 
 func TestBypassKeepsWhatTheServerSet(t *testing.T) {
+	at := freeAddress(t)
 	for mode, want := range map[string]string{
 		"options":       "options: 100000 1 77 1 True",
-		"close_on_exec": "before: False\nbound to 8181\nafter: False",
+		"close_on_exec": "before: False\nbound to " + at[strings.Index(at, ":")+1:] + "\nafter: False",
 	} {
-		k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8181:80/tcp", "python3", "-B", testdata(t, "binds.py"), mode)
+		k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", at+":80/tcp", "python3", "-B", testdata(t, "binds.py"), mode)
 		poll(t, mode, func() bool { return strings.Contains(k.output.String(), want) })
 		k.terminate(t)
 		k.await(t)

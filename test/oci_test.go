@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/nstest"
 )
 
 // bundle makes an OCI bundle whose process is a web server, with the seccomp
@@ -84,8 +85,9 @@ func TestBypassRuncContainer(t *testing.T) {
 // TestBypassRuncWithoutPorts has a container whose ports are malformed, or taken:
 // it binds all the same, for itself.
 func TestBypassRuncWithoutPorts(t *testing.T) {
-	for ports, why := range map[string]string{"127.0.0.1:8080:80": "missing proto", "127.0.0.1:8192:80/tcp": "conflict with ID 1"} {
-		k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "-p", "127.0.0.1:8192:80/tcp")
+	taken := fmt.Sprintf("127.0.0.1:%d:80/tcp", nstest.FreePort(t))
+	for ports, why := range map[string]string{"127.0.0.1:8080:80": "missing proto", taken: "conflict with ID 1"} {
+		k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "-p", taken)
 		dir := bundle(t, true, filepath.Join(k.stateDir, "bypass4netns.sock"), ports)
 		k.Args = append(k.Args, "runc", "--root", filepath.Join(dir, "run"), "run", "-b", dir, filepath.Base(dir))
 		k.start(t)
