@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"rootlesskit/internal/nstest"
 )
 
 // overlapping are clients with addresses that are somebody else's inside: the
@@ -71,8 +73,9 @@ func (w *world) addOverlapping(t *testing.T) {
 	for family, clients := range overlapping {
 		gateway, bits := map[string]string{"4": neighbour4, "6": neighbour6}[family], map[string]string{"4": "32", "6": "128"}[family]
 		for _, ip := range clients {
-			w.shell(t, w.outside.PID, "ip addr add "+ip+"/"+bits+" dev lo")
+			w.shell(t, w.outside.PID, "ip addr add "+ip+"/"+bits+" dev lo"+map[string]string{"6": " nodad"}[family])
 			w.shell(t, w.host, "ip route add "+ip+"/"+bits+" via "+gateway)
 		}
 	}
+	w.shell(t, w.outside.PID, nstest.AwaitAddresses+"await_addresses lo")
 }

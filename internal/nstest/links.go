@@ -13,20 +13,32 @@ const NoAddressDetection = "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad\n
 // the link-local address where the packet's own is not the link's, and not at all
 // before that address has been found to be nobody else's: after three seconds the
 // neighbour is "no route to host".
-const AwaitLinks = `
+const AwaitLinks = AwaitAddresses + `
 await_links() {
 	for link; do
-		tries=0
-		until link_is_up "$link"; do
-			tries=$((tries + 1))
-			[ $tries -lt 6000 ] || { echo "the link $link does not come up" >&2; return 1; }
-			sleep 0.01
-		done
+		await "the link $link does not come up" link_is_up "$link" || return
+		await_addresses "$link" || return
 	done
 }
 
-link_is_up() {
-	ip link show "$1" | grep -q 'state UP' || return
+link_is_up() { ip link show "$1" | grep -q 'state UP'; }
+`
+
+// AwaitAddresses is AwaitLinks for the IPv6 addresses of a link alone.
+const AwaitAddresses = `
+await() {
+	complaint=$1 tries=0
+	shift
+	until "$@"; do
+		tries=$((tries + 1))
+		[ $tries -lt 6000 ] || { echo "$complaint" >&2; return 1; }
+		sleep 0.01
+	done
+}
+
+await_addresses() { await "the link $1 has no addresses of its own" addresses_are_own "$1"; }
+
+addresses_are_own() {
 	[ -z "$(ip -6 addr show dev "$1" tentative)" ] || return
 	for address in $(ip -o -6 addr show dev "$1" scope global | sed 's/.* inet6 \([^/]*\).*/\1/'); do
 		ip -6 route show table local | grep -q "^local $address " || return
