@@ -61,20 +61,21 @@ func TestUserlandProxyServesUDP(t *testing.T) {
 // TestUserlandProxyOneWayUDP: a server that answers nobody (a log, say) sees its clients
 // all the same.
 func TestUserlandProxyOneWayUDP(t *testing.T) {
-	e := startEngine(t, `PEER_NAME= python3 "$PEERS" udp-late/0.0.0.0/82 >/dev/null &`, "--port-driver=builtin")
+	e := startEngine(t, `PEER_NAME= python3 "$PEERS" udp-late/0.0.0.0/82 >/dev/null &
+		until ss -Hlun sport = :82 | grep -q .; do sleep 0.01; done`, "--port-driver=builtin")
 	e.proxy(t, "udp", "127.0.0.1", "172.17.0.3:82")
 	c, err := e.dial(t, "udp", netip.MustParseAddrPort(client4), netip.MustParseAddrPort(host4+":8080"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	e.patience = 100 * time.Millisecond
-	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); {
+	for sent, end := 0, time.Now().Add(4*time.Second); sent < 20 || time.Now().Before(end); sent++ {
 		if got := e.exchange(c); strings.HasPrefix(got, neighbour4) {
 			t.Fatalf("an answer too soon: %s", got)
 		}
 	}
 	e.shellInside(t, inContainer+"python3 "+testdata(t, "peers.py")+" ask udp 127.0.0.1 127.0.0.1 82")
-	e.patience = 10 * time.Second
+	e.patience = waitLimit
 	for range 10 { // one for each datagram, and all are the same client's
 		if got := e.exchange(c); got != client4 {
 			t.Fatalf("the client was seen as %q", got)
