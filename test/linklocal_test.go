@@ -26,7 +26,7 @@ func TestLinkLocal(t *testing.T) {
 		{[]string{"--net=slirp4netns"}, "metadata"},
 		{[]string{"--net=pasta"}, "metadata"},
 	} {
-		args := append(c.flags, "--disable-host-loopback", "curl", "-sS", "-m", "20", "http://169.254.169.254/")
+		args := append(c.flags, "--disable-host-loopback", "curl", "-sS", "-m", "60", "http://169.254.169.254/")
 		r := runCmd(t, w.command(w.host, append([]string{bin("rootlesskit")}, args...)...))
 		if r.stdout != c.want {
 			t.Errorf("%v: %q, want %q: %s", c.flags, r.stdout, c.want, r.stderr)

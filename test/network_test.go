@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"hash"
 	"io"
 	"net"
 	"net/http"
@@ -41,7 +42,7 @@ func TestProgramsInside(t *testing.T) {
 	repository := makeRepository(t)
 	ping, pong := "", ""
 	if mayPing(t) {
-		ping, pong = `ping -q -c 2 -i 0.2 -W 5 $host >ping.txt && echo ping: ok`, "ping: ok\n"
+		ping, pong = `ping -q -c 2 -i 0.2 -W 60 $host >ping.txt && echo ping: ok`, "ping: ok\n"
 	}
 	for _, n := range networkRuns {
 		t.Run(n.name, func(t *testing.T) {
@@ -88,8 +89,9 @@ func TestProgramsPublished(t *testing.T) {
 			}
 			port := nstest.FreePort(t)
 			k := startKit(t, append(append(flags, "-p", fmt.Sprintf("127.0.0.1:%d:80/tcp", port)), command...)...)
-			got := sha256.New()
+			var got hash.Hash
 			poll(t, "a server", func() bool {
+				got = sha256.New()
 				resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/bytes", port))
 				if err != nil {
 					return false
@@ -116,7 +118,7 @@ python3 -I %s &
 dir=$(mktemp -d)
 echo nameserver 127.0.0.1 >$dir/resolv.conf
 mount --bind $dir/resolv.conf /etc/resolv.conf
-until dig +tries=1 +timeout=1 +short TXT 1.test @127.0.0.1 | grep -q .; do sleep 0.05; done
+until dig +tries=1 +timeout=1 +short TXT 1.test @127.0.0.1 | grep -q x; do sleep 0.05; done
 %s --state-dir=$dir/state --net=gvisor-tap-vsock bash -c '
 for how in +notcp +tcp; do
 	for server in 10.0.2.1 10.0.2.3; do

@@ -180,9 +180,9 @@ func (p *pod) reaches(t *testing.T, number int) {
 		address = fmt.Sprintf(address, number)
 		poll(t, "an echo", func() bool { return p.inPod(t, "ping", "-c1", "-W1", address).code == 0 })
 		for _, size := range []int{0, 1000, p.mtu - headers} {
-			if r := p.inPod(t, "ping", "-c3", "-i0.01", "-W10", "-Mdo", fmt.Sprint("-s", size), address); r.code != 0 {
-				t.Fatalf("ping %s with %d bytes: code %d: %s%s", address, size, r.code, r.stdout, r.stderr)
-			}
+			poll(t, fmt.Sprintf("an echo of %d bytes from %s", size, address), func() bool { // a busy machine loses some
+				return p.inPod(t, "ping", "-c1", "-W1", "-Mdo", fmt.Sprint("-s", size), address).code == 0
+			})
 		}
 		p.carry(t, address, 0)
 	}

@@ -26,8 +26,7 @@ def udp():
         s.sendto(answer(query, 4096), peer)
 
 
-def tcp():
-    s = socket.create_server(address, family=family)
+def tcp(s):
     while True:
         threading.Thread(target=serve, args=(s.accept()[0],)).start()
 
@@ -41,5 +40,6 @@ def serve(c):
 
 
 family, _, _, _, address = socket.getaddrinfo(*(sys.argv[1:] or ["127.0.0.1"]), 53, type=socket.SOCK_STREAM)[0]
+listener = socket.create_server(address, family=family)  # before anybody is answered over UDP
 threading.Thread(target=udp, daemon=True).start()
-tcp()
+tcp(listener)
