@@ -27,7 +27,7 @@ func TestAuto(t *testing.T) {
 	} {
 		t.Run(tt.flags, func(t *testing.T) {
 			t.Parallel()
-			k := startKit(t, append(strings.Fields(tt.flags), "--disable-host-loopback", "sleep", "60")...)
+			k := startKit(t, append(strings.Fields(tt.flags), "--disable-host-loopback", "sleep", "infinity")...)
 			var info api.Info
 			if err := json.Unmarshal([]byte(k.mustCtl(t, "info", "--json")), &info); err != nil {
 				t.Fatal(err)
@@ -49,6 +49,9 @@ func TestAuto(t *testing.T) {
 			if asked := strings.Contains(tt.flags, "--port-driver=auto"); ports.Driver != "" && asked != (ports.Reason != "") {
 				t.Errorf("reason of the port driver: %q", ports.Reason)
 			}
+			poll(t, "the log", func() bool { return strings.Contains(k.output.String(), "chose drivers") })
+			k.terminate(t)
+			k.await(t)
 			if n := strings.Count(k.output.String(), "chose drivers"); n != 1 {
 				t.Errorf("%d lines in the log: %s", n, k.output)
 			}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/nstest"
 )
 
 // nativeFlags publish port 80 on all addresses of the host.
@@ -139,13 +140,20 @@ func TestBypassAddresses(t *testing.T) {
 	}
 }
 
+// freeAddress is where to publish a port.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	return fmt.Sprintf("127.0.0.1:%d", nstest.FreePort(t))
+}
+
 // TestBypassErrors compares what bind(2) says with the relay's run, where the
 // kernel alone says it.
 func TestBypassErrors(t *testing.T) {
+	at := freeAddress(t)
 	script := []string{"python3", "-B", testdata(t, "binds.py"), "errors"}
 	var outputs []string
 	for _, driver := range []string{"builtin", "bypass4netns"} {
-		k := startKit(t, append([]string{"--net=gvisor-tap-vsock", "--port-driver=" + driver, "-p", "127.0.0.1:8180:80/tcp"}, script...)...)
+		k := startKit(t, append([]string{"--net=gvisor-tap-vsock", "--port-driver=" + driver, "-p", at + ":80/tcp"}, script...)...)
 		poll(t, "the end of its tries", func() bool { return regexp.MustCompile(`unprivileged: E\w+\n`).MatchString(k.output.String()) })
 		var lines []string
 		for line := range strings.Lines(k.output.String()) {
@@ -165,7 +173,8 @@ func TestBypassErrors(t *testing.T) {
 // TestBypassContainer has a server on port 80 of a namespace within: it is not the
 // published one.
 func TestBypassContainer(t *testing.T) {
-	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8187:80/tcp",
+	at := freeAddress(t)
+	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", at+":80/tcp",
 		"unshare", "--net", "python3", "-B", testdata(t, "binds.py"), "plain")
 	poll(t, "the server", func() bool { return regexp.MustCompile(`bound to \d+\n`).MatchString(k.output.String()) })
 	if !strings.Contains(k.output.String(), "bound to 80\n") {
@@ -176,28 +185,30 @@ func TestBypassContainer(t *testing.T) {
 // TestBypassSubordinateUser has a server of a subordinate user: without a
 // privilege, and with a port that needs none, or that needs none any more.
 func TestBypassSubordinateUser(t *testing.T) {
-	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8188:8080/tcp", "python3", "-B", testdata(t, "binds.py"), "other_user", "8080")
-	answersNatively(t, k, "http://127.0.0.1:8188")
-	k = startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", "127.0.0.1:8189:80/tcp", "sh", "-c",
+	at, second := freeAddress(t), freeAddress(t)
+	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", at+":8080/tcp", "python3", "-B", testdata(t, "binds.py"), "other_user", "8080")
+	answersNatively(t, k, "http://"+at)
+	k = startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "-p", second+":80/tcp", "sh", "-c",
 		"echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start; exec python3 -B "+testdata(t, "binds.py")+" other_user 80")
-	answersNatively(t, k, "http://127.0.0.1:8189")
+	answersNatively(t, k, "http://"+second)
 }
 
 // TestBypassChangedUser has a server that was executed by a subordinate user, whose
 // files of /proc are that user's: it is native, is known to have ended, and its
 // socket that others have too is found.
 func TestBypassChangedUser(t *testing.T) {
+	at, second := freeAddress(t), freeAddress(t)
 	for _, isolated := range []string{"--disable-host-loopback=false", "--disable-host-loopback"} {
 		server := "setpriv --reuid 1000 --regid 1000 --clear-groups python3 -B " + testdata(t, "binds.py")
-		k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", isolated, "-p", "127.0.0.1:8197:8080/tcp", "-p", "127.0.0.1:8198:8081/tcp",
+		k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", isolated, "-p", at+":8080/tcp", "-p", second+":8081/tcp",
 			"sh", "-c", server+" other_user 8080 & echo server $!; "+server+" fork_before 8081 & wait")
-		answersNatively(t, k, "http://127.0.0.1:8197")
-		poll(t, "the other server", func() bool { return answers("http://127.0.0.1:8198") })
+		answersNatively(t, k, "http://"+at)
+		poll(t, "the other server", func() bool { return answers("http://" + second) })
 		if state, why := k.portState(t, 2); state != api.PortRelay || !strings.Contains(why, "also another process's") {
 			t.Errorf("a socket of two processes is %s: %s", state, why)
 		}
 		k.mustCtl(t, "remove-ports", "1")
-		if answers("http://127.0.0.1:8197") {
+		if answers("http://" + at) {
 			t.Error("the port is still open")
 		}
 		k.terminate(t)
@@ -207,10 +218,11 @@ func TestBypassChangedUser(t *testing.T) {
 
 // TestBypass32Bit has a program whose bind is socketcall(2).
 func TestBypass32Bit(t *testing.T) {
+	at := freeAddress(t)
 	tool := bin("tool386")
 	if err := exec.Command(tool, "true").Run(); errors.Is(err, syscall.ENOEXEC) {
 		t.Skip("the kernel runs no 32-bit programs")
 	}
-	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--disable-host-loopback", "-p", "127.0.0.1:8190:80/tcp", tool, "serve", "127.0.0.1:80")
-	answersNatively(t, k, "http://127.0.0.1:8190")
+	k := startKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--disable-host-loopback", "-p", at+":80/tcp", tool, "serve", "127.0.0.1:80")
+	answersNatively(t, k, "http://"+at)
 }

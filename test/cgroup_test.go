@@ -155,7 +155,7 @@ func TestEvacuateForkingCgroup(t *testing.T) {
 	for i := range 5 {
 		r := inCgroup(t, fmt.Sprint("forks", i), `
 			for i in 1 2 3 4; do while :; do (:) & (:) & wait; done & pids="$pids $!"; done
-			"$@"; code=$?; kill $pids; exit $code`,
+			"$@"; code=$?; kill $pids; wait; exit $code`,
 			bin("rootlesskit"), "--pidns", "--cgroupns", "--evacuate-cgroup2=evac", "sh", "-c", "wc -l </sys/fs/cgroup/cgroup.procs")
 		if r.code != 0 || r.stdout != "0\n" {
 			t.Fatalf("code %d: %q, stderr %q", r.code, r.stdout, r.stderr)

@@ -57,7 +57,7 @@ asyncio.run(main())
 func crowd(t *testing.T, address string, n int) (leave func()) {
 	var conns []net.Conn
 	for range n {
-		c, err := net.DialTimeout("tcp4", address, time.Second)
+		c, err := net.DialTimeout("tcp4", address, 10*time.Second)
 		if err != nil {
 			break // the queue is full
 		}

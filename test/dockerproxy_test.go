@@ -137,8 +137,8 @@ func TestDockerProxyRefusals(t *testing.T) {
 	defer l.Close()
 	taken := fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
 	free := fmt.Sprint(nstest.FreePort(t))
-	builtin := startKit(t, "--net=none", "--port-driver=builtin", "sleep", "60")
-	unpublished := startKit(t, "--net=none", "sleep", "60")
+	builtin := startKit(t, "--net=none", "--port-driver=builtin", "sleep", "infinity")
+	unpublished := startKit(t, "--net=none", "sleep", "infinity")
 	for _, tt := range []struct {
 		name   string
 		kit    *kit

@@ -46,7 +46,7 @@ func TestHelperUDP(t *testing.T) {
 // TestHelperRefusals: ports that could never answer are not published.
 func TestHelperRefusals(t *testing.T) {
 	for _, pair := range []struct{ net, ports string }{{"slirp4netns", "slirp4netns"}, {"pasta", "pesto"}} {
-		k := startKit(t, "--net="+pair.net, "--port-driver="+pair.ports, "--disable-host-loopback", "sleep", "60")
+		k := startKit(t, "--net="+pair.net, "--port-driver="+pair.ports, "--disable-host-loopback", "sleep", "infinity")
 		port := fmt.Sprint(":", nstest.FreePort(t), ":")
 		for spec, want := range map[string]string{
 			port + "127.0.0.1:80/tcp":          "cannot reach loopback addresses of the namespace",

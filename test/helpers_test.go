@@ -34,7 +34,8 @@ var helperPairs = []struct {
 func helpersOf(k *kit, program string) (pids []int) {
 	for _, pid := range nstest.Children(k.Process.Pid) {
 		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		if strings.HasPrefix(string(comm), program) {
+		isZombie := commandLine(pid) == "" // what a killed helper has left
+		if strings.HasPrefix(string(comm), program) && !isZombie {
 			pids = append(pids, pid)
 		}
 	}
@@ -115,8 +116,8 @@ func TestHelperOutbound(t *testing.T) {
 	defer srv.Close()
 	udp := echoDatagrams(t, "127.0.0.1")
 	script := fmt.Sprintf(`curl -sS -m $2 http://10.0.2.2:%[1]d/
-if [ $1 = pasta ]; then curl -sS -m 4 --retry 2 --retry-delay 1 --retry-connrefused http://localhost:%[1]d/; else printf 'tcp '; fi
-exec 3<>/dev/udp/10.0.2.2/%[2]d; for i in $(seq $2); do printf udp >&3; timeout 1 head -c 3 <&3 && break; done`, port, udp)
+if [ $1 = pasta ]; then curl -sS -m 4 --retry $2 --retry-delay 1 --retry-connrefused http://localhost:%[1]d/; else printf 'tcp '; fi
+exec 3<>/dev/udp/10.0.2.2/%[2]d; for i in $(seq $2); do printf udp >&3; got=$(timeout 1 head -c 3 <&3); [ "$got" ] && break; done; printf %%s "$got"`, port, udp)
 	for _, network := range []string{"slirp4netns", "pasta"} {
 		for flag, want := range map[string]string{"--disable-host-loopback=false": "tcp tcp udp", "--disable-host-loopback": ""} {
 			splices, patience := network, "60" // seconds
@@ -269,7 +270,7 @@ func TestHelperEndsWithTheRun(t *testing.T) {
 	for _, pair := range helperPairs {
 		for _, detach := range []string{"--detach-netns=false", "--detach-netns"} {
 			for _, sig := range []unix.Signal{unix.SIGKILL, unix.SIGTERM} {
-				k := startKit(t, "--net="+pair.net, "--port-driver="+pair.ports, detach, "--slirp4netns-sandbox=auto", "--slirp4netns-seccomp=auto", "sleep", "60")
+				k := startKit(t, "--net="+pair.net, "--port-driver="+pair.ports, detach, "--slirp4netns-sandbox=auto", "--slirp4netns-seccomp=auto", "sleep", "infinity")
 				helper := theHelper(t, k, pair.program)
 				if err := unix.Kill(k.Process.Pid, sig); err != nil {
 					t.Fatal(err)
@@ -291,7 +292,7 @@ func TestHelperCannotBeRestarted(t *testing.T) {
 	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	k := startKit(t, "--net=slirp4netns", "--slirp4netns-binary="+wrapper, "sleep", "60")
+	k := startKit(t, "--net=slirp4netns", "--slirp4netns-binary="+wrapper, "sleep", "infinity")
 	if err := os.WriteFile(filepath.Join(dir, "broken"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +350,7 @@ func TestHelperLongStateDir(t *testing.T) {
 	const longest = 107 - len("/api.sock")
 	for _, pair := range helperPairs {
 		k := newKit(t, "--net="+pair.net, "--port-driver="+pair.ports, "--copy-up=/etc", "--disable-host-loopback",
-			"-p", fmt.Sprintf("0.0.0.0:%d:80/tcp", nstest.FreePort(t)), "sleep", "60")
+			"-p", fmt.Sprintf("0.0.0.0:%d:80/tcp", nstest.FreePort(t)), "sleep", "infinity")
 		old := k.stateDir
 		k.stateDir = filepath.Join(dir, strings.Repeat("x", longest-len(dir)-1))
 		k.Args[1] = strings.Replace(k.Args[1], old, k.stateDir, 1)

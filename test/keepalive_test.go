@@ -24,7 +24,7 @@ func TestKeepAlive(t *testing.T) {
 		for _, ip := range []string{"127.0.0.1", "::1"} {
 			t.Run(strings.ReplaceAll(flags, " ", ",")+","+ip, func(t *testing.T) {
 				outer, inner := net.JoinHostPort(ip, fmt.Sprint(nstest.FreePort(t))), net.JoinHostPort(ip, "80")
-				k := startKit(t, append(strings.Fields(flags), "-p", outer+":"+inner+"/tcp", "sleep", "60")...)
+				k := startKit(t, append(strings.Fields(flags), "-p", outer+":"+inner+"/tcp", "sleep", "infinity")...)
 				inside := []string{"nsenter", "-U", "--preserve-credentials", "-m", "-t", k.childPID(t), "-n"}
 				if strings.Contains(flags, "detach") { // the path is one of the child's mount namespace
 					inside = append(inside[:len(inside)-1], "nsenter", "--net="+k.stateDir+"/netns")

@@ -100,7 +100,7 @@ func runCmd(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = waitLimit
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -155,6 +155,11 @@ func (k *kit) start(t *testing.T) {
 	}
 	go func() { _ = k.Wait(); close(k.ended) }()
 	t.Cleanup(func() {
+		select {
+		case <-k.ended:
+			return // its number may be another's by now
+		default:
+		}
 		tree := openTree(k.Process.Pid)
 		_ = k.Process.Kill()
 		<-k.ended

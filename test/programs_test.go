@@ -35,7 +35,7 @@ func TestExecutedPrograms(t *testing.T) {
 
 // TestEnvironOfTheChild: clients read the variables from /proc.
 func TestEnvironOfTheChild(t *testing.T) {
-	k := startKit(t, "--net=none", "sleep", "60")
+	k := startKit(t, "--net=none", "sleep", "infinity")
 	b, err := os.ReadFile("/proc/" + k.childPID(t) + "/environ")
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func TestSocketActivation(t *testing.T) {
 
 // TestInfoJSON holds the fields that clients read.
 func TestInfoJSON(t *testing.T) {
-	k := startKit(t, "--net=none", "--port-driver=builtin", "sleep", "60")
+	k := startKit(t, "--net=none", "--port-driver=builtin", "sleep", "infinity")
 	var info map[string]any
 	if err := json.Unmarshal([]byte(k.mustCtl(t, "info", "--json")), &info); err != nil {
 		t.Fatal(err)

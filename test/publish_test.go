@@ -81,7 +81,7 @@ func TestPortIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	k := startKit(t, "--net=none", "--port-driver=builtin", "sleep", "60")
+	k := startKit(t, "--net=none", "--port-driver=builtin", "sleep", "infinity")
 	r := k.ctl(t, "add-ports", fmt.Sprintf("127.0.0.1:%d:80/tcp4", l.Addr().(*net.TCPAddr).Port))
 	if want := fmt.Sprintf("listen tcp4 %s: bind: address already in use", l.Addr()); r.code != 1 || !strings.Contains(r.stderr, want) {
 		t.Errorf("code %d, %q, want %q", r.code, r.stderr, want)

@@ -76,7 +76,7 @@ func TestServersSeeTheirClients(t *testing.T) {
 					for _, client := range from {
 						got, want := w.ask(t, proto, client, netip.AddrPortFrom(to, port)), client.String()
 						if port == 1008 { // the proxy sees the client, the container the proxy
-							got, want = got[:strings.LastIndex(got, ":")], "172.17.0.1"
+							got, want = strings.TrimRight(got, "0123456789"), "172.17.0.1:"
 						}
 						if got != want {
 							t.Errorf("the %s sees %q, want %q", what, got, want)

@@ -33,7 +33,7 @@ func TestStateDir(t *testing.T) {
 }
 
 func TestStateDirIsLocked(t *testing.T) {
-	k := startKit(t, "sleep", "60")
+	k := startKit(t, "sleep", "infinity")
 	r := runKit(t, "--state-dir="+k.stateDir, "true")
 	want := fmt.Sprintf("[rootlesskit:parent] error: failed to lock %s/lock, another RootlessKit is running with the same state directory?\n", k.stateDir)
 	if r.code != 1 || r.stderr != want {

@@ -201,8 +201,6 @@ def options():
 
 
 def late():
-    s = listening(fresh())
-    threading.Thread(target=serve, args=(s,), daemon=True).start()
     again = False
 
     def on_hup(*_):
@@ -210,6 +208,8 @@ def late():
         again = True
 
     signal.signal(signal.SIGHUP, on_hup)
+    s = listening(fresh())
+    threading.Thread(target=serve, args=(s,), daemon=True).start()
     while not again:
         time.sleep(0.01)
     s.close()
