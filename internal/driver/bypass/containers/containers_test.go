@@ -151,10 +151,11 @@ func TestMalformedPorts(t *testing.T) {
 	e := startEngine(t)
 	end := e.container(t, e.socket, "c1", "127.0.0.1:8080:80")
 	defer end()
+	// The container is there before the others, and so outlives them.
+	await(t, "the reason", func() bool { return strings.Contains(e.log.String(), "missing proto") })
 	for range 5 {
 		e.container(t, e.socket, "c1", "127.0.0.1:8080:80")()
 	}
-	await(t, "the reason", func() bool { return strings.Contains(e.log.String(), "missing proto") })
 	end = e.container(t, e.socket, "c2", "127.0.0.1:8081:80")
 	defer end()
 	await(t, "the next reason", func() bool { return strings.Contains(e.log.String(), "127.0.0.1:8081:80") })
