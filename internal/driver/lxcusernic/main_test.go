@@ -27,6 +27,10 @@ const worldEnv = "LXCUSERNIC_TEST_WORLD"
 // a name server.
 const bareEnv = "LXCUSERNIC_TEST_BARE"
 
+// refuseEnv is the path of a file with which a test asks the server to refuse a lease
+// that it has renewed before. The server takes the file away then.
+const refuseEnv = "LXCUSERNIC_TEST_REFUSE"
+
 // TestMain makes the host of the tests: only root can make a bridge that a
 // setuid program works on, so it is made before the tests give root up, in a
 // network namespace that ends with them.
@@ -64,6 +68,7 @@ func buildProgram() (string, error) {
 		return "", err
 	}
 	os.Setenv(bareEnv, filepath.Join(marks, "bare"))
+	os.Setenv(refuseEnv, filepath.Join(marks, "refuse"))
 	program := filepath.Join(dir, "rootlesskit")
 	cmd := exec.Command("go", "build", "-o", program, "rootlesskit/cmd/rootlesskit")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -120,8 +125,9 @@ func makeWorld() error {
 	return nil
 }
 
-// dhcpServer renews each lease once. The second time it refuses, and has another
-// address for who asks then.
+// dhcpServer renews each lease at least once. When a test wants that, it refuses, and
+// has another address for who asks then. Until then a client keeps its address, however
+// often it asks.
 type dhcpServer struct {
 	mu      sync.Mutex
 	granted map[string]*grant // by MAC
@@ -131,6 +137,15 @@ type dhcpServer struct {
 type grant struct {
 	ip       net.IP
 	renewals int
+	refused  bool
+}
+
+// renew refuses once and for all: the client may have to ask again for the answer.
+func (g *grant) renew() {
+	g.renewals++
+	if g.renewals > 1 && os.Remove(os.Getenv(refuseEnv)) == nil {
+		g.refused = true
+	}
 }
 
 func (d *dhcpServer) handle(conn net.PacketConn, peer net.Addr, m *dhcpv4.DHCPv4) {
@@ -140,14 +155,16 @@ func (d *dhcpServer) handle(conn net.PacketConn, peer net.Addr, m *dhcpv4.DHCPv4
 	kind := dhcpv4.MessageTypeAck
 	switch {
 	case m.MessageType() == dhcpv4.MessageTypeDiscover:
-		d.last++
-		g = &grant{ip: net.IPv4(10, 77, 0, 50+d.last)}
-		d.granted[m.ClientHWAddr.String()] = g
+		if g == nil || g.refused {
+			d.last++
+			g = &grant{ip: net.IPv4(10, 77, 0, 50+d.last)}
+			d.granted[m.ClientHWAddr.String()] = g
+		}
 		kind = dhcpv4.MessageTypeOffer
 	case g == nil:
 		return
 	case !m.ClientIPAddr.IsUnspecified(): // a renewal
-		if g.renewals++; g.renewals > 1 {
+		if g.renew(); g.refused {
 			kind = dhcpv4.MessageTypeNak
 		}
 	}
