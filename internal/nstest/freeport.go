@@ -33,15 +33,11 @@ func FreePort(t testing.TB) int {
 // nextNumber counts up in a file that all tests of a user share.
 func nextNumber(t testing.TB) int {
 	t.Helper()
-	name := filepath.Join(os.TempDir(), fmt.Sprintf("rootlesskit-test-port.%d", os.Getuid()))
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := lockShared("port")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatalf("lock %s: %v", name, err)
-	}
 	text, err := io.ReadAll(f)
 	if err != nil {
 		t.Fatal(err)
@@ -54,6 +50,21 @@ func nextNumber(t testing.TB) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// lockShared opens a file that all tests of a user share, and waits until no other
+// process has it.
+func lockShared(name string) (*os.File, error) {
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("rootlesskit-test-%s.%d", name, os.Getuid()))
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
 }
 
 // isFree opens the port and closes it, while no program is started: until that has

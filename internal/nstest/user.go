@@ -108,18 +108,22 @@ func fuzzing() bool {
 	})
 }
 
+// ensureTestUser lets one process after the other look: useradd makes the user before
+// it gives them ranges of subordinate ids.
 func ensureTestUser() (*user.User, error) {
+	lock, err := lockShared("user")
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
 	if u, err := user.Lookup(TestUser); err == nil {
 		return u, nil
 	}
-	// useradd also gives the user ranges of subordinate ids. Another test binary
-	// may do the same at the same time, so the look-up decides.
-	out, addErr := exec.Command("useradd", "--create-home", "--shell", "/bin/sh", TestUser).CombinedOutput()
-	u, err := user.Lookup(TestUser)
+	out, err := exec.Command("useradd", "--create-home", "--shell", "/bin/sh", TestUser).CombinedOutput()
 	if err != nil {
-		return nil, fmt.Errorf("useradd: %w: %s", addErr, out)
+		return nil, fmt.Errorf("useradd: %w: %s", err, out)
 	}
-	return u, nil
+	return user.Lookup(TestUser)
 }
 
 func makeRuntimeDir(uid, gid int) (string, error) {
