@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -96,11 +97,10 @@ func TestIdleServerEndsAtOnce(t *testing.T) {
 	}
 }
 
-// The limits are the client's. A driver may take longer.
+// The limits are the client's. A driver may take longer. The client has said all before
+// the server accepts it, so that its own time is none.
 func TestSlowDriver(t *testing.T) {
-	h := start(t, func(h *harness) {
-		h.server.limits.read, h.server.limits.write = 2*time.Second, 2*time.Second
-	})
+	const spec = `{"proto":"tcp","parentPort":1,"childPort":2}`
 	slow := func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
@@ -109,11 +109,33 @@ func TestSlowDriver(t *testing.T) {
 			return nil
 		}
 	}
-	h.driver.OnForward = func(ctx context.Context, _ api.PortSpec) error { return slow(ctx) }
-	h.driver.OnClose = func(api.PortSpec) error { return slow(context.Background()) }
-	const spec = `{"proto":"tcp","parentPort":1,"childPort":2}`
-	check(t, h, "POST", "/v1/ports", spec, `201 {"id":1,"spec":`+spec+`}`)
-	check(t, h, "DELETE", "/v1/ports/1", "", "200 ")
+	var conn net.Conn
+	start(t, func(h *harness) {
+		h.server.limits.read, h.server.limits.write = 2*time.Second, 2*time.Second
+		h.driver.OnForward = func(ctx context.Context, _ api.PortSpec) error { return slow(ctx) }
+		h.driver.OnClose = func(api.PortSpec) error { return slow(context.Background()) }
+		h.beforeServe = func() {
+			conn = dial(t, h, "POST /v1/ports HTTP/1.1\r\nHost: x\r\nContent-Length: 44\r\n\r\n"+spec+
+				"DELETE /v1/ports/1 HTTP/1.1\r\nHost: x\r\n\r\n")
+		}
+	})
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+	answers := bufio.NewReader(conn)
+	expectAnswer(t, answers, `201 {"id":1,"spec":`+spec+`}`)
+	expectAnswer(t, answers, "200 ")
+}
+
+func expectAnswer(t *testing.T, from *bufio.Reader, want string) {
+	t.Helper()
+	resp, err := http.ReadResponse(from, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if got := resp.Status[:3] + " " + string(body); got != want || err != nil {
+		t.Errorf("got %s, %v, want %s", got, err, want)
+	}
 }
 
 func TestPortOfAClientThatHungUpIsClosed(t *testing.T) {
