@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -217,32 +216,6 @@ func TestTakenSourcePort(t *testing.T) {
 				t.Errorf("%s: the server sees %q, %v", proto, got, err)
 			}
 		}
-	}
-}
-
-// Many clients come at once before anything is known.
-func TestResolveIsShared(t *testing.T) {
-	w := newWorld(t, own)
-	w.serve(t, "tcp", "0.0.0.0:1001")
-	counter := &countingCaller{world: w}
-	p := New(t.Context(), Config{Child: counter, Backend: "auto", Log: discard}).Port(unix.IPPROTO_TCP, addrPort("127.0.0.1:1001"), Default)
-	if _, ok := p.Route(client4); ok {
-		t.Error("a route is known before the child was asked")
-	}
-	var all sync.WaitGroup
-	for range 50 {
-		all.Go(func() {
-			if r := p.Resolve(context.Background(), client4); r.Source != client4 {
-				t.Errorf("route %v", r)
-			}
-		})
-	}
-	all.Wait()
-	if n := counter.calls.Load(); n != 2 { // the probe and one plan
-		t.Errorf("%d calls, want 2", n)
-	}
-	if r, ok := p.Route(client4); !ok || r.Source != client4 {
-		t.Errorf("route %v, %v", r, ok)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,33 @@ func TestNamespaceIsSlow(t *testing.T) {
 		synctest.Wait() // for what is logged beside the answer
 		if text := log.String(); !strings.Contains(text, "has not answered for 3s") || !strings.Contains(text, "target=127.0.0.1:80") {
 			t.Errorf("what is waited for was not said:\n%s", text)
+		}
+	})
+}
+
+// TestResolveIsShared: many clients come at once before anything is known.
+func TestResolveIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		child := &slowChild{after: time.Millisecond}
+		policy, _ := slowPolicy(t, child)
+		p := policy.Port(unix.IPPROTO_TCP, addrPort("127.0.0.1:1001"), Default)
+		if _, ok := p.Route(client4); ok {
+			t.Error("a route is known before the child was asked")
+		}
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				if r := p.Resolve(t.Context(), client4); r.Source != client4 {
+					t.Errorf("route %v", r)
+				}
+			})
+		}
+		all.Wait()
+		if child.asked != 1 {
+			t.Errorf("%d questions, want 1", child.asked)
+		}
+		if r, ok := p.Route(client4); !ok || r.Source != client4 {
+			t.Errorf("route %v, %v", r, ok)
 		}
 	})
 }

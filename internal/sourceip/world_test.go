@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -267,17 +266,6 @@ func (w *world) bind(t *testing.T, proto, address string) *os.File {
 }
 
 var discard = slog.New(slog.DiscardHandler)
-
-// countingCaller counts calls.
-type countingCaller struct {
-	*world
-	calls atomic.Int32
-}
-
-func (c *countingCaller) Call(ctx context.Context, method string, request, reply any) ([]int, error) {
-	c.calls.Add(1)
-	return c.world.Call(ctx, method, request, reply)
-}
 
 // callerFunc is a child that fails.
 type callerFunc func() error
