@@ -65,7 +65,7 @@ func TestFirewallInside(t *testing.T) {
 					w.seenOrOwn(t, proto, p.Resolve(t.Context(), c.client), c.client, c.own)
 				}
 			}
-			if n := strings.Count(w.log.String(), "level=WARN"); n != 1 && n != 2 { // once, or once a family
+			if n := strings.Count(w.said(), "level=WARN"); n != 1 && n != 2 { // once, or once a family
 				t.Errorf("%d warnings:\n%s", n, w.log)
 			}
 		})
@@ -238,7 +238,7 @@ func TestConnectionsAreNotAnswered(t *testing.T) {
 			t.Errorf("%s: a third way was found", c.listen)
 		}
 	}
-	if n := strings.Count(w.log.String(), "not answered"); n != 1 {
+	if n := strings.Count(w.said(), "not answered"); n != 1 {
 		t.Errorf("it was said %d times:\n%s", n, w.log)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -133,7 +134,7 @@ func (absent) ensure(int) error { return unix.EPROTONOSUPPORT }
 type world struct {
 	*nstest.Child
 	place string
-	log   *bytes.Buffer // of its policies
+	log   *nstest.Buffer // of its policies
 }
 
 // Call implements wire.Caller for the place.
@@ -154,7 +155,7 @@ var (
 )
 
 func bareWorld(t *testing.T) *world {
-	w := &world{Child: nstest.NewChild(t), log: &bytes.Buffer{}}
+	w := &world{Child: nstest.NewChild(t), log: &nstest.Buffer{}}
 	t.Cleanup(func() {
 		for _, place := range []string{detached, inner_} {
 			_ = os.Remove(placePathOf(w.PID, place))
@@ -220,6 +221,13 @@ func (w *world) policy(t *testing.T, backend string) *Policy {
 		Child: w, Backend: backend, IPv4: tap4.Addr(), IPv6: tap6.Addr(),
 		Log: slog.New(slog.NewTextHandler(w.log, nil)),
 	})
+}
+
+// said is what the policies have logged, but for that clients wait, which may happen on
+// any machine that is busy.
+func (w *world) said() string {
+	lines := slices.Collect(strings.Lines(w.log.String()))
+	return strings.Join(slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, "clients wait") }), "")
 }
 
 // port is the port of a fresh policy that picks what is there.

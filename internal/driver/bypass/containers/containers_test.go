@@ -75,7 +75,7 @@ func TestForgedHandOver(t *testing.T) {
 				t.Error("the port is open")
 			}
 			await(t, "the descriptors to be closed", func() bool { return len(nstest.LeakedFDs(before)) == 0 })
-			e.log.reset()
+			e.log.Reset()
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package containers_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -39,14 +38,14 @@ type engine struct {
 	child  *nstest.Child
 	table  *ports.Table
 	socket string // for containers without a name
-	log    *lockedBuffer
+	log    *nstest.Buffer
 	stop   func() error
 }
 
 func startEngine(t *testing.T) *engine {
 	t.Helper()
 	sb, child := drivertest.Sandbox(t)
-	e := &engine{child: child, log: &lockedBuffer{}}
+	e := &engine{child: child, log: &nstest.Buffer{}}
 	sb.Log = slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), e.log), nil))
 	p, err := bypass.New(driver.PortsConfig{}, driver.FlagValues(bypass.Driver().Flags, nil))
 	if err != nil {
@@ -57,23 +56,6 @@ func startEngine(t *testing.T) *engine {
 	e.socket = filepath.Join(sb.StateDir, "bypass4netns.sock")
 	e.stop = drivertest.Start(t, drivertest.Setup{Ports: p, Sandbox: sb, Child: child})
 	return e
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // handOver does what a runtime does for a process of a container: it sends the
@@ -140,12 +122,6 @@ func filtered(t *testing.T) (fd int, end func()) {
 	}
 	t.Fatal("there is no filter")
 	return -1, nil
-}
-
-func (b *lockedBuffer) reset() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.b.Reset()
 }
 
 // container hands a container over whose first process is the child, and returns
