@@ -23,15 +23,16 @@ type guide struct {
 func (g *guide) set(r Route) { g.route.Store(&r) }
 
 func (g *guide) look(flows []Doubt) []Route {
-	g.looks.Add(1)
 	routes := make([]Route, len(flows))
 	for i := range flows {
 		g.asked.Store(&flows[i])
 		routes[i] = *g.route.Load()
 		if flows[i].Answered {
 			routes[i] = flows[i].Route
+			routes[i].Unserved = g.route.Load().Unserved
 		}
 	}
+	g.looks.Add(1) // last: who has seen it may read asked
 	return routes
 }
 
@@ -39,6 +40,15 @@ func (g *guide) resolve(_, _ netip.AddrPort) Route { return *g.route.Load() }
 
 func (g *guide) config() UDPConfig {
 	return UDPConfig{Router: lookingRoutes{routes{route: func(_, _ netip.AddrPort) Route { return Route{} }, resolve: g.resolve}, g.look}}
+}
+
+// settle waits until the answer to a look has been applied to the port's one flow.
+func settle(t *testing.T, p *UDPPort) {
+	t.Helper()
+	eventually(t, p, "settled", func(api.PortDetails) (settled bool) {
+		p.loop.mail.Call(func() { settled = !p.flows.byUse.front.inDoubt })
+		return settled
+	})
 }
 
 // TestUDPServerComesUpElsewhere: the way was a guess, and a socket is there that is
@@ -143,6 +153,7 @@ func TestUDPMuteFlowIsLookedUp(t *testing.T) {
 	pass(p, staleAfter)
 	send(t, c, "2")
 	eventually(t, p, "looked", func(api.PortDetails) bool { return g.looks.Load() == 1 })
+	settle(t, p)
 	if asked := g.asked.Load(); !asked.Mute || asked.Answered {
 		t.Errorf("asked about %+v", asked)
 	}
@@ -173,6 +184,7 @@ func TestUDPAnsweredFlowIsNotLookedUp(t *testing.T) {
 		pass(p, staleAfter/2)
 	}
 	stalls := time.Since(begin) / (staleAfter / 2) // of a busy machine, at most
+	settle(t, p)
 	n := g.looks.Load()
 	if int64(n) > int64(stalls) {
 		t.Errorf("%d looks", n)
