@@ -3,13 +3,10 @@ package gvisor
 import (
 	"bytes"
 	"encoding/binary"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -59,17 +56,7 @@ func serveOddities(t *testing.T, s *sandbox, address string) {
 		oddities[strings.ToLower(dns.SplitDomainName(q.Question[0].Name)[0])](m)
 		_ = w.WriteMsg(m)
 	})
-	for _, server := range []*dns.Server{
-		{Listener: s.host.ListenTCP(t, "tcp", address), Handler: handler},
-		{PacketConn: s.host.ListenUDP(t, "udp", address), Handler: handler},
-	} {
-		var started sync.WaitGroup
-		started.Add(1)
-		server.NotifyStartedFunc = started.Done
-		go server.ActivateAndServe()
-		started.Wait()
-		t.Cleanup(func() { server.Shutdown() })
-	}
+	serveDNS(t, s, address, handler)
 }
 
 // TestDNSAnswersAreTheHosts: inside they are byte by byte what the host gets, over UDP
@@ -101,31 +88,27 @@ func TestDNSAnswersAreTheHosts(t *testing.T) {
 
 func askUDP(t *testing.T, from *nstest.Child, server netip.AddrPort, query []byte) []byte {
 	t.Helper()
-	return answerOf(t, connectUDP(t, from, server), query, 0)
+	c := connectUDP(t, from, server)
+	defer c.Close()
+	return ask(t, c, query)
 }
 
 func askTCP(t *testing.T, from *nstest.Child, server netip.AddrPort, query []byte) []byte {
 	t.Helper()
-	return answerOf(t, mustDial(t, from, netip.Addr{}, server), append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...), 2)
-}
-
-// answerOf returns what comes back behind a prefix.
-func answerOf(t *testing.T, c net.Conn, query []byte, prefix int) []byte {
-	t.Helper()
+	c := mustDial(t, from, netip.Addr{}, server)
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
-	if _, err := c.Write(query); err != nil {
+	if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...)); err != nil {
 		t.Fatal(err)
 	}
-	b := make([]byte, 65537)
-	n, err := c.Read(b)
-	for prefix > 0 && err == nil && (n < prefix || n < prefix+int(binary.BigEndian.Uint16(b))) {
-		var more int
-		more, err = c.Read(b[n:])
+	const prefix = 2 // the length
+	b := make([]byte, prefix+65535)
+	n := 0
+	for n < prefix || n < prefix+int(binary.BigEndian.Uint16(b)) {
+		more, err := c.Read(b[n:])
+		if err != nil {
+			t.Fatal(err)
+		}
 		n += more
-	}
-	if err != nil {
-		t.Fatal(err)
 	}
 	return b[prefix:n]
 }

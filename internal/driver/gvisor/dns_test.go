@@ -1,6 +1,8 @@
 package gvisor
 
 import (
+	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -39,11 +41,20 @@ func nameServer(t *testing.T, s *sandbox, ip, mark string) {
 		}
 		_ = w.WriteMsg(m)
 	})
-	address := net.JoinHostPort(ip, "5353")
+	serveDNS(t, s, net.JoinHostPort(ip, "5353"), handler)
+}
+
+// serveDNS runs a name server in the host, over UDP and TCP. It is patient with
+// connections: they may say nothing for longer than its two seconds on a busy machine.
+func serveDNS(t *testing.T, s *sandbox, address string, handler dns.Handler) {
+	t.Helper()
 	for _, server := range []*dns.Server{
-		{Listener: s.host.ListenTCP(t, "tcp", address), Handler: handler},
-		{PacketConn: s.host.ListenUDP(t, "udp", address), Handler: handler},
+		{Listener: s.host.ListenTCP(t, "tcp", address)},
+		{PacketConn: s.host.ListenUDP(t, "udp", address)},
 	} {
+		server.Handler = handler
+		server.ReadTimeout = time.Minute
+		server.IdleTimeout = func() time.Duration { return time.Minute }
 		var started sync.WaitGroup
 		started.Add(1)
 		server.NotifyStartedFunc = started.Done
@@ -75,12 +86,12 @@ func query(t *testing.T, conn net.Conn, name string, udpSize uint16) *dns.Msg {
 	if udpSize > 0 {
 		q.SetEdns0(udpSize, false)
 	}
-	c := &dns.Conn{Conn: conn, UDPSize: 65535}
-	if err := c.WriteMsg(q); err != nil {
+	packed, err := q.Pack()
+	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := c.ReadMsg()
-	if err != nil {
+	m := new(dns.Msg)
+	if err := m.Unpack(ask(t, conn, packed)); err != nil {
 		t.Fatalf("asking for %s: %v", name, err)
 	}
 	if m.Id != q.Id {
@@ -88,6 +99,61 @@ func query(t *testing.T, conn net.Conn, name string, udpSize uint16) *dns.Msg {
 	}
 	return m
 }
+
+func ask(t *testing.T, conn net.Conn, query []byte) (answer []byte) {
+	t.Helper()
+	send(t, conn, query)
+	return answerTo(t, conn, query)
+}
+
+func send(t *testing.T, conn net.Conn, query []byte) {
+	t.Helper()
+	if _, err := (&dns.Conn{Conn: conn}).Write(query); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// repeated has the IDs of queries that were sent again, and may be answered again.
+var repeated sync.Map
+
+// answerTo waits for the answer to a query. Over UDP it asks again every five seconds,
+// as resolvers do: the driver gives a name server four.
+func answerTo(t *testing.T, conn net.Conn, query []byte) []byte {
+	t.Helper()
+	patience := time.Minute
+	if _, udp := conn.(net.PacketConn); udp {
+		patience = 5 * time.Second
+	}
+	for end := time.Now().Add(time.Minute); ; {
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		answer, err := readAnswer(conn, query)
+		if err == nil {
+			return answer
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().After(end) {
+			t.Fatal(err)
+		}
+		repeated.Store(messageID(query), true)
+		send(t, conn, query)
+	}
+}
+
+// readAnswer reads past what answers an earlier query once more.
+func readAnswer(conn net.Conn, query []byte) ([]byte, error) {
+	b := make([]byte, 65535)
+	for {
+		n, err := (&dns.Conn{Conn: conn}).Read(b)
+		if err != nil {
+			return nil, err
+		}
+		id := messageID(b)
+		if _, again := repeated.Load(id); id == messageID(query) || !again {
+			return b[:n], nil
+		}
+	}
+}
+
+func messageID(message []byte) uint16 { return binary.BigEndian.Uint16(message) }
 
 func textSize(m *dns.Msg) (n int) {
 	for _, rr := range m.Answer {
@@ -213,6 +279,7 @@ func TestDNSMixesNothingUp(t *testing.T) {
 	nameServer(t, s, "127.0.0.53", "")
 	server := netip.MustParseAddrPort("10.0.2.1:53")
 	var conns []net.Conn
+	var queries [][]byte
 	for i := range 50 {
 		conn := connectUDP(t, s.child, server)
 		q := new(dns.Msg)
@@ -222,19 +289,12 @@ func TestDNSMixesNothingUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := conn.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		conns = append(conns, conn)
+		send(t, conn, b)
+		conns, queries = append(conns, conn), append(queries, b)
 	}
 	for i, conn := range conns {
-		b := make([]byte, 512)
-		n, err := conn.Read(b)
-		if err != nil {
-			t.Fatal(err)
-		}
 		m := new(dns.Msg)
-		if err := m.Unpack(b[:n]); err != nil || textSize(m) != i {
+		if err := m.Unpack(answerTo(t, conn, queries[i])); err != nil || textSize(m) != i {
 			t.Errorf("query %d: answer of %d bytes, %v", i, textSize(m), err)
 		}
 	}
