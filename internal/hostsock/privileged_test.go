@@ -146,13 +146,14 @@ func forbidIPv6Sockets() error {
 
 func TestPermittedCapabilityIsRaised(t *testing.T) {
 	child := nstest.NewChild(t)
-	for _, proto := range []api.Proto{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"} {
-		fds, err := child.Call(t.Context(), restrictedMethod, restricted{Proto: proto, Permitted: true, Port: 80}, nil)
+	for i, proto := range []api.Proto{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6"} {
+		port := 80 + i // the child may not have closed its copies of the sockets before
+		fds, err := child.Call(t.Context(), restrictedMethod, restricted{Proto: proto, Permitted: true, Port: port}, nil)
 		sockio.CloseAll(fds)
 		if err != nil {
 			t.Errorf("%s: %v", proto, err)
 		}
-		fds, err = child.Call(t.Context(), restrictedMethod, restricted{Proto: proto, Port: 80}, nil)
+		fds, err = child.Call(t.Context(), restrictedMethod, restricted{Proto: proto, Port: port}, nil)
 		sockio.CloseAll(fds)
 		if err == nil {
 			t.Errorf("%s: bound a privileged port without the capability", proto)
