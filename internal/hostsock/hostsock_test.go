@@ -201,8 +201,13 @@ func TestListenAgain(t *testing.T) {
 
 func TestAcceptsBothFamilies(t *testing.T) {
 	port := nstest.FreePort(t)
-	f := os.NewFile(uintptr(listen(t, "tcp", "", port)[0]), "")
+	fds, err := hostsock.Listen("tcp", "", port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "")
 	l, err := net.FileListener(f) // a duplicate
+	f.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
