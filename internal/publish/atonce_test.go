@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/nstest"
 )
 
 // TestManyAtOnce opens ports at the same time, while the namespace's address changes, and
@@ -14,15 +15,19 @@ import (
 // package's tests checks.
 func TestManyAtOnce(t *testing.T) {
 	r := newOwnTest(t)
-	const first, early, all = 14000, 50, 100
+	const early, all = 50, 100
+	var numbers []int
+	for range all {
+		numbers = append(numbers, nstest.FreePort(t))
+	}
 	var opening sync.WaitGroup
 	opened := func(from, to int, allowed error) {
-		for i := from; i < to; i++ {
+		for _, number := range numbers[from:to] {
 			opening.Go(func() {
 				for _, proto := range []api.Proto{"tcp", "udp"} {
-					_, err := r.ports.Forward(api.PortSpec{Proto: proto, ParentIP: "127.0.0.1", ParentPort: first + i, ChildPort: 80})
+					_, err := r.ports.Forward(api.PortSpec{Proto: proto, ParentIP: "127.0.0.1", ParentPort: number, ChildPort: 80})
 					if err != nil && (allowed == nil || !errors.Is(err, allowed)) {
-						t.Errorf("port %d: %v", first+i, err)
+						t.Errorf("port %d: %v", number, err)
 					}
 				}
 			})

@@ -28,12 +28,14 @@ func newOwnTest(t *testing.T) *remoteTest {
 func TestRetarget(t *testing.T) {
 	r := newOwnTest(t)
 	server := r.child.ListenTCP(t, "tcp", "[::]:80")
-	port, err := r.ports.Forward(api.PortSpec{Proto: "tcp", ParentIP: "127.0.0.1", ParentPort: 18080, ChildPort: 80})
+	number := nstest.FreePort(t)
+	address := fmt.Sprintf("127.0.0.1:%d", number)
+	port, err := r.ports.Forward(api.PortSpec{Proto: "tcp", ParentIP: "127.0.0.1", ParentPort: number, ChildPort: 80})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer port.Close()
-	client, accepted := acceptedBy(t, server, "127.0.0.1:18080")
+	client, accepted := acceptedBy(t, server, address)
 	for i, own := range []string{"10.0.2.100", "10.89.1.5", "fd00::100", "0.0.0.0"} {
 		if own == "10.89.1.5" {
 			if err := netns.Configure(t.Context(), r.child, netns.LinkRequest{Name: "tap0", Addrs: []netip.Prefix{netip.MustParsePrefix("10.89.1.5/24")}}); err != nil {
@@ -41,7 +43,7 @@ func TestRetarget(t *testing.T) {
 			}
 		}
 		r.ports.Retarget(netip.MustParseAddr(own))
-		_, accepted := acceptedBy(t, server, "127.0.0.1:18080")
+		_, accepted := acceptedBy(t, server, address)
 		if ip := peerOf(accepted); ip.IsLoopback() {
 			t.Errorf("after %s a client of the host's loopback appears as %s", own, ip)
 		} else if own == "10.89.1.5" && ip.String() != own {
@@ -100,12 +102,11 @@ func TestCallerInThisProcess(t *testing.T) {
 	defer server.Close()
 	ports := Open(t.Context(), wire.Local{Handlers: handlers}, Config{})
 	defer ports.Close()
-	to := server.Addr().(*net.TCPAddr).Port
-	_, err = ports.Forward(api.PortSpec{Proto: "tcp", ParentIP: "127.0.0.1", ParentPort: 18081, ChildPort: to})
-	if err != nil {
+	spec := api.PortSpec{Proto: "tcp", ParentIP: "127.0.0.1", ParentPort: nstest.FreePort(t), ChildPort: server.Addr().(*net.TCPAddr).Port}
+	if _, err := ports.Forward(spec); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ports.Forward(api.PortSpec{Proto: "tcp", ParentIP: "127.0.0.1", ParentPort: 18081, ChildPort: to}); err == nil {
+	if _, err := ports.Forward(spec); err == nil {
 		t.Error("the port could be published twice")
 	}
 }
