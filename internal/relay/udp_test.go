@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rootlesskit/api"
+	"rootlesskit/internal/nstest"
 )
 
 // udpServer opens a server; its address is that of a route.
@@ -27,6 +28,12 @@ func udpServer(t testing.TB, address string) (*net.UDPConn, netip.AddrPort) {
 	c := pc.(*net.UDPConn)
 	roomy(c)
 	return c, unmapped(c.LocalAddr().(*net.UDPAddr).AddrPort())
+}
+
+// unused is an address at which nobody is, nor comes by chance.
+func unused(t testing.TB, ip string) netip.AddrPort {
+	t.Helper()
+	return netip.AddrPortFrom(netip.MustParseAddr(ip), uint16(nstest.FreePort(t)))
 }
 
 func unmapped(ap netip.AddrPort) netip.AddrPort {

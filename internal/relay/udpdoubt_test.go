@@ -107,7 +107,7 @@ func TestUDPServerComesWhileAFlowWaits(t *testing.T) {
 // TestUDPServedFlowStays through a restart of its server, during which nobody is
 // found.
 func TestUDPServedFlowStays(t *testing.T) {
-	server, addr := udpServer(t, "127.0.0.1:0")
+	server, addr := udpServer(t, unused(t, "127.0.0.1").String())
 	var g guide
 	g.set(Route{Target: addr})
 	p := forwardUDP(t, g.config())
@@ -247,10 +247,7 @@ func TestUDPGuessedFlowMoves(t *testing.T) {
 // TestUDPGuessIsRefused: the first datagram gets to the server that is elsewhere, and
 // nothing is sent in circles where nobody is.
 func TestUDPGuessIsRefused(t *testing.T) {
-	gone, nobody := udpServer(t, "127.0.0.1:0")
-	gone.Close()
-	alsoGone, neither := udpServer(t, "127.0.0.2:0")
-	alsoGone.Close()
+	nobody, neither := unused(t, "127.0.0.1"), unused(t, "127.0.0.2")
 	server, addr := udpServer(t, "127.0.0.1:0")
 	for _, c := range []struct {
 		what  string
@@ -290,8 +287,7 @@ func TestUDPGuessIsRefused(t *testing.T) {
 
 // TestUDPCloseDuringALook.
 func TestUDPCloseDuringALook(t *testing.T) {
-	gone, addr := udpServer(t, "127.0.0.1:0")
-	gone.Close()
+	addr := unused(t, "127.0.0.1")
 	looking, answer := make(chan struct{}), make(chan struct{})
 	p := forwardUDP(t, UDPConfig{Router: lookingRoutes{routes{route: routeTo(addr)}, func(flows []Doubt) []Route {
 		close(looking)

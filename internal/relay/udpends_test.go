@@ -43,7 +43,7 @@ func TestUDPEndsWhileFlowsWait(t *testing.T) {
 }
 
 func TestUDPServerThatRefusesAndComesBack(t *testing.T) {
-	server, addr := udpServer(t, "127.0.0.1:0")
+	server, addr := udpServer(t, unused(t, "127.0.0.1").String())
 	p := forwardUDP(t, UDPConfig{Router: routes{route: routeTo(addr)}})
 	c := dialPort(t, p, "")
 	send(t, c, "1")
@@ -76,8 +76,7 @@ func TestUDPServerThatRefusesAndComesBack(t *testing.T) {
 }
 
 func TestUDPFollowsAServerThatMoved(t *testing.T) {
-	gone, old := udpServer(t, "127.0.0.1:0")
-	gone.Close()
+	old := unused(t, "127.0.0.1")
 	server, addr := udpServer(t, "127.0.0.1:0")
 	var g guide
 	g.set(Route{Target: old})
@@ -100,24 +99,29 @@ func TestUDPSource(t *testing.T) {
 	p := forwardUDP(t, UDPConfig{Router: routes{route: func(client, _ netip.AddrPort) Route {
 		return Route{Source: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), client.Port()), Target: addr}
 	}}})
-	c := dialPort(t, p, "")
-	want := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), c.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-	send(t, c, "1")
+	want := unused(t, "127.0.0.9")
+	send(t, dialPortFrom(t, p, want.Port()), "1")
 	if _, from := receiveFrom(t, server); from != want {
 		t.Errorf("the server saw %s, want %s", from, want)
 	}
 
-	taken, _ := udpServer(t, "127.0.0.9:0")
-	c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: taken.LocalAddr().(*net.UDPAddr).Port},
-		net.UDPAddrFromAddrPort(p.listeners[0].bound))
+	_, taken := udpServer(t, unused(t, "127.0.0.9").String())
+	send(t, dialPortFrom(t, p, taken.Port()), "2")
+	if _, from := receiveFrom(t, server); from.Addr() != want.Addr() || from.Port() == taken.Port() {
+		t.Errorf("the server saw %s", from)
+	}
+}
+
+// dialPortFrom opens a client of a port of 127.0.0.1 that has a certain port itself.
+func dialPortFrom(t *testing.T, p *UDPPort, port uint16) *net.UDPConn {
+	t.Helper()
+	from := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(port)}
+	c, err := net.DialUDP("udp", from, net.UDPAddrFromAddrPort(p.listeners[0].bound))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	send(t, c, "2")
-	if _, from := receiveFrom(t, server); from.Addr() != want.Addr() || from.Port() == uint16(c.LocalAddr().(*net.UDPAddr).Port) {
-		t.Errorf("the server saw %s", from)
-	}
+	t.Cleanup(func() { c.Close() })
+	return c
 }
 
 func TestUDPRefusesWithoutARoute(t *testing.T) {
@@ -148,9 +152,9 @@ func TestUDPCloseUnderLoad(t *testing.T) {
 	server, addr := udpServer(t, "127.0.0.1:0")
 	var echoing sync.WaitGroup
 	echoing.Go(func() { udpEcho(server) })
-	fd := boundUDP(t, loopback4)
-	sa, _ := unix.Getsockname(fd)
-	quiet := floodUDP(t, sa.(*unix.SockaddrInet4).Port)
+	sa := &unix.SockaddrInet4{Addr: loopback4.Addr, Port: nstest.FreePort(t)}
+	fd := boundUDP(t, sa)
+	quiet := floodUDP(t, sa.Port)
 	pools, endPools := endingPools(localSockets)
 	for range 10 {
 		p, err := e.ForwardUDP(UDPConfig{Sockets: []int{fd}, Pool: pools, Router: routes{route: routeTo(addr)}})
