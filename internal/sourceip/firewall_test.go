@@ -152,6 +152,7 @@ func TestPublishedAddress(t *testing.T) {
 func TestWildcardServersAnswerAtEveryAddress(t *testing.T) {
 	w := newWorld(t, own)
 	w.run(t, "ip addr add 10.0.2.101/24 dev tap0; ip addr add fd00::101/64 dev tap0 nodad")
+	w.awaitLocal(t, "fd00::101")
 	for _, proto := range protos {
 		w.serve(t, proto, "0.0.0.0:1001")
 		w.serve(t, proto, "[::]:1002")

@@ -186,12 +186,17 @@ func (w *world) addTAP(t *testing.T, link netns.LinkRequest) {
 	if err := netns.Configure(t.Context(), w, link); err != nil {
 		t.Fatal(err)
 	}
-	// The kernel takes up an IPv6 address a moment later.
 	for _, a := range link.Addrs {
-		eventually(t, a.String()+" is local", func() bool {
-			return strings.HasPrefix(w.run(t, "ip route get "+a.Addr().String()), "local ")
-		})
+		w.awaitLocal(t, a.Addr().String())
 	}
+}
+
+// awaitLocal waits for an address: the kernel takes up one of IPv6 a moment later.
+func (w *world) awaitLocal(t *testing.T, address string) {
+	t.Helper()
+	eventually(t, address+" is local", func() bool {
+		return strings.HasPrefix(w.run(t, "ip route get "+address), "local ")
+	})
 }
 
 // run runs a shell script in the place and returns what it printed.
