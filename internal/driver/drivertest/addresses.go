@@ -2,8 +2,10 @@ package drivertest
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"testing"
+	"time"
 
 	"rootlesskit/api"
 	"rootlesskit/internal/nstest"
@@ -149,13 +151,30 @@ func (a addressing) testWildcardInUse(t *testing.T) {
 func (a addressing) testPartlyInUse(t *testing.T) {
 	spec := api.PortSpec{Proto: a.transport, ParentPort: nstest.FreePort(t), ChildPort: a.serve(t, "", "word")}
 	release := occupy(t, string(a.transport), fmt.Sprintf("[::1]:%d", spec.ParentPort))
-	before := nstest.OpenFDs()
+	before := steadyFDs(t)
 	a.expectError(t, spec, fmt.Sprintf("listen %s :%d: bind: address already in use", a.transport, spec.ParentPort))
 	if leaked := nstest.LeakedFDs(before); len(leaked) > 0 {
 		t.Errorf("left open: %v", leaked)
 	}
 	release()
 	a.expect(t, a.forward(t, spec).address(), "word")
+}
+
+// steadyFDs returns the open descriptors once they stay the same: after connections, a
+// driver refills its reserve of sockets.
+func steadyFDs(t testing.TB) map[string]string {
+	t.Helper()
+	fds, steady := nstest.OpenFDs(), 0
+	for deadline := time.Now().Add(time.Minute); steady < 20; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the open descriptors change all the time")
+		}
+		now := nstest.OpenFDs()
+		if steady++; !maps.Equal(now, fds) {
+			fds, steady = now, 0
+		}
+	}
+	return fds
 }
 
 // occupy takes an address of the host.
