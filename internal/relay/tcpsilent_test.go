@@ -111,9 +111,34 @@ func TestClientsOfASilentServerLeave(t *testing.T) {
 // before the answer that came in it.
 func TestAnsweredWithoutItsEvent(t *testing.T) {
 	p, _ := forward(t, serve(t, echo))
+	client := timeIsUpFirst(t, p, func(c *tcpConn, socket int) {
+		if got := int(c.side[child].fd); got != socket {
+			t.Errorf("the connection on descriptor %d was dropped for one on %d", socket, got)
+		}
+	})
+	sendAndEcho(t, client, "hello")
+}
+
+// TestRefusedWithoutItsEvent: a refusal that came in time is not taken for silence.
+func TestRefusedWithoutItsEvent(t *testing.T) {
+	reasons := make(chan error, 2)
+	p, _ := forwardBy(t, unused(t, "127.0.0.1"), func(err error) (Route, bool) {
+		reasons <- err
+		return Route{}, false
+	})
+	timeIsUpFirst(t, p, func(*tcpConn, int) {})
+	if err := <-reasons; !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("it is said that %v", err)
+	}
+}
+
+// timeIsUpFirst gives a port a client, and ends the time for the server's answer before
+// the loop can see that the answer is there. look is called in that loop.
+func timeIsUpFirst(t *testing.T, p *TCPPort, look func(c *tcpConn, socket int)) (client *net.TCPConn) {
+	t.Helper()
 	listener, addr := listenFD(t)
 	t.Cleanup(func() { unix.Close(listener) })
-	client := dial(t, addr)
+	client = dial(t, addr)
 	accepted := acceptOn(t, listener)
 	own, err := unix.Dup(accepted) // the relay closes its descriptor
 	if err != nil {
@@ -128,9 +153,7 @@ func TestAnsweredWithoutItsEvent(t *testing.T) {
 		c := part.conns.first
 		part.loop.stopTimer(c.opening.deadline)
 		c.unanswered()
-		if got := int(c.side[child].fd); got != socket {
-			t.Errorf("the connection on descriptor %d was dropped for one on %d", socket, got)
-		}
+		look(c, socket)
 	})
-	sendAndEcho(t, client, "hello")
+	return client
 }
