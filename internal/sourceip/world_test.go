@@ -264,7 +264,8 @@ func (w *world) socket(t *testing.T, proto string, ip netip.Addr, transparent bo
 	return fds[0]
 }
 
-// bind makes a server's socket at an address of the place.
+// bind makes a server's socket at an address of the place. The child may not have closed
+// its copy of the previous server's yet.
 func (w *world) bind(t *testing.T, proto, address string) *os.File {
 	t.Helper()
 	addr := netip.MustParseAddrPort(address)
@@ -272,9 +273,13 @@ func (w *world) bind(t *testing.T, proto, address string) *os.File {
 	if proto == "udp" {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	}
-	if err := unix.Bind(fd, sockaddr(addr)); err != nil {
-		t.Fatalf("bind %s: %v", address, err)
-	}
+	eventually(t, address+" is free", func() bool {
+		err := unix.Bind(fd, sockaddr(addr))
+		if err != nil && err != unix.EADDRINUSE {
+			t.Fatalf("bind %s: %v", address, err)
+		}
+		return err == nil
+	})
 	return os.NewFile(uintptr(fd), address)
 }
 
