@@ -184,7 +184,11 @@ func configureLink(req LinkRequest) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bringing %q up: %w", req.Name, err)
 	}
-	awaitOwn(req.Addrs)
+	for _, a := range req.Addrs {
+		if a.Addr().Is6() {
+			AwaitLocal(a.Addr())
+		}
+	}
 	for _, ip := range req.Neighbours {
 		if err := addNeighbour(link, ip, req.PeerMAC); err != nil {
 			return fmt.Errorf("neighbour %s: %w", ip, err)
@@ -247,23 +251,24 @@ func addAddr(link netlink.Link, p netip.Prefix) error {
 	return nil
 }
 
-// ownTimeout bounds the wait for addresses to become the namespace's own.
-const ownTimeout = 30 * time.Second
+// localTimeout is much longer than the kernel's worker needs, even on a busy machine.
+const localTimeout = 20 * time.Second
 
-// awaitOwn waits until packets to the IPv6 addresses are received. The kernel adds the
-// route for that in the background (addrconf_dad_work), on a busy machine much later
-// than the address: until then, what is sent to the address is lost.
-func awaitOwn(addrs []netip.Prefix) {
-	deadline := time.Now().Add(ownTimeout)
-	for _, a := range addrs {
-		for a.Addr().Is6() && !isOwn(a.Addr()) && time.Now().Before(deadline) {
-			time.Sleep(time.Millisecond)
+// AwaitLocal waits until packets to a new address of the calling thread's namespace are
+// received. For IPv6, the kernel adds the route for that in the background
+// (addrconf_dad_work), on a busy machine much later than the address: until then, what is
+// sent to the address is lost. It returns false if that takes too long.
+func AwaitLocal(ip netip.Addr) bool {
+	for deadline := time.Now().Add(localTimeout); !IsLocal(ip); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
 		}
 	}
+	return true
 }
 
-// isOwn reports whether the address is local to the calling thread's namespace, by now.
-func isOwn(ip netip.Addr) bool {
+// IsLocal reports whether an address is local to the calling thread's namespace, by now.
+func IsLocal(ip netip.Addr) bool {
 	routes, err := netlink.RouteGet(ip.AsSlice())
 	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -101,24 +100,8 @@ func (f *family) ensureOwn(dummy netip.Prefix) {
 		return
 	}
 	lo := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: loIndex, Name: "lo"}}
-	if netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(dummy), Flags: unix.IFA_F_NODAD}) == nil && becomesLocal(dummy.Addr()) {
+	if netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(dummy), Flags: unix.IFA_F_NODAD}) == nil && netns.AwaitLocal(dummy.Addr()) {
 		f.own = dummy.Addr()
-	}
-}
-
-// localTimeout is much longer than a worker needs, even on a busy machine.
-const localTimeout = 20 * time.Second
-
-// becomesLocal waits for the route to a new address: for IPv6, the kernel makes it in
-// a separate worker (addrconf_dad_work).
-func becomesLocal(ip netip.Addr) bool {
-	for deadline := time.Now().Add(localTimeout); ; time.Sleep(time.Millisecond) {
-		if isLocal(ip) {
-			return true
-		}
-		if time.Now().After(deadline) {
-			return false
-		}
 	}
 }
 
@@ -128,7 +111,7 @@ func becomesLocal(ip netip.Addr) bool {
 // even the host.
 func (v *view) settle(req request) error {
 	v.nat = translated()
-	if v.local = v.target.IsLoopback() || isLocal(v.target); v.local || !req.Kind.implied(v.target) {
+	if v.local = v.target.IsLoopback() || netns.IsLocal(v.target); v.local || !req.Kind.implied(v.target) {
 		return nil
 	}
 	if v.nat {
@@ -147,10 +130,4 @@ func (v *view) keepFamily() {
 	if v.target.IsLoopback() && !v.answers(v.targetFamily()) {
 		v.listeners = slices.DeleteFunc(v.listeners, func(a netip.Addr) bool { return a.Is4() != v.target.Is4() })
 	}
-}
-
-// isLocal reports whether the namespace has an address.
-func isLocal(ip netip.Addr) bool {
-	routes, err := netlink.RouteGet(ip.AsSlice())
-	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
 }
