@@ -86,20 +86,24 @@ func (p *process) awaitReady(ctx context.Context, ready *os.File) error {
 		_, err := ready.Read(make([]byte, 1))
 		result <- err
 	}()
-	err, read, ended := error(nil), false, false
+	err, read := error(nil), false
 	select {
 	case err = <-result:
 		read = true
 	case <-p.exited:
-		err, ended = p.reason(), true
+		ready.Close() // ends the read
+		if <-result == nil {
+			return nil // it was ready before it ended
+		}
+		return p.reason()
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case <-time.After(readyTimeout):
 		err = fmt.Errorf("it is not ready after %v", readyTimeout)
 	}
 	ready.Close() // ends the read
-	if !read && <-result == nil && ended {
-		return nil // it was ready before it ended
+	if !read {
+		<-result
 	}
 	if errors.Is(err, io.EOF) { // it has closed its end of the pipe, so it is ending
 		p.diesWithin(readyTimeout)
