@@ -152,7 +152,7 @@ func answerStart(_ context.Context, msg wire.Message) (any, []int, error) {
 
 // bridgeScript makes a bridge as engines do, and an uplink with a default route. The
 // kernel makes an IPv6 address one of its own in a worker, which is waited for.
-const bridgeScript = `
+const bridgeScript = nstest.NoAddressDetection + nstest.AwaitAddresses + `
 ip link add docker0 type bridge
 ip addr add 172.17.0.1/16 dev docker0
 ip addr add fd17::1/64 dev docker0 nodad
@@ -168,14 +168,8 @@ ip route add 192.168.7.0/24 via 172.17.0.9
 ip link add veth0 type veth peer name veth1
 ip addr add 192.168.8.1/24 dev veth0
 ip link set veth0 up
-for address in fd17::1 fd00::100; do
-	tries=0
-	until ip -6 route show table local | grep -q "^local $address "; do
-		tries=$((tries + 1))
-		[ $tries -lt 6000 ] || { echo "$address does not become a local address" >&2; exit 1; }
-		sleep 0.01
-	done
-done
+await_addresses docker0
+await_addresses tap0
 `
 
 // world is a child with a network.
