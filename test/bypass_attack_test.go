@@ -87,15 +87,7 @@ func attack(t *testing.T, name string, flags ...string) attacks {
 	if name == "rebound" {
 		a.opened = dialUntilEnd(k, port, udpPort)
 	}
-	pollFor(t, 3*waitLimit, "the end of the attacks", func() bool { // some race for a minute, and thrice
-		select {
-		case <-k.ended:
-			return true
-		default:
-			return false
-		}
-	})
-	code := k.await(t)
+	code := k.awaitFor(t, 3*waitLimit) // some race for a minute, and thrice
 	if a.output = k.output.String(); code != 0 {
 		t.Fatalf("code %d: %s", code, a.output)
 	}

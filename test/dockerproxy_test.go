@@ -31,7 +31,7 @@ exec socat "$listen:$6,bind=[$4],reuseaddr,fork" "TCP:$8:${10}"
 type dockerProxy struct {
 	*exec.Cmd
 	status *os.File
-	output *syncBuffer
+	output *nstest.Buffer
 }
 
 func startDockerProxy(t *testing.T, k *kit, env []string, args ...string) *dockerProxy {
@@ -45,7 +45,7 @@ func startDockerProxy(t *testing.T, k *kit, env []string, args ...string) *docke
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
-	p := &dockerProxy{status: r, output: &syncBuffer{}}
+	p := &dockerProxy{status: r, output: &nstest.Buffer{}}
 	nsenter := []string{"-U", "--preserve-credentials", "-m", "-n", "-t", k.childPID(t), bin("rootlesskit-docker-proxy")}
 	p.Cmd = exec.Command("nsenter", append(nsenter, args...)...)
 	p.Env = append(os.Environ(), "ROOTLESSKIT_STATE_DIR="+k.stateDir, "PATH="+dir+":"+os.Getenv("PATH"))

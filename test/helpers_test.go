@@ -87,7 +87,7 @@ func TestHelperSession(t *testing.T) {
 }
 
 func TestImplicitPorts(t *testing.T) {
-	address := fmt.Sprintf("127.0.0.1:%d", nstest.FreePort(t))
+	address := freeAddress(t)
 	k := startKit(t, "--net=pasta", "--port-driver=implicit", "--disable-host-loopback", "--copy-up=/etc",
 		"busybox", "httpd", "-f", "-p", address, "-h", "/etc")
 	get(t, "http://"+address+"/passwd")
@@ -111,9 +111,7 @@ func TestHelperOutbound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "tcp ") })}
-	go func() { _ = srv.Serve(l) }()
-	defer srv.Close()
+	serveText(t, l, "tcp ")
 	udp := echoDatagrams(t, "127.0.0.1")
 	script := fmt.Sprintf(`curl -sS -m $2 http://10.0.2.2:%[1]d/
 if [ $1 = pasta ]; then curl -sS -m 4 --retry $2 --retry-delay 1 --retry-connrefused http://localhost:%[1]d/; else printf 'tcp '; fi
@@ -163,9 +161,7 @@ func TestHelperSilent(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "here") })}
-				go func() { _ = srv.Serve(l) }()
-				defer srv.Close()
+				serveText(t, l, "here")
 				_, port, _ := net.SplitHostPort(l.Addr().String())
 				k := startKit(t, "--net="+network, "--ipv6", "--port-driver=none", "sleep", "infinity")
 				resume := stop(t, theHelper(t, k, program))

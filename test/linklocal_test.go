@@ -1,10 +1,6 @@
 package test
 
-import (
-	"fmt"
-	"net/http"
-	"testing"
-)
+import "testing"
 
 // TestLinkLocal: a cloud's metadata service is on a link-local address, which
 // --disable-host-loopback leaves open. The embedded network can close it.
@@ -13,9 +9,7 @@ func TestLinkLocal(t *testing.T) {
 	w.shell(t, w.outside.PID, "ip addr add 169.254.169.254/32 dev lo")
 	w.shell(t, w.host, "ip route add 169.254.0.0/16 via "+neighbour4)
 	l := w.outside.ListenTCP(t, "tcp4", "169.254.169.254:80")
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "metadata") })}
-	go func() { _ = srv.Serve(l) }()
-	t.Cleanup(func() { srv.Close() })
+	serveText(t, l, "metadata")
 	for _, c := range []struct {
 		flags []string
 		want  string

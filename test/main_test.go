@@ -113,7 +113,7 @@ func runCmd(t *testing.T, cmd *exec.Cmd) result {
 type kit struct {
 	*exec.Cmd
 	stateDir string
-	output   *syncBuffer
+	output   *nstest.Buffer
 	ended    chan struct{}
 }
 
@@ -130,7 +130,7 @@ func startKit(t *testing.T, args ...string) *kit {
 // newKit is startKit without a start.
 func newKit(t *testing.T, args ...string) *kit {
 	t.Helper()
-	k := &kit{stateDir: filepath.Join(t.TempDir(), "state"), output: &syncBuffer{}, ended: make(chan struct{})}
+	k := &kit{stateDir: filepath.Join(t.TempDir(), "state"), output: &nstest.Buffer{}, ended: make(chan struct{})}
 	k.Cmd = exec.Command(bin("rootlesskit"), append([]string{"--state-dir=" + k.stateDir}, args...)...)
 	k.Stdout, k.Stderr = k.output, k.output
 	k.WaitDelay = 5 * time.Second
@@ -247,9 +247,15 @@ func (k *kit) awaitAPI(t *testing.T) {
 // await waits for the end and returns the exit code.
 func (k *kit) await(t *testing.T) int {
 	t.Helper()
+	return k.awaitFor(t, waitLimit)
+}
+
+// awaitFor is await with a limit of its own.
+func (k *kit) awaitFor(t *testing.T, limit time.Duration) int {
+	t.Helper()
 	select {
 	case <-k.ended:
-	case <-time.After(waitLimit):
+	case <-time.After(limit):
 		t.Fatalf("it does not end: %s", k.output)
 	}
 	return k.ProcessState.ExitCode()

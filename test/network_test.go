@@ -173,7 +173,7 @@ func newHostServer(t *testing.T, mebibytes int, repository string) *hostServer {
 // serveAt listens below the range of ephemeral ports, to which pasta does not
 // splice.
 func serveAt(t *testing.T, h http.Handler, start func(*httptest.Server)) *httptest.Server {
-	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", nstest.FreePort(t)))
+	l, err := net.Listen("tcp4", freeAddress(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func mayPing(t *testing.T) bool {
 func startIperf(t *testing.T) (port int) {
 	t.Helper()
 	port = nstest.FreePort(t)
-	var out syncBuffer
+	var out nstest.Buffer
 	cmd := exec.CommandContext(t.Context(), "iperf3", "-s", "-1", "-B", "127.0.0.1", "-p", fmt.Sprint(port), "--forceflush")
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

@@ -13,6 +13,13 @@ import (
 	"rootlesskit/internal/nstest"
 )
 
+// serveText answers each request with a text, until the test ends.
+func serveText(t *testing.T, l net.Listener, text string) {
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) })}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { srv.Close() })
+}
+
 // get fetches a page, trying again while the server inside starts.
 func get(t *testing.T, url string) string {
 	t.Helper()
@@ -96,9 +103,7 @@ func TestHostLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") })}
-	go func() { _ = srv.Serve(l) }()
-	defer srv.Close()
+	serveText(t, l, "secret")
 	url := fmt.Sprintf("http://10.0.2.1:%d/", l.Addr().(*net.TCPAddr).Port)
 	for _, tt := range []struct {
 		flags []string

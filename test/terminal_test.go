@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rootlesskit/internal/nstest"
 )
 
 // openPTY returns both ends of a pseudo-terminal (pty(7)).
@@ -46,12 +48,12 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 }
 
 // onTerminal starts rootlesskit as the foreground process of a terminal.
-func onTerminal(t *testing.T, args ...string) (keys *os.File, screen *syncBuffer, cmd *exec.Cmd) {
+func onTerminal(t *testing.T, args ...string) (keys *os.File, screen *nstest.Buffer, cmd *exec.Cmd) {
 	t.Helper()
 	return programOnTerminal(t, t.TempDir(), bin("rootlesskit"), args...)
 }
 
-func programOnTerminal(t *testing.T, tmp, program string, args ...string) (keys *os.File, screen *syncBuffer, cmd *exec.Cmd) {
+func programOnTerminal(t *testing.T, tmp, program string, args ...string) (keys *os.File, screen *nstest.Buffer, cmd *exec.Cmd) {
 	t.Helper()
 	master, slave := openPTY(t)
 	cmd = exec.Command(program, args...)
@@ -64,7 +66,7 @@ func programOnTerminal(t *testing.T, tmp, program string, args ...string) (keys 
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
 	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
-	screen = &syncBuffer{}
+	screen = &nstest.Buffer{}
 	go func() { _, _ = io.Copy(screen, master) }()
 	return master, screen, cmd
 }
@@ -259,7 +261,7 @@ type terminalShell struct {
 	tmp string
 }
 
-func shellOnTerminal(t *testing.T) (keys *os.File, screen *syncBuffer, shell terminalShell) {
+func shellOnTerminal(t *testing.T) (keys *os.File, screen *nstest.Buffer, shell terminalShell) {
 	t.Helper()
 	tmp := t.TempDir()
 	keys, screen, cmd := programOnTerminal(t, tmp, "bash", "--norc", "-i")

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -69,40 +68,22 @@ func readPID(t *testing.T, path string) int {
 	return pid
 }
 
-// lines keeps what is logged.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lines) has(s string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.text.String(), s)
-}
-
 // A program that takes long is told of, with its version; it may still come.
 func TestSlowStart(t *testing.T) {
-	told, log := filepath.Join(t.TempDir(), "told"), &lines{}
+	told, log := filepath.Join(t.TempDir(), "told"), &nstest.Buffer{}
 	cfg := shell(t, `until [ -e $1 ]; do sleep 0.1; done; echo >&3; exec sleep 60`, told)
 	cfg.Log = slog.New(slog.NewTextHandler(log, nil))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for !log.has("is not ready yet") {
+		for !strings.Contains(log.String(), "is not ready yet") {
 			time.Sleep(10 * time.Millisecond)
 		}
 		_ = os.WriteFile(told, nil, 0o600)
 	}()
 	start(t, cfg)
 	<-ended
-	if !log.has("helper 1.2") {
+	if !strings.Contains(log.String(), "helper 1.2") {
 		t.Error("the version is not told")
 	}
 }
