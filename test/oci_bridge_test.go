@@ -1,7 +1,6 @@
 package test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -51,14 +50,7 @@ func startBridged(t *testing.T, runcOptions string, flags ...string) *bridged {
 	b := &bridged{world: newWorld(t), daemon: filepath.Join(tmp, "d.sock")}
 	listener := filepath.Join(tmp, "c.sock")
 	b.bundle = bundleWithoutNetwork(t, bundle(t, true, listener, ""))
-	file := filepath.Join(b.bundle, "config.json")
-	config, err := os.ReadFile(file)
-	if err == nil {
-		err = os.WriteFile(file, bytes.Replace(config, []byte(`"serve"`), []byte(`"answer"`), 1), 0o644)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	replaceInConfig(t, b.bundle, `"serve"`, `"answer"`)
 	args := append([]string{"--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "--bypass4netnsd-socket=" + b.daemon}, flags...)
 	b.kit = newKit(t, append(args, "sh", "-c", bridgeScript, "-", listener, b.bundle, runcOptions)...)
 	b.launch(t, b.kit)

@@ -118,9 +118,30 @@ func TestBypassRuncWithoutPorts(t *testing.T) {
 func TestBypassRuncShared(t *testing.T) {
 	w := newWorld(t)
 	k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "-p", ":8080:80/tcp")
-	dir := bundle(t, false, filepath.Join(k.stateDir, "bypass4netns.sock"), "")
+	w.runcShared(t, at4, k, bundle(t, false, filepath.Join(k.stateDir, "bypass4netns.sock"), ""))
+	if _, err := w.get(t, at4, 0); err != nil {
+		t.Error(err)
+	}
+	if state, why := k.portState(t, 1); state != api.PortNative {
+		t.Errorf("the port is %s: %s", state, why)
+	}
+}
+
+// runcShared runs a bundle in the namespace of the launcher.
+func (w *world) runcShared(t *testing.T, at netip.AddrPort, k *kit, dir string) {
+	t.Helper()
 	k.Args = append(k.Args, "nsenter", "--net="+filepath.Join(k.stateDir, "netns"))
-	w.runc(t, at4, k, dir)
+	w.runc(t, at, k, dir)
+}
+
+// TestBypassRuncInterrupted has a server that signals interrupt while it binds, which
+// the filter of runc's container lets them do until the end.
+func TestBypassRuncInterrupted(t *testing.T) {
+	w := newWorld(t)
+	k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "-p", ":8080:80/tcp")
+	dir := bundle(t, false, filepath.Join(k.stateDir, "bypass4netns.sock"), "")
+	replaceInConfig(t, dir, `"serve"`, `"interrupted"`)
+	w.runcShared(t, at4, k, dir)
 	if _, err := w.get(t, at4, 0); err != nil {
 		t.Error(err)
 	}
@@ -233,14 +254,19 @@ func (w *world) daemonPort(t *testing.T, daemon string) api.PortDetails {
 // is another one than the launcher's.
 func bundleWithoutNetwork(t *testing.T, dir string) string {
 	t.Helper()
+	replaceInConfig(t, dir, `,{"type":"network"}`, "")
+	return dir
+}
+
+// replaceInConfig changes a bundle.
+func replaceInConfig(t *testing.T, dir, from, to string) {
+	t.Helper()
 	file := filepath.Join(dir, "config.json")
-	b, err := os.ReadFile(file)
+	config, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, bytes.Replace(config, []byte(from), []byte(to), 1), 0o644)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	b = bytes.ReplaceAll(b, []byte(`,{"type":"network"}`), nil)
-	if err := os.WriteFile(file, b, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }

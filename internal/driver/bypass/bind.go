@@ -25,7 +25,7 @@ type bind struct {
 
 	caller *fdswap.Caller
 	socket *fdswap.Socket
-	bound  bool // whether this process has bound the socket
+	bound  bool // whether this process has bound the socket, now or before a signal
 }
 
 // close closes what look has opened.
@@ -59,10 +59,21 @@ func (p *port) bind(b *bind) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err == nil {
-		err = p.swap(b)
+	p.answer(b, p.settle(b, err))
+}
+
+// settle does what needs the lock, after prepare. The port is locked.
+func (p *port) settle(b *bind, err error) error {
+	if err != nil && !errors.Is(err, errSwapped) || errors.Is(err, errIgnored) {
+		return err
 	}
-	p.answer(b, err)
+	if n := p.interrupted(b.socket); n != nil {
+		return p.finish(b, n)
+	}
+	if err != nil {
+		return refusal{unix.EINVAL} // it is bound
+	}
+	return p.swap(b)
 }
 
 // answer answers the bind, after err. The port is locked.
@@ -77,17 +88,27 @@ func (p *port) answer(b *bind, err error) {
 		if !errors.As(err, &errno) {
 			errno = unix.ENOBUFS
 		}
-		_ = b.Return(errno)
+		p.tell(b, errno)
 		return
 	case !errors.Is(err, errIgnored):
 		p.why = err
 		p.driver.log().Debug("a port is not native", "address", p.base.Addr, "reason", err)
 	}
 	if b.bound {
-		_ = b.Return(0) // the kernel would find the socket bound already
+		p.tell(b, 0) // the kernel would find the socket bound already
 	} else {
 		b.Continue()
 	}
+}
+
+// tell makes the bind return, and reports whether it has: a signal may have
+// interrupted it.
+func (p *port) tell(b *bind, errno unix.Errno) bool {
+	told := b.Return(errno) == nil
+	if told && b.bound {
+		p.unanswered.forget(b)
+	}
+	return told
 }
 
 // errPublishes is for a server that only leads to a container: the fallback leads to
@@ -157,8 +178,8 @@ func (p *port) check(b *bind) error {
 	case !s.TCP():
 		return errIgnored
 	case s.Netns == p.driver.host:
-		return refusal{unix.EINVAL} // it was swapped before, so it is bound
-	case s.Netns != b.netns, s.Bound, s.Family == unix.AF_INET != b.addr.Addr().Is4(), !p.serves(b):
+		return errSwapped
+	case s.Netns != b.netns, s.Bound && !p.unanswered.has(b), s.Family == unix.AF_INET != b.addr.Addr().Is4(), !p.serves(b):
 		return errIgnored
 	}
 	return p.mayBind(b)
@@ -218,7 +239,7 @@ func (p *port) serves(b *bind) bool {
 func (p *port) bindInside(b *bind) error {
 	for deadline := time.Now().Add(endPatience); ; time.Sleep(refreshPause) {
 		serves := p.hasNatives()
-		errno := b.socket.Bind(b.raw)
+		errno := p.unanswered.bind(b)
 		if errno == 0 {
 			b.bound = true
 			return nil

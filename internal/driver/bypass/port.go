@@ -28,6 +28,8 @@ type port struct {
 	// fronted says that there are natives. The loops of the fallback read it.
 	fronted atomic.Bool
 
+	unanswered unanswered
+
 	// binding is held by the one bind that waits for mu, or has it.
 	binding sync.Mutex
 	// closing says that Close has begun, after which every bind is ignored.
@@ -47,6 +49,10 @@ type native struct {
 	family    int
 	v6Only    bool // whether the server asked for IPV6_V6ONLY
 	listening bool
+	// from is the socket that was replaced.
+	from uint64
+	// unanswered says that a signal has interrupted the bind after that.
+	unanswered bool
 	// The process that bound it, and its descriptor.
 	pid, fd int
 	// shadow listens at the address in the namespace that the server bound.

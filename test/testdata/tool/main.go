@@ -3,6 +3,7 @@
 //	tool true                   nothing
 //	tool serve ADDR...          an HTTP server that answers with its client's address
 //	tool answer ADDR...         the same, and a server that does so for datagrams
+//	tool interrupted ADDR       tool serve, which signals interrupt while it binds
 //	tool echo ADDR              sends back what comes, by TCP and UDP
 //	tool carry ADDR FLOWS       has a server of tool echo send back data, on so many flows
 //	tool deny SYSCALL CMD...    CMD, to which a system call is refused (EPERM)
@@ -30,6 +31,8 @@ func main() {
 		err = serve(os.Args[2:])
 	case "answer":
 		err = answer(os.Args[2:])
+	case "interrupted":
+		err = interrupted(os.Args[2])
 	case "echo":
 		err = echo(os.Args[2])
 	case "carry":

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -138,11 +139,14 @@ type descriptor struct {
 	closeOnExec bool
 }
 
-// descriptors are those of the caller for a socket.
+// descriptors are those of the caller for a socket, that of the call first.
 func (c *Caller) descriptors(inode uint64) []descriptor {
 	var found []descriptor
 	for _, fd := range fdsOf(c.TID, is(socketLink(inode))) {
 		found = append(found, descriptor{fd, closeOnExec(c.TID, fd)})
+	}
+	if i := slices.IndexFunc(found, func(d descriptor) bool { return d.number == c.call.FD }); i > 0 {
+		found[0], found[i] = found[i], found[0]
 	}
 	return found
 }

@@ -40,16 +40,41 @@ func (c *Caller) Prepare(from *Socket, to int) (*Swap, error) {
 	return s, nil
 }
 
-// Do puts the new socket in the place of the old one, under all descriptors and in
-// all epoll instances. It fails where the caller was killed, or has no room; some
-// descriptors may be the new socket's then.
+// Do puts the new socket in the place of the old one, under all descriptors, that of
+// the call first, and in all epoll instances. It fails where the caller has no room;
+// some descriptors may be the new socket's then. It fails too where the caller no
+// longer waits, but not if it was interrupted after the first: the rest is for Finish.
 func (s *Swap) Do() error {
-	for _, d := range s.descriptors {
-		if err := s.caller.call.ReplaceFD(s.to, d.number, d.closeOnExec); err != nil {
+	for i, d := range s.descriptors {
+		err := s.caller.replace(d, s.to)
+		if i > 0 && err == ErrGone {
+			break
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return moveEpolls(s.epolls, s.from, s.to)
+}
+
+// Finish ends an interrupted swap, for a caller that makes its call again: it puts the
+// new socket, with the descriptor to, under the descriptors that are left.
+func (c *Caller) Finish(from uint64, to int) error {
+	for _, d := range c.descriptors(from) {
+		if err := c.replace(d, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replace puts a socket under one descriptor of the caller.
+func (c *Caller) replace(d descriptor, to int) error {
+	err := c.call.ReplaceFD(to, d.number, d.closeOnExec)
+	if err == unix.ENOENT || err == unix.ESRCH { // before the kernel has seen this, or then
+		return ErrGone
+	}
+	return err
 }
 
 // Close closes what Prepare has opened.

@@ -20,6 +20,7 @@ type Socket struct {
 
 	// What follows is known of IPv4 and IPv6 sockets alone.
 
+	Cookie uint64 // SO_COOKIE
 	Netns  uint64 // SO_NETNS_COOKIE
 	V6Only bool
 	Bound  bool // to a port
@@ -73,6 +74,9 @@ func (s *Socket) read() (err error) {
 	}
 	if s.Bound, err = bound(s.FD); err != nil {
 		return err
+	}
+	if s.Cookie, err = unix.GetsockoptUint64(s.FD, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil {
+		return os.NewSyscallError("getsockopt", err)
 	}
 	s.Netns, err = netns.Cookie(s.FD)
 	return err
