@@ -19,7 +19,7 @@ var networks = []string{"tcp4", "tcp6", "udp4", "udp6"}
 // TestSwap has servers get a socket of another network namespace, where their
 // clients are.
 func TestSwap(t *testing.T) {
-	for _, name := range []string{"serve", "epoll", "duplicate", "thread", "own table"} {
+	for _, name := range []string{"serve", "epoll", "duplicate", "interrupted", "thread", "own table"} {
 		for _, network := range networks {
 			t.Run(name+" "+network, func(t *testing.T) {
 				if name == "own table" {

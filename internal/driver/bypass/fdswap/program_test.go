@@ -34,12 +34,14 @@ var programs = map[string]func(*program) error{
 	"options":   (*program).options,
 	"epoll":     (*program).epoll,
 	"duplicate": (*program).duplicate,
-	"thread":    (*program).thread,
-	"own table": (*program).ownTable,
-	"share":     (*program).share,
-	"no socket": (*program).noSocket,
-	"connect":   (*program).connect,
-	"wait":      (*program).wait,
+	// the same, with a swap that is interrupted after the first descriptor
+	"interrupted": (*program).duplicate,
+	"thread":      (*program).thread,
+	"own table":   (*program).ownTable,
+	"share":       (*program).share,
+	"no socket":   (*program).noSocket,
+	"connect":     (*program).connect,
+	"wait":        (*program).wait,
 }
 
 // runProgram runs one until its standard input ends.

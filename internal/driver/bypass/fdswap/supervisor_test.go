@@ -43,7 +43,9 @@ type supervisor struct {
 	lines  chan string
 	swaps  chan swapped
 	answer func(seccomp.Call)
-	old    []*Socket // that were looked at: they stay open, as those of the port driver do
+	// interrupted says that swaps end after the first descriptor, and are finished.
+	interrupted bool
+	old         []*Socket // that were looked at: they stay open, as those of the port driver do
 }
 
 // swapped is what came of a bind: the address of the new socket, or why there is
@@ -68,7 +70,7 @@ func supervise(t *testing.T, policy seccomp.Policy, name, network string, answer
 		nstest.Needs(t, kernel.IPv6)
 	}
 	failOnLeaks(t)
-	s := &supervisor{lines: make(chan string, 100), swaps: make(chan swapped, 100), answer: answer}
+	s := &supervisor{lines: make(chan string, 100), swaps: make(chan swapped, 100), answer: answer, interrupted: name == "interrupted"}
 	if answer == nil {
 		s.answer = s.swap
 	}
@@ -191,8 +193,16 @@ func (s *supervisor) trySwap(call seccomp.Call, r *swapped) error {
 		return err
 	}
 	defer swap.Close()
+	if s.interrupted {
+		swap.descriptors = swap.descriptors[:1]
+	}
 	if err := swap.Do(); err != nil {
 		return err
+	}
+	if s.interrupted {
+		if err := caller.Finish(old.Inode, front); err != nil {
+			return err
+		}
 	}
 	return call.Return(0)
 }
