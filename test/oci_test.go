@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -115,33 +116,20 @@ func TestBypassRuncWithoutPorts(t *testing.T) {
 
 // TestBypassRuncShared has a container in the namespace itself: the ports of the
 // launcher are its.
-func TestBypassRuncShared(t *testing.T) {
-	w := newWorld(t)
-	k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "-p", ":8080:80/tcp")
-	w.runcShared(t, at4, k, bundle(t, false, filepath.Join(k.stateDir, "bypass4netns.sock"), ""))
-	if _, err := w.get(t, at4, 0); err != nil {
-		t.Error(err)
-	}
-	if state, why := k.portState(t, 1); state != api.PortNative {
-		t.Errorf("the port is %s: %s", state, why)
-	}
-}
-
-// runcShared runs a bundle in the namespace of the launcher.
-func (w *world) runcShared(t *testing.T, at netip.AddrPort, k *kit, dir string) {
-	t.Helper()
-	k.Args = append(k.Args, "nsenter", "--net="+filepath.Join(k.stateDir, "netns"))
-	w.runc(t, at, k, dir)
-}
+func TestBypassRuncShared(t *testing.T) { testRuncShared(t, "serve") }
 
 // TestBypassRuncInterrupted has a server that signals interrupt while it binds, which
 // the filter of runc's container lets them do until the end.
-func TestBypassRuncInterrupted(t *testing.T) {
+func TestBypassRuncInterrupted(t *testing.T) { testRuncShared(t, "interrupted") }
+
+// testRuncShared has a server of that kind of tool's in the container.
+func testRuncShared(t *testing.T, kind string) {
 	w := newWorld(t)
 	k := newKit(t, "--net=gvisor-tap-vsock", "--port-driver=bypass4netns", "--detach-netns", "-p", ":8080:80/tcp")
 	dir := bundle(t, false, filepath.Join(k.stateDir, "bypass4netns.sock"), "")
-	replaceInConfig(t, dir, `"serve"`, `"interrupted"`)
-	w.runcShared(t, at4, k, dir)
+	replaceInConfig(t, dir, `"serve"`, strconv.Quote(kind))
+	k.Args = append(k.Args, "nsenter", "--net="+filepath.Join(k.stateDir, "netns"))
+	w.runc(t, at4, k, dir)
 	if _, err := w.get(t, at4, 0); err != nil {
 		t.Error(err)
 	}

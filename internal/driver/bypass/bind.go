@@ -64,14 +64,13 @@ func (p *port) bind(b *bind) {
 
 // settle does what needs the lock, after prepare. The port is locked.
 func (p *port) settle(b *bind, err error) error {
-	if err != nil && !errors.Is(err, errSwapped) || errors.Is(err, errIgnored) {
-		return err
-	}
-	if n := p.interrupted(b.socket); n != nil {
-		return p.finish(b, n)
+	if err == nil || err == errSwapped { // not where the bind is to be ignored as well
+		if n := p.interrupted(b.socket); n != nil {
+			return p.finish(b, n)
+		}
 	}
 	if err != nil {
-		return refusal{unix.EINVAL} // it is bound
+		return err
 	}
 	return p.swap(b)
 }

@@ -1,7 +1,7 @@
 package bypass
 
 import (
-	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -30,7 +30,8 @@ type boundSocket struct {
 	addr   netip.AddrPort
 }
 
-// maxUnanswered bounds the sockets of servers that were killed, or never tried again.
+// maxUnanswered bounds the sockets that nobody asks for any more: of servers that were
+// killed or never tried again, and those that were replaced before the second try.
 const maxUnanswered = 256
 
 // bind binds the socket, which an interrupted bind may have done already.
@@ -64,8 +65,8 @@ func (u *unanswered) forget(b *bind) {
 
 func (b *bind) of() boundSocket { return boundSocket{b.socket.Cookie, b.addr} }
 
-// errSwapped is for a socket that was replaced before.
-var errSwapped = errors.New("the socket is one of the host already")
+// errSwapped is for a socket that was replaced before, so it is bound.
+var errSwapped = fmt.Errorf("the socket is one of the host already: %w", refusal{unix.EINVAL})
 
 // interrupted returns the native that an interrupted bind has made of a socket; nil:
 // none has. The port is locked.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -25,7 +24,7 @@ func interrupted(addr string) error {
 	if err != nil {
 		return err
 	}
-	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "<%s>", r.RemoteAddr) }))
+	return http.Serve(l, http.HandlerFunc(handle))
 }
 
 // listenInterrupted listens while signals come as Go's own do when a goroutine is to be

@@ -50,11 +50,12 @@ func main() {
 	os.Exit(1)
 }
 
+func handle(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "<%s>", r.RemoteAddr) }
+
 func serve(addrs []string) error {
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "<%s>", r.RemoteAddr) })
 	failed := make(chan error)
 	for _, addr := range addrs {
-		go func() { failed <- http.ListenAndServe(addr, handler) }()
+		go func() { failed <- http.ListenAndServe(addr, http.HandlerFunc(handle)) }()
 	}
 	return <-failed
 }

@@ -8,8 +8,10 @@
 // socket. Caller.Prepare copies what the process has set on that socket to the new
 // one, and finds out under which descriptors and in which epoll instances the
 // process has the old one. Swap.Do then puts the new socket in all those places,
-// while the thread is still stopped: it notices nothing. What the call returns is
-// decided by the owner of the listener, who knows what the socket is for.
+// while the thread is still stopped: it notices nothing. Where a signal interrupts the
+// thread in between, and it makes the call again, Caller.Finish does the rest. What
+// the call returns is decided by the owner of the listener, who knows what the socket
+// is for.
 //
 // The processes may be hostile, and other threads of theirs run meanwhile. So
 // nothing that they can write is believed, nothing is looked up by a number that
