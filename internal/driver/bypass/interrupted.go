@@ -90,6 +90,6 @@ func (p *port) finish(b *bind, n *native) error {
 	if err := b.caller.Finish(n.from, s.FD); err != nil {
 		return refusal{err}
 	}
-	n.unanswered = b.Return(0) != nil
+	n.unanswered = !p.tell(b, 0)
 	return nil
 }
