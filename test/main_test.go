@@ -148,12 +148,19 @@ func (k *kit) under(program string, args ...string) *kit {
 	return k
 }
 
+// start starts rootlesskit, and ends it with the test. What it said is logged where the
+// test fails.
 func (k *kit) start(t *testing.T) {
 	t.Helper()
 	if err := k.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = k.Wait(); close(k.ended) }()
+	t.Cleanup(func() { // after the end, below
+		if t.Failed() {
+			t.Logf("%v: %s", k.Args, k.output)
+		}
+	})
 	t.Cleanup(func() {
 		select {
 		case <-k.ended:

@@ -92,11 +92,6 @@ func TestBypassRuncWithoutPorts(t *testing.T) {
 		dir := bundle(t, true, filepath.Join(k.stateDir, "bypass4netns.sock"), ports)
 		k.Args = append(k.Args, "runc", "--root", filepath.Join(dir, "run"), "run", "-b", dir, filepath.Base(dir))
 		k.start(t)
-		t.Cleanup(func() {
-			if t.Failed() {
-				t.Logf("ports %s: %s", ports, k.output)
-			}
-		})
 		k.awaitAPI(t)
 		poll(t, "the reason", func() bool { return strings.Contains(k.output.String(), why) })
 		poll(t, "the server", func() bool {

@@ -138,11 +138,6 @@ func forge(t *testing.T, kind string, s *secret, flags ...string) (answered int)
 		"python3", "-B", testdata(t, "owning.py"), kind, strconv.Itoa(s.port), strconv.Itoa(port))...)
 	k.ExtraFiles = []*os.File{file}
 	k.start(t)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("%d answers; %s", answered, k.output)
-		}
-	})
 	poll(t, "the attack", func() bool { return strings.Contains(k.output.String(), "forging") })
 	// The launcher waits a minute for the answer to what the child had read when it was
 	// stopped.

@@ -138,8 +138,7 @@ func (w *world) run(t *testing.T, peers int, args ...string) *kit {
 	return k
 }
 
-// launch starts a rootlesskit in the host, and waits until its API answers. What it
-// said is logged where the test fails.
+// launch starts a rootlesskit in the host, and waits until its API answers.
 func (w *world) launch(t *testing.T, k *kit) {
 	t.Helper()
 	w.launchIn(t, w.host, k)
@@ -149,11 +148,6 @@ func (w *world) launch(t *testing.T, k *kit) {
 func (w *world) launchIn(t *testing.T, pid int, k *kit) {
 	t.Helper()
 	k.under("nsenter", w.nsenter(pid)...).start(t)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("rootlesskit: %s", k.output)
-		}
-	})
 	k.awaitAPI(t)
 }
 
